@@ -1,0 +1,43 @@
+"""Does saliency-guided training make a Keras image classifier more robust to adversarial examples, or less?"""
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "salrob_tf needs Keras on TensorFlow: set KERAS_BACKEND=tensorflow. "
+        f"Received: backend={keras.backend.backend()}"
+    )
+
+from salrob_tf.attacks import ATTACKS, BIM, FGSM, MIM, PGD, Attack
+from salrob_tf.classifier import Classifier
+from salrob_tf.datasets import Dataset, load_data
+from salrob_tf.explanations import saliency_maps
+from salrob_tf.networks import cnn
+from salrob_tf.results import load_results, save_results
+from salrob_tf.robustness import Robustness, evaluate
+from salrob_tf.saliency import RECIPES, Recipe
+from salrob_tf.statistics import Comparison, compare
+from salrob_tf.training import SaliencyGuided
+
+__all__ = [
+    "ATTACKS",
+    "BIM",
+    "FGSM",
+    "MIM",
+    "PGD",
+    "RECIPES",
+    "Attack",
+    "Classifier",
+    "Comparison",
+    "Dataset",
+    "Recipe",
+    "Robustness",
+    "SaliencyGuided",
+    "cnn",
+    "compare",
+    "evaluate",
+    "load_data",
+    "load_results",
+    "saliency_maps",
+    "save_results",
+]

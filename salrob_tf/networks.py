@@ -1,0 +1,90 @@
+"""Networks (K, section 3.1, Model Architecture): ordinary Functional models from images in [0, 1] to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+
+def cnn(input_shape: tuple[int, ...], num_classes: int, dtype: str | None = None) -> keras.Model:
+    """K's MNIST network: two 3x3 convolutions with stride 1, two dense layers, dropout 0.25 and 0.5.
+
+    K leaves the sizes open; 32 and 64 filters, 2x2 max-pooling and 128 hidden units are those of Ismail et al.
+    2021, whose code K's method follows. There is no normalisation: images enter as they are, in [0, 1].
+
+    Args:
+        input_shape: Shape of one image, `(height, width, channels)`, at least 6 x 6.
+        num_classes: Number of logits.
+        dtype: Keras dtype policy of the layers, such as `"mixed_bfloat16"`. `None` is Keras' global policy.
+            The logits are float32 whatever the policy.
+
+    Returns:
+        An uncompiled `keras.Model` from `(N, height, width, channels)` to logits `(N, num_classes)`.
+
+    Raises:
+        ValueError: If the images are too small.
+    """
+    if len(input_shape) != 3 or min(input_shape[:2]) < 6:
+        raise ValueError(
+            f"cnn needs images of (height, width, channels), 6 x 6 or more. Received: input_shape={input_shape}"
+        )
+    layers = keras.layers
+    images = keras.Input(input_shape, name="images")
+    x = layers.Conv2D(32, 3, activation="relu", dtype=dtype)(images)
+    x = layers.Conv2D(64, 3, activation="relu", dtype=dtype)(x)
+    x = layers.MaxPooling2D(2, dtype=dtype)(x)
+    x = layers.Dropout(0.25, dtype=dtype)(x)
+    x = layers.Flatten(dtype=dtype)(x)
+    x = layers.Dense(128, activation="relu", dtype=dtype)(x)
+    x = layers.Dropout(0.5, dtype=dtype)(x)
+    logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    return keras.Model(images, logits, name="cnn")
+
+
+NETWORKS: dict[str, Callable[..., keras.Model]] = {"cnn": cnn}
+
+
+def outputs_probabilities(outputs: np.ndarray) -> bool:
+    """Whether a classifier's outputs look like probabilities rather than logits (the flag of AutoAttack).
+
+    Args:
+        outputs: `(N, num_classes)`.
+
+    Returns:
+        `True` if every value lies in [0, 1] and every row sums to 1, both within 1e-5.
+    """
+    rows = np.asarray(outputs, np.float64)
+    return bool(rows.max() < 1 + 1e-5 and rows.min() > -1e-5 and np.allclose(rows.sum(-1), 1, rtol=0, atol=1e-5))
+
+
+def check_gives_logits(model: keras.Model) -> None:
+    """Refuse a classifier that does not turn images into logits.
+
+    The model is run on a few random images, so that a softmax is found wherever it hides.
+
+    Args:
+        model: A built model with one input `(N, height, width, channels)`.
+
+    Raises:
+        ValueError: If the model is not built, has several inputs or outputs, or ends in softmax.
+    """
+    shape = getattr(model, "input_shape", None) if model.built else None
+    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+        raise ValueError(
+            "The classifier must be built, with one input of (height, width, channels): "
+            f"start it with keras.Input or call build(). Received: {model.name} with input_shape={shape}"
+        )
+    images = np.random.default_rng(0).random((8, *shape[1:]), np.float32)
+    outputs = model(images, training=False)
+    if getattr(getattr(outputs, "shape", None), "rank", None) != 2 or outputs.shape[-1] < 2:
+        raise ValueError(
+            "The classifier must give logits (N, num_classes), two classes or more. "
+            f"Received: {model.name} with output_shape={getattr(model, 'output_shape', type(outputs))}"
+        )
+    if outputs_probabilities(outputs):
+        raise ValueError(
+            "The classifier must give logits, but ends in softmax: remove the softmax, its gradients hide attacks. "
+            f"Received: {model.name}, whose outputs sum to 1"
+        )

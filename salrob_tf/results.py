@@ -1,0 +1,125 @@
+"""Results on disk: `results.json` for people and tools, `correct.npz` for everything that derives from it."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salrob_tf.files import write_json, written_beside
+from salrob_tf.robustness import Robustness, check_comparable
+from salrob_tf.statistics import Comparison
+
+SCHEMA = 1
+OUTCOMES = ("model", "attack", "epsilons", "accuracy", "interval", "seconds", "gradient_evaluations")
+
+
+def save_results(
+    folder: str | Path,
+    results: Sequence[Robustness],
+    *,
+    arguments: dict[str, Any] | None = None,
+    data_name: str = "",
+    split: str = "test",
+    comparisons: Sequence[Comparison] = (),
+) -> None:
+    """Write the outcomes of one or more models, attacked on the same images, as `results.json` and `correct.npz`.
+
+    Args:
+        folder: Where to; made if missing. Each file is replaced whole.
+        results: One per model, with different names.
+        arguments: What the run was asked for.
+        data_name: What reports call the data.
+        split: Which part of the data.
+        comparisons: How models differ, a pair each.
+
+    Raises:
+        ValueError: If two models have one name or were attacked on other images.
+    """
+    folder, first = Path(folder), results[0]
+    if len({result.model for result in results}) != len(results):
+        raise ValueError(f"Models need different names. Received: {[result.model for result in results]}")
+    arrays: dict[str, np.ndarray] = {"indices": first.indices}
+    curves = []
+    for result in results:
+        check_comparable(first, result)
+        arrays[f"{result.model}/clean"] = result.clean
+        for label, correct in result.correct.items():
+            arrays[f"{result.model}/{label}"] = correct
+            curves.append(
+                {
+                    "model": result.model,
+                    "attack": label,
+                    "epsilons": result.epsilons.tolist(),
+                    "accuracy": result.accuracy(label).tolist(),
+                    "interval": result.interval(label).tolist(),
+                    "seconds": result.seconds[label],
+                    "gradient_evaluations": result.gradient_evaluations[label],
+                    **result.attacks[label],
+                }
+            )
+    record = {
+        "schema": SCHEMA,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "environment": environment(),
+        "arguments": arguments or {},
+        "data": {"name": data_name, "split": split, "samples": len(first.clean), "sha256": first.sha256},
+        "seed": first.seed,
+        "models": [
+            {"name": result.model, "path": result.path, "clean_accuracy": result.clean_accuracy} for result in results
+        ],
+        "curves": curves,
+        **({"comparison": {"pairs": [comparison.record() for comparison in comparisons]}} if comparisons else {}),
+    }
+    with written_beside(folder / "correct.npz") as beside:
+        np.savez_compressed(beside, allow_pickle=False, **arrays)
+    write_json(folder / "results.json", record)
+
+
+def load_results(folder: str | Path) -> list[Robustness]:
+    """Read what `save_results` wrote, one `Robustness` per model.
+
+    Raises:
+        ValueError: If the folder does not hold results.
+    """
+    folder = Path(folder)
+    if not (folder / "results.json").is_file() or not (folder / "correct.npz").is_file():
+        raise ValueError(f"No results.json and correct.npz in this folder. Received: {folder}")
+    record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    with np.load(folder / "correct.npz", allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    results = []
+    for model in record["models"]:
+        curves = {curve["attack"]: curve for curve in record["curves"] if curve["model"] == model["name"]}
+        results.append(
+            Robustness(
+                model=model["name"],
+                epsilons=np.array(next(iter(curves.values()))["epsilons"]),
+                indices=arrays["indices"],
+                clean=arrays[f"{model['name']}/clean"],
+                correct={label: arrays[f"{model['name']}/{label}"] for label in curves},
+                attacks={
+                    label: {key: value for key, value in curve.items() if key not in OUTCOMES}
+                    for label, curve in curves.items()
+                },
+                seconds={label: curve["seconds"] for label, curve in curves.items()},
+                gradient_evaluations={label: curve["gradient_evaluations"] for label, curve in curves.items()},
+                seed=record["seed"],
+                sha256=record["data"]["sha256"],
+                path=model["path"],
+            )
+        )
+    return results
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python, the platform, and the libraries that results depend on."""
+    packages = ("salrob-tf", "tensorflow", "keras", "cleverhans", "numpy", "scipy")
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    return {"python": platform.python_version(), "platform": platform.platform(), **versions}

@@ -1,0 +1,219 @@
+"""Which pixels matter little, and a copy of the images without them (K, Algorithm 1, lines 3 and 4).
+
+K is Karkehabadi 2023, "Does saliency-based training bring robustness for deep neural networks in image
+classification?"; I is Ismail, Corrada Bravo and Feizi 2021, "Improving deep learning interpretability by saliency
+guided training" (NeurIPS), whose method K follows. Where they differ or say nothing, a `Recipe` says what is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeAlias, get_args, get_type_hints
+
+import keras
+import tensorflow as tf
+
+Seed: TypeAlias = "int | keras.random.SeedGenerator"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every choice of saliency-guided training that the papers make differently or leave open.
+
+    Attributes:
+        ranking: Which units are masked: those whose gradient has the lowest `"magnitude"` (K), the lowest value,
+            `"signed"`, so the most negative ones (I), or as controls `"random"` ones or those of the `"highest"`
+            magnitude.
+        gradient_of: What is differentiated: the `"logit"` of the class (K), its `"log_softmax"` (I on MNIST), or
+            the cross-entropy `"loss"` against it.
+        target_class: The class: the `"true"` label or the `"predicted"` one.
+        saliency_mode: How the network runs in the saliency pass: `"inference"` or `"training"`. A training-mode
+            pass draws dropout masks of its own and updates moving statistics once more.
+        unit: What is masked: a `"pixel"` with all its channels, ranked by the mean gradient over them (the mean
+            is taken before the magnitude), or each `"feature"` (one channel of one pixel) by itself.
+        mask_count: Exactly how many units to mask; `None` takes int(mask fraction x units).
+        fill: What masked units become: uniform noise in the image's own minimum..maximum (`"image_range"`), in
+            that of each channel (`"channel_range"`), or in that of the pixels kept (`"kept_range"`); a
+            `"constant"`; or the `"channel_mean"`.
+        fill_value: The constant of `fill="constant"`, in the units of the images.
+        divergence: How the two outputs p = f(x) and q = f(x~) are compared: `"forward"` KL(p || q), `"reversed"`
+            KL(q || p), `"symmetric"`, the mean of both, or `"stop_gradient"`, KL(p || q) with p held constant.
+
+    Raises:
+        ValueError: If a field has a value that is not listed.
+    """
+
+    ranking: Literal["magnitude", "signed", "random", "highest"] = "magnitude"
+    gradient_of: Literal["logit", "log_softmax", "loss"] = "logit"
+    target_class: Literal["true", "predicted"] = "true"
+    saliency_mode: Literal["inference", "training"] = "inference"
+    unit: Literal["pixel", "feature"] = "pixel"
+    mask_count: int | None = None
+    fill: Literal["image_range", "channel_range", "kept_range", "constant", "channel_mean"] = "image_range"
+    fill_value: float = 0.0
+    divergence: Literal["forward", "reversed", "symmetric", "stop_gradient"] = "forward"
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            valid, value = get_args(hints[field.name]), getattr(self, field.name)
+            if all(isinstance(option, str) for option in valid) and valid and value not in valid:
+                raise ValueError(f"Unknown {field.name}. Valid: {', '.join(valid)}. Received: {field.name}={value!r}")
+        if self.mask_count is not None and (not isinstance(self.mask_count, int) or self.mask_count < 0):
+            raise ValueError(
+                f"`mask_count` must be a whole number, 0 or more, or None. Received: mask_count={self.mask_count!r}"
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        """The fields as a dictionary that JSON can hold."""
+        return asdict(self)
+
+
+RECIPES: dict[str, Recipe] = {
+    "karkehabadi2023": Recipe(),
+    "ismail2021": Recipe(ranking="signed", gradient_of="log_softmax", fill="channel_range"),
+    "ismail2021_cifar": Recipe(ranking="signed", gradient_of="logit", fill="channel_range"),
+    "random": Recipe(ranking="random"),
+    "highest": Recipe(ranking="highest"),
+}
+
+
+def get_recipe(recipe: str | Recipe) -> Recipe:
+    """The `Recipe` of a name in `RECIPES`; a `Recipe` is returned as it is.
+
+    Raises:
+        ValueError: If there is no recipe of that name.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise ValueError(f"Unknown recipe. Valid: {', '.join(RECIPES)}, or a Recipe. Received: recipe={recipe!r}")
+    return RECIPES[recipe]
+
+
+def mask_size(recipe: Recipe, mask_fraction: float, image_shape: tuple[int, ...]) -> int:
+    """How many units of one image are masked.
+
+    Args:
+        recipe: The recipe.
+        mask_fraction: Share of the units, in [0, 1). `recipe.mask_count`, where given, takes its place.
+        image_shape: `(height, width, channels)`.
+
+    Returns:
+        `recipe.mask_count`, or int(`mask_fraction` x units).
+
+    Raises:
+        ValueError: If not one unit would be kept.
+    """
+    height, width, channels = image_shape
+    units = height * width * (channels if recipe.unit == "feature" else 1)
+    count = int(mask_fraction * units) if recipe.mask_count is None else recipe.mask_count
+    if count >= units:
+        raise ValueError(f"A mask must leave some of the {units} units. Received: mask_count={count}")
+    return count
+
+
+def saliency_scores(
+    model: Callable[..., tf.Tensor], images: tf.Tensor, labels: tf.Tensor, recipe: Recipe, seed: Seed
+) -> tf.Tensor:
+    """Rank the units of each image: those with the lowest scores are masked first.
+
+    Args:
+        model: Classifier called as `model(images, training=...)`, giving logits `(N, num_classes)`.
+        images: Float images `(N, height, width, channels)`.
+        labels: Integer labels `(N,)`.
+        recipe: Says what is differentiated and how the gradient becomes a score.
+        seed: Seed of a random ranking.
+
+    Returns:
+        Scores `(N, height, width)`, or `(N, height, width, channels)` where the unit is the feature, in the
+        dtype of the images.
+    """
+    if recipe.ranking == "random":
+        shape = tf.shape(images) if recipe.unit == "feature" else tf.shape(images)[:-1]
+        return keras.random.uniform(shape, dtype=images.dtype, seed=seed)
+    gradient = input_gradient(model, images, labels, recipe)
+    if recipe.unit == "pixel":
+        gradient = tf.reduce_mean(gradient, axis=-1)
+    if recipe.ranking == "signed":
+        return gradient
+    return tf.abs(gradient) if recipe.ranking == "magnitude" else -tf.abs(gradient)
+
+
+def input_gradient(model: Callable[..., tf.Tensor], images: tf.Tensor, labels: tf.Tensor, recipe: Recipe) -> tf.Tensor:
+    """Gradient of the class output that `recipe` names, with respect to the images.
+
+    Args:
+        model: Classifier called as `model(images, training=...)`, giving logits `(N, num_classes)`.
+        images: Float images `(N, height, width, channels)`.
+        labels: Integer labels `(N,)`; not looked at where the recipe takes the predicted class.
+        recipe: The recipe.
+
+    Returns:
+        The gradient, in the shape and dtype of the images.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        logits = tf.cast(model(images, training=recipe.saliency_mode == "training"), tf.float32)
+        if recipe.target_class == "predicted":
+            labels = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+        if recipe.gradient_of == "logit":
+            target = tf.gather(logits, labels, axis=-1, batch_dims=1)
+        else:
+            target = -tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    gradient = tape.gradient(target, images)
+    return -gradient if recipe.gradient_of == "loss" else gradient
+
+
+def lowest(scores: tf.Tensor, count: int) -> tf.Tensor:
+    """Mark exactly `count` units per image, those with the lowest scores; of equal ones, the first.
+
+    Args:
+        scores: `(N, ...)`.
+        count: How many to mark, a Python int below the number of units.
+
+    Returns:
+        Boolean mask in the shape of `scores`, `True` where a unit is marked.
+    """
+    flat = tf.reshape(scores, [tf.shape(scores)[0], -1])
+    marked = tf.math.top_k(-flat, count, sorted=False).indices
+    rows = tf.broadcast_to(tf.range(tf.shape(marked)[0])[:, tf.newaxis], tf.shape(marked))
+    ones = tf.ones(tf.shape(marked), tf.int32)
+    mask = tf.scatter_nd(tf.stack([rows, marked], axis=-1), ones, tf.shape(flat))
+    return tf.reshape(mask > 0, tf.shape(scores))
+
+
+def masked_copy(images: tf.Tensor, scores: tf.Tensor, recipe: Recipe, count: int, seed: Seed) -> tf.Tensor:
+    """Copy the images with the `count` lowest-scored units of each replaced (x~ of Algorithm 1, line 4).
+
+    Args:
+        images: Float images `(N, height, width, channels)`.
+        scores: What `saliency_scores` gives for them.
+        recipe: Says what the units are filled with.
+        count: How many units of each image are replaced.
+        seed: Seed of a random fill.
+
+    Returns:
+        The copy, in the shape and dtype of the images. Units kept are the same bit for bit.
+    """
+    mask = lowest(scores, count)
+    if recipe.unit == "pixel":
+        mask = mask[..., tf.newaxis]
+    return tf.where(mask, _fill(images, mask, recipe, seed), images)
+
+
+def _fill(images: tf.Tensor, mask: tf.Tensor, recipe: Recipe, seed: Seed) -> tf.Tensor:
+    if recipe.fill == "constant":
+        return tf.cast(recipe.fill_value, images.dtype)
+    if recipe.fill == "channel_mean":
+        return tf.reduce_mean(images, axis=(1, 2), keepdims=True)
+    axes = (1, 2) if recipe.fill == "channel_range" else (1, 2, 3)
+    low_of, high_of = images, images
+    if recipe.fill == "kept_range":
+        low_of = tf.where(mask, images.dtype.max, images)
+        high_of = tf.where(mask, images.dtype.min, images)
+    low = tf.reduce_min(low_of, axis=axes, keepdims=True)
+    high = tf.reduce_max(high_of, axis=axes, keepdims=True)
+    noise = keras.random.uniform(tf.shape(images), dtype=images.dtype, seed=seed)
+    return tf.clip_by_value(low + noise * (high - low), low, high)  # rounding may step over the range by one ulp

@@ -1,0 +1,138 @@
+"""What the outcomes of single images say about accuracies and about two models (K, section 4).
+
+All of it describes the given networks on images drawn like these. Whether the training method differs is a question
+about networks drawn by other seeds, and needs several.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from salrob_tf.robustness import Robustness, check_comparable
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two models differ under one attack at one epsilon, on the same images.
+
+    Attributes:
+        attack: Label of the attack.
+        epsilon: Radius of the ball.
+        difference: Accuracy of the second model less that of the first.
+        interval: 95 % interval of the difference for paired proportions (Agresti and Min 2005).
+        p_value: Exact two-sided McNemar test on the images that only one model gets right.
+    """
+
+    attack: str
+    epsilon: float
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models, attacked alike on the same images.
+
+    Attributes:
+        first: Name of the first model.
+        second: Name of the second model, whose gain or loss the differences are.
+        samples: Number of images.
+        differences: One `Difference` per attack and epsilon.
+    """
+
+    first: str
+    second: str
+    samples: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: where the second model is more or less robust, after Holm's correction at 5 %."""
+        attacked = [item for item in self.differences if item.epsilon > 0]
+        found = [item for item, sure in zip(attacked, _holm([d.p_value for d in attacked]), strict=True) if sure]
+        more = sum(item.difference > 0 for item in found)
+        less = len(found) - more
+        if not found:
+            kind = f"no difference in robustness found between {self.second} and {self.first}"
+        elif more and less:
+            kind = f"{self.second} is more robust than {self.first} at {more} points and less at {less}"
+        else:
+            kind = f"{self.second} is {'more' if more else 'less'} robust than {self.first}"
+        return (
+            f"{kind}: {len(found)} of {len(attacked)} attack and epsilon pairs differ significantly "
+            f"(paired exact McNemar tests, Holm-corrected, 5 %, {self.samples} images, these two networks)."
+        )
+
+    def record(self) -> dict[str, object]:
+        """The comparison as `results.json` holds it."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "samples": self.samples,
+            "verdict": self.verdict,
+            "differences": [
+                {
+                    "attack": item.attack,
+                    "epsilon": item.epsilon,
+                    "difference": item.difference,
+                    "interval": list(item.interval),
+                    "p_value": item.p_value,
+                }
+                for item in self.differences
+            ],
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{'attack':10} {'epsilon':>8} {'difference':>11}  95 % interval"]
+        for item in self.differences:
+            low, high = item.interval
+            lines.append(f"{item.attack:10} {item.epsilon:8.4g} {item.difference:+11.1%}  [{low:+.1%}, {high:+.1%}]")
+        return "\n".join([*lines, self.verdict])
+
+
+def compare(first: Robustness, second: Robustness) -> Comparison:
+    """Compare two models image by image, usually the regular network first and the guided one second.
+
+    Args:
+        first: Outcome of one model.
+        second: Outcome of the other, for the same images, attacks and epsilons.
+
+    Returns:
+        A `Comparison`; print it for a table and the verdict.
+
+    Raises:
+        ValueError: If images, attacks, settings or epsilons differ.
+    """
+    check_comparable(first, second)
+    differences = [
+        _difference(label, float(epsilon), a, b)
+        for label in first.attacks
+        for epsilon, a, b in zip(first.epsilons, first.correct[label], second.correct[label], strict=True)
+    ]
+    return Comparison(first.model, second.model, len(first.clean), tuple(differences))
+
+
+def _difference(attack: str, epsilon: float, first: np.ndarray, second: np.ndarray) -> Difference:
+    gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
+    samples, discordant = len(first), gained + lost
+    p_value = stats.binomtest(gained, discordant).pvalue if discordant else 1.0
+    # Half an observation is added to each of the four cells, so that no discordant image still leaves a width.
+    centre = (gained - lost) / (samples + 2)
+    spread = np.sqrt((discordant + 1) - (gained - lost) ** 2 / (samples + 2)) / (samples + 2)
+    width = float(stats.norm.ppf(0.975) * spread)
+    interval = (max(-1.0, centre - width), min(1.0, centre + width))
+    return Difference(attack, epsilon, (gained - lost) / samples, interval, float(p_value))
+
+
+def _holm(p_values: list[float], level: float = 0.05) -> list[bool]:
+    order = np.argsort(p_values, kind="stable")
+    passed = np.zeros(len(p_values), bool)
+    for rank, index in enumerate(order):
+        if p_values[index] > level / (len(p_values) - rank):
+            break
+        passed[index] = True
+    return [bool(sure) for sure in passed]

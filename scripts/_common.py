@@ -1,0 +1,83 @@
+"""What the scripts share: a quiet start, one-line errors, and progress bars."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are one line on stderr, without the usage."""
+
+    def error(self, message: str) -> Any:
+        """Exit with code 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+@contextmanager
+def quiet_start() -> Iterator[None]:
+    """Hold back what TensorFlow's C++ code writes to stderr while it starts; say it after all if the start fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_logical_devices()
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a script's `main`; bad input ends with code 2 and one line, an interruption with code 130 and one line."""
+    name = Path(sys.argv[0]).name
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
+
+
+class SweepBar:
+    """A progress bar per attack for `evaluate(progress=...)`, silent where stderr is no terminal.
+
+    Args:
+        title: What stands before the attack's label.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.bar: Any = None
+
+    def __call__(self, attack: str, done: int, total: int) -> None:
+        """Show that `done` of `total` images were attacked."""
+        if self.bar is None:
+            self.bar = tqdm(total=total, desc=f"{self.title} {attack}", unit="img", disable=None)
+        self.bar.update(done - self.bar.n)
+        if done == total:
+            self.bar.close()
+            self.bar = None
+
+
+def fit_verbosity() -> int:
+    """Keras' `verbose`: a progress bar on a terminal, silence elsewhere."""
+    return int(sys.stdout.isatty())

@@ -1,0 +1,67 @@
+"""Train a network with or without saliency guidance, and write it as a folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from _common import Parser, fit_verbosity, quiet_start, run_main
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("--data", required=True, metavar="SOURCE", help="mnist5k, mnist, fashion_mnist, or an .npz file")
+    add("--network", default="cnn", help="cnn (default)")
+    add("--saliency", action="store_true", help="train with saliency guidance")
+    add("--recipe", default="karkehabadi2023", help="which paper's choices, or a control (default %(default)s)")
+    add("--mask-fraction", type=float, default=0.5, help="share of the pixels masked (default %(default)s)")
+    add("--kl-weight", type=float, default=1.0, help="lambda of Eq. 1 (default %(default)s)")
+    add("--epochs", type=int, default=100, help="default %(default)s")
+    add("--batch-size", type=int, default=256, help="default %(default)s")
+    add("--optimizer", default="adadelta", help="adadelta (default), adam or sgd")
+    add("--learning-rate", type=float, default=0.1, help="default %(default)s")
+    add("--precision", default="float32", help="float32 (default) or mixed_bfloat16")
+    add("--train-samples", type=int, metavar="N", help="train on a random choice of N images")
+    add("--seed", type=int, default=0, help="default %(default)s")
+    add("--out", type=Path, help="folder to write (default saved_models/DATA-KIND-SEED)")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    existing.add_argument("--overwrite", action="store_true", help="remove the run in --out first")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train one network."""
+    args = arguments()
+    with quiet_start():
+        from salrob_tf.datasets import load_data
+        from salrob_tf.runs import Run, remove_run, train
+
+    run = Run(
+        network=args.network,
+        saliency=args.saliency,
+        recipe=args.recipe,
+        mask_fraction=args.mask_fraction,
+        kl_weight=args.kl_weight,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        optimizer=args.optimizer,
+        learning_rate=args.learning_rate,
+        precision=args.precision,
+        seed=args.seed,
+    )
+    kind = "guided" if args.saliency else "regular"
+    folder = args.out or Path("saved_models") / f"{Path(args.data).stem}-{kind}-{args.seed}"
+    data = load_data(args.data)
+    if args.train_samples is not None:
+        data = data.with_train_samples(args.train_samples, args.seed)
+    if args.overwrite:
+        remove_run(folder)
+    record = train(folder, data, run, resume=args.resume, verbose=fit_verbosity())
+    print(f"{data.name}, {kind}: test accuracy {record['test']['accuracy']:.2%}; written to {folder}")
+
+
+if __name__ == "__main__":
+    run_main(main)
