@@ -270,7 +270,7 @@ class MIM(BIM):
         if self.normalization == "l1":
             size = tf.reduce_mean(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
         else:
-            size = tf.norm(gradient, axis=[1, 2, 3], keepdims=True)
+            size = tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=[1, 2, 3], keepdims=True))
         momentum = self.decay * momentum + gradient / tf.maximum(size, 1e-12)
         return adversarial + optimize_linear(momentum, self.step_size(epsilon), self.norm), momentum
 

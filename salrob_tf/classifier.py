@@ -43,9 +43,7 @@ class Classifier:
         if isinstance(model, SaliencyGuided):
             model = model.model
         if isinstance(model, keras.Model):
-            check_gives_logits(model)
-            self.input_shape = tuple(model.input_shape[1:])
-            self.num_classes = int(model.compute_output_shape(model.input_shape)[-1])
+            self.input_shape, self.num_classes = check_gives_logits(model)
             self._forward = lambda images: model(images, training=False)
         else:
             self._forward, self.input_shape, self.num_classes = _signature(model)

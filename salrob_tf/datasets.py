@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -231,18 +232,15 @@ def _from_npz(path: Path) -> Dataset:
         raise ValueError(f"No such data file. Received: source={path}")
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in keys if key not in file]
-            if missing:
-                raise ValueError(f"{path} must hold {', '.join(keys)}. Missing: {', '.join(missing)}")
-            x_train, y_train, x_test, y_test = (file[key] for key in keys)
-    except (OSError, EOFError, ValueError) as error:
-        if "must hold" in str(error):
-            raise
-        raise ValueError(f"{path} is not an .npz file of plain arrays ({error})") from error
-    highest = max(
-        (int(labels.max()) for labels in (y_train, y_test) if labels.size and labels.dtype.kind in "iu"), default=0
-    )
-    return _dataset(path.stem, x_train, y_train, x_test, y_test, tuple(str(label) for label in range(highest + 1)))
+            arrays = {key: file[key] for key in keys if key in file}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"This is not an .npz file of plain arrays ({error}). Received: source={path}") from error
+    missing = [key for key in keys if key not in arrays]
+    if missing:
+        raise ValueError(f"{path} must hold {', '.join(keys)}. Missing: {', '.join(missing)}")
+    labels = [arrays[key] for key in ("y_train", "y_test")]
+    highest = max((int(part.max()) for part in labels if part.size and part.dtype.kind in "iu"), default=0)
+    return _dataset(path.stem, **arrays, class_names=tuple(str(label) for label in range(highest + 1)))
 
 
 def _dataset(

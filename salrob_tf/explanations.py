@@ -56,9 +56,9 @@ def saliency_maps(
             "tf-keras-vis maps need a Functional model without models inside: rebuild a Sequential one as "
             f"keras.Model(model.inputs, model.outputs). Received: {type(model).__name__}"
         )
-    check_gives_logits(model)
+    _, num_classes = check_gives_logits(model)
     images = check_images(images)
-    labels = check_labels(labels, len(images), model.output_shape[-1])
+    labels = check_labels(labels, len(images), num_classes)
     settings: dict[str, Any] = {"gradient_modifier": None, "keepdims": True, "normalize_map": False}
     if method == "smoothgrad":
         settings |= {"smooth_samples": samples, "smooth_noise": noise}

@@ -59,18 +59,23 @@ def outputs_probabilities(outputs: np.ndarray) -> bool:
     return bool(rows.max() < 1 + 1e-5 and rows.min() > -1e-5 and np.allclose(rows.sum(-1), 1, rtol=0, atol=1e-5))
 
 
-def check_gives_logits(model: keras.Model) -> None:
-    """Refuse a classifier that does not turn images into logits.
+def check_gives_logits(model: keras.Model) -> tuple[tuple[int, ...], int]:
+    """Find out what a classifier takes and gives; refuse one that does not turn images into logits.
 
     The model is run on a few random images, so that a softmax is found wherever it hides.
 
     Args:
         model: A built model with one input `(N, height, width, channels)`.
 
+    Returns:
+        Shape of one image, `(height, width, channels)`, and the number of logits.
+
     Raises:
         ValueError: If the model is not built, has several inputs or outputs, or ends in softmax.
     """
-    shape = getattr(model, "input_shape", None) if model.built else None
+    shape = None
+    if model.built:
+        shape = getattr(model, "input_shape", None) or (model.get_build_config() or {}).get("input_shape")
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
         raise ValueError(
             "The classifier must be built, with one input of (height, width, channels): "
@@ -81,10 +86,11 @@ def check_gives_logits(model: keras.Model) -> None:
     if getattr(getattr(outputs, "shape", None), "rank", None) != 2 or outputs.shape[-1] < 2:
         raise ValueError(
             "The classifier must give logits (N, num_classes), two classes or more. "
-            f"Received: {model.name} with output_shape={getattr(model, 'output_shape', type(outputs))}"
+            f"Received: {model.name} with outputs {getattr(outputs, 'shape', type(outputs))}"
         )
     if outputs_probabilities(outputs):
         raise ValueError(
             "The classifier must give logits, but ends in softmax: remove the softmax, its gradients hide attacks. "
             f"Received: {model.name}, whose outputs sum to 1"
         )
+    return tuple(shape[1:]), int(outputs.shape[-1])

@@ -68,20 +68,20 @@ class SaliencyGuided(keras.Model):
             raise ValueError(f"`mask_fraction` must be at least 0 and below 1. Received: mask_fraction={mask_fraction}")
         if not 0 <= kl_weight < float("inf"):
             raise ValueError(f"`kl_weight` must be a number, 0 or more. Received: kl_weight={kl_weight}")
-        check_gives_logits(model)
+        image_shape, _ = check_gives_logits(model)
         self.model = model
         self.saliency = saliency
         self.recipe = get_recipe(recipe)
         self.mask_fraction = mask_fraction
         self.kl_weight = kl_weight
         self.seed = seed
-        self.mask_count = mask_size(self.recipe, mask_fraction, model.input_shape[1:])
+        self.mask_count = mask_size(self.recipe, mask_fraction, image_shape)
         self.cross_entropy_tracker = keras.metrics.Mean(name="cross_entropy")
         if saliency:
             self.divergence = Divergence(self.recipe.divergence)
             self.kl_tracker = keras.metrics.Mean(name="kl")
             self.seed_generator = keras.random.SeedGenerator(seed)
-        self.build(model.input_shape)
+        self.build((None, *image_shape))
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Logits `(N, num_classes)` of the classifier."""
@@ -158,6 +158,19 @@ class SaliencyGuided(keras.Model):
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Write the classifier alone as a SavedModel that plain TensorFlow loads; see `keras.Model.export`."""
         self.model.export(filepath, *args, **kwargs)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Save the states of dropout, fills and random rankings, which Keras leaves out, so that a reload goes on."""
+        for index, state in enumerate(self._random_states()):
+            store[str(index)] = state.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load what `save_own_variables` saved."""
+        for index, state in enumerate(self._random_states()):
+            state.assign(store[str(index)])
+
+    def _random_states(self) -> list[keras.Variable]:
+        return [variable for variable in self.variables if variable.path.endswith("seed_generator_state")]
 
     def get_config(self) -> dict[str, Any]:
         """Everything that rebuilds this model, for `.keras` files."""

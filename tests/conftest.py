@@ -1,0 +1,44 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import pytest
+
+import salrob_tf as sr
+
+
+def make_images(samples, shape=(8, 8, 1), classes=3, seed=0):
+    """Images whose class is the row that is bright, with noise, in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, samples).astype(np.int32)
+    images = rng.uniform(0, 0.5, (samples, *shape)).astype(np.float32)
+    for image, label in zip(images, labels, strict=True):
+        image[2 * label : 2 * label + 2] += np.float32(0.4)
+    return images, labels
+
+
+def make_network(shape=(8, 8, 1), classes=3, dropout=0.0, seed=0):
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Conv2D(6, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dropout(dropout),
+            layers.Dense(classes),
+        ],
+        name="tiny",
+    )
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """A small network that classifies its 64 test images well, and those images."""
+    images, labels = make_images(256)
+    model = sr.SaliencyGuided(make_network(), saliency=False)
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(images, labels, epochs=8, verbose=0)
+    return model.model, *make_images(64, seed=1)

@@ -1,0 +1,121 @@
+import gzip
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import salrob_tf as sr
+from salrob_tf.datasets import check_images, check_labels, choose_indices
+
+
+def write_npz(path, **changes):
+    arrays = {
+        "x_train": np.arange(6 * 64, dtype=np.uint8).reshape(6, 8, 8),
+        "y_train": np.array([0, 1, 2, 0, 1, 2], np.uint8),
+        "x_test": np.full((2, 8, 8), 255, np.uint8),
+        "y_test": np.array([[1], [2]]),
+    } | changes
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+    return path
+
+
+def test_mnist5k_holds_out_a_stratified_fifth():
+    data, again = sr.load_data("mnist5k"), sr.load_data("mnist5k")
+    assert data.name == "MNIST-5k"
+    assert data.x_train.shape == (4000, 28, 28, 1) and data.x_test.shape == (1000, 28, 28, 1)
+    assert np.bincount(data.y_train).tolist() == [400] * 10 and np.bincount(data.y_test).tolist() == [100] * 10
+    assert data.x_train.min() == 0 and data.x_train.max() == 1
+    assert data.sha256 == again.sha256
+    seen = {image.tobytes() for image in data.x_train}
+    assert not any(image.tobytes() in seen for image in data.x_test)
+
+
+def test_npz_becomes_unit_range_floats_with_channels(tmp_path):
+    data = sr.load_data(write_npz(tmp_path / "mine.npz"))
+    assert (data.name, data.num_classes, data.input_shape) == ("mine", 3, (8, 8, 1))
+    np.testing.assert_array_equal(data.x_train[0, :, :, 0], np.arange(64, dtype=np.float32).reshape(8, 8) / 255)
+    assert data.y_test.tolist() == [1, 2] and data.y_test.dtype == np.int32
+    assert data.sha256 != sr.load_data(write_npz(tmp_path / "other.npz", y_test=np.array([1, 1]))).sha256
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_test": None}, "Missing: x_test"),
+        ({"x_train": np.full((6, 8, 8), np.nan, np.float32)}, "NaN in 100.0% of the images"),
+        ({"x_train": np.full((6, 8, 8), 255.0)}, r"values in \[255, 255\]"),
+        ({"x_train": np.full((6, 8, 8), 256)}, "divide 8-bit images by 255"),
+        ({"x_test": np.zeros((0, 8, 8), np.uint8), "y_test": np.zeros(0, int)}, "at least one image"),
+        ({"x_test": np.zeros((2, 9, 8), np.uint8)}, "must have one shape"),
+        ({"y_train": np.eye(3, dtype=int)[[0, 1, 2, 0, 1, 2]]}, "not one-hot"),
+        ({"y_train": np.array([0, 1])}, "6 in all"),
+        ({"y_train": np.array([0, 1, -1, 0, 1, 2])}, "labels from -1 to 2"),
+        ({"y_train": np.zeros(6)}, "must be integers"),
+        ({"y_train": np.array([{}] * 6)}, "not an .npz file of plain arrays"),
+    ],
+)
+def test_npz_errors_say_what_is_wrong(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        sr.load_data(write_npz(tmp_path / "bad.npz", **changes))
+
+
+def test_unknown_missing_and_broken_sources(tmp_path):
+    with pytest.raises(ValueError, match=r"Valid: mnist5k, mnist, fashion_mnist, .* Received: source=mnits"):
+        sr.load_data("mnits")
+    with pytest.raises(ValueError, match="No such data file"):
+        sr.load_data(tmp_path / "none.npz")
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(ValueError, match="not an .npz file"):
+        sr.load_data(tmp_path / "broken.npz")
+
+
+def test_keras_sources_without_a_network_say_where_to_put_the_file(monkeypatch):
+    def offline():
+        raise Exception("URL fetch failure on https://example.com: None -- unreachable")
+
+    monkeypatch.setattr("keras.datasets.mnist.load_data", offline)
+    with pytest.raises(ValueError, match=r"put mnist.npz into .*datasets, or use mnist5k"):
+        sr.load_data("mnist")
+
+
+def test_fashion_mnist_is_read_by_keras_from_its_cache(tmp_path):
+    folder = tmp_path / "datasets" / "fashion-mnist"
+    folder.mkdir(parents=True)
+    for prefix, count in (("train", 20), ("t10k", 10)):
+        labels, images = np.arange(count, dtype=np.uint8) % 10, np.full((count, 28, 28), 255, np.uint8)
+        (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + labels.tobytes()))
+        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + images.tobytes()))
+    code = "import salrob_tf as sr; d = sr.load_data('fashion_mnist'); print(d.name, d.x_train.shape, d.class_names[9])"
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "Fashion-MNIST (20, 28, 28, 1) ankle boot"
+
+
+def test_labels_and_images_are_checked_alike_from_code():
+    assert check_labels([[1], [0]], 2, 2).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="labels from 0 to 2"):
+        check_labels([0, 2], 2, num_classes=2)
+    with pytest.raises(ValueError, match="dtype=uint8"):
+        check_images(np.zeros((2, 8, 8, 1), np.uint8))
+    with pytest.raises(ValueError, match=r"values in \[-0.5, 0\]"):
+        check_images(np.array([[[0.0, -0.5]]]))
+
+
+@given(available=st.integers(1, 50), seed=st.integers(0, 9), data=st.data())
+def test_chosen_indices_are_distinct_sorted_and_nested(available, seed, data):
+    samples = data.draw(st.integers(1, available))
+    chosen = choose_indices(available, samples, seed)
+    assert len(set(chosen.tolist())) == samples and np.all(np.diff(chosen) > 0) and set(chosen) <= set(range(available))
+    assert set(choose_indices(available, max(1, samples - 1), seed)) <= set(chosen)
+
+
+def test_train_samples(tmp_path):
+    data = sr.load_data(write_npz(tmp_path / "mine.npz"))
+    fewer = data.with_train_samples(4)
+    assert len(fewer.x_train) == len(fewer.y_train) == 4 and len(fewer.x_test) == 2
+    with pytest.raises(ValueError, match="must be 1 to 6. Received: 0"):
+        data.with_train_samples(0)

@@ -1,0 +1,216 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import make_images, make_network
+
+import salrob_tf as sr
+
+
+def fit(model, images, labels, **options):
+    model.fit(images, labels, **{"batch_size": 8, "epochs": 1, "shuffle": False, "verbose": 0} | options)
+    return model
+
+
+def test_without_saliency_it_trains_to_the_weights_of_plain_fit():
+    images, labels = make_images(160)
+    optimizer = lambda: keras.optimizers.Adadelta(1.0, rho=0.9, epsilon=1e-6)  # noqa: E731
+    plain = make_network(dropout=0.5)
+    plain.compile(optimizer(), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    wrapped = sr.SaliencyGuided(make_network(dropout=0.5), saliency=False)
+    wrapped.compile(optimizer(), metrics=["accuracy"])
+    histories = []
+    for model in (plain, wrapped):
+        keras.utils.set_random_seed(1)
+        histories.append(model.fit(images, labels, batch_size=8, epochs=1, verbose=0).history)
+    assert int(wrapped.optimizer.iterations) == 20
+    for expected, found in zip(plain.get_weights(), wrapped.model.get_weights(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert histories[1]["loss"] == pytest.approx(histories[0]["loss"], abs=1e-6)
+    assert histories[1]["accuracy"] == histories[0]["accuracy"]
+    assert set(histories[1]) == {"loss", "accuracy", "cross_entropy"}
+
+
+def slow_guided_step(model, recipe, images, labels, kl_weight, count, seed):
+    """Loss terms and weight gradients, image by image; random draws in the order in which the model makes them."""
+    generator = keras.random.SeedGenerator(seed)
+    if recipe.ranking == "random":
+        ranks = keras.random.uniform(images.shape[:3], seed=generator).numpy()
+    noise = keras.random.uniform(images.shape, seed=generator).numpy()
+    masked = images.copy()
+    for n, image in enumerate(images):
+        x = tf.constant(image[None])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            logits = model(x, training=False)[0]
+            target = logits[labels[n]]
+            if recipe.gradient_of == "log_softmax":
+                target = tf.nn.log_softmax(logits)[labels[n]]
+        gradient = tape.gradient(target, x)[0].numpy().mean(-1)
+        if recipe.ranking == "random":
+            score = ranks[n]
+        else:
+            score = {"magnitude": abs(gradient), "signed": gradient, "highest": -abs(gradient)}[recipe.ranking]
+        low, high = image.min(axis=(0, 1)), image.max(axis=(0, 1))
+        if recipe.fill == "image_range":
+            low, high = low.min(), high.max()
+        for position in np.argsort(score.reshape(-1), kind="stable")[:count]:
+            i, j = divmod(position, image.shape[1])
+            masked[n, i, j] = (low + noise[n] * (high - low))[i, j]
+    cross_entropies, divergences = [], []
+    with tf.GradientTape() as tape:
+        for n, label in enumerate(labels):
+            p = tf.nn.softmax(model(images[n : n + 1], training=False)[0])
+            q = tf.nn.softmax(model(masked[n : n + 1], training=False)[0])
+            p_fixed = tf.stop_gradient(p) if recipe.divergence == "stop_gradient" else p
+            forward = tf.reduce_sum(p_fixed * tf.math.log(p_fixed / q))
+            reverse = tf.reduce_sum(q * tf.math.log(q / p))
+            kl = {"reversed": reverse, "symmetric": (forward + reverse) / 2}.get(recipe.divergence, forward)
+            cross_entropies.append(-tf.math.log(p[label]))
+            divergences.append(kl)
+        cross_entropy, kl = (tf.add_n(terms) / len(labels) for terms in (cross_entropies, divergences))
+        loss = cross_entropy + kl_weight * kl
+    return float(cross_entropy), float(kl), [g.numpy() for g in tape.gradient(loss, model.trainable_weights)]
+
+
+RECIPES = {
+    **sr.RECIPES,
+    "reversed": sr.Recipe(divergence="reversed"),
+    "symmetric": sr.Recipe(divergence="symmetric"),
+    "stop_gradient": sr.Recipe(divergence="stop_gradient"),
+    "count": sr.Recipe(mask_count=5),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_guided_step_equals_the_slow_version(name):
+    recipe, kl_weight = RECIPES[name], 0.7
+    images, labels = make_images(6, shape=(8, 8, 2))
+    model = sr.SaliencyGuided(make_network((8, 8, 2)), True, recipe, 0.4, kl_weight, seed=5)
+    before = model.model.get_weights()
+    count = 5 if name == "count" else int(0.4 * 64)
+    cross_entropy, kl, gradients = slow_guided_step(model.model, recipe, images, labels, kl_weight, count, seed=5)
+    model.compile(keras.optimizers.SGD(1.0))
+    logs = fit(model, images, labels).history.history
+    assert logs["cross_entropy"][0] == pytest.approx(cross_entropy, abs=1e-5)
+    assert logs["kl"][0] == pytest.approx(kl, abs=1e-5) and kl > 1e-4
+    assert logs["loss"][0] == pytest.approx(cross_entropy + kl_weight * kl, abs=1e-5)
+    for old, new, gradient in zip(before, model.model.get_weights(), gradients, strict=True):
+        np.testing.assert_allclose(old - new, gradient, rtol=0, atol=1e-5)
+
+
+def test_metrics_are_means_over_the_epoch_with_a_ragged_last_batch():
+    images, labels = make_images(20)
+    model = sr.SaliencyGuided(make_network(), seed=0)
+    model.compile(keras.optimizers.SGD(0.0), metrics=["accuracy"])
+    logs = {key: values[0] for key, values in fit(model, images, labels).history.history.items()}
+    logits = model.predict(images, verbose=0)
+    expected = float(keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits))
+    assert set(logs) == {"loss", "cross_entropy", "kl", "accuracy"}
+    assert logs["cross_entropy"] == pytest.approx(expected, abs=1e-6)
+    assert logs["loss"] == pytest.approx(logs["cross_entropy"] + logs["kl"], abs=1e-6)
+    assert logs["accuracy"] == pytest.approx((logits.argmax(-1) == labels).mean())
+    tested = model.evaluate(images, labels, batch_size=8, verbose=0, return_dict=True)
+    assert tested["cross_entropy"] == pytest.approx(expected, abs=1e-6) and tested["kl"] > 0
+    assert tested == model.evaluate(images, labels, batch_size=8, verbose=0, return_dict=True)
+
+
+def test_layer_losses_are_counted_once_and_kept_out_of_the_cross_entropy():
+    images, labels = make_images(8)
+    flatten, dense = keras.layers.Flatten(), keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.1))
+    network = keras.Sequential([keras.Input((8, 8, 1)), flatten, dense])
+    penalty = 0.1 * float(np.square(network.layers[-1].kernel.numpy()).sum())
+    model = sr.SaliencyGuided(network, seed=0)
+    model.compile(keras.optimizers.SGD(0.0))
+    logs = {key: values[0] for key, values in fit(model, images, labels).history.history.items()}
+    assert logs["loss"] == pytest.approx(logs["cross_entropy"] + logs["kl"] + penalty, abs=1e-5)
+
+
+def test_keras_file_reloads_and_goes_on_training_alike(tmp_path):
+    images, labels = make_images(40)
+    recipe = sr.Recipe(ranking="random", fill="kept_range")
+
+    def start():
+        model = sr.SaliencyGuided(make_network(dropout=0.3), True, recipe, 0.3, 2.0, seed=4)
+        model.compile(keras.optimizers.Adam(0.01), metrics=["accuracy"])
+        return fit(model, images, labels)
+
+    model = start()
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(reloaded, sr.SaliencyGuided) and reloaded.recipe == recipe
+    assert (reloaded.mask_fraction, reloaded.kl_weight, reloaded.saliency) == (0.3, 2.0, True)
+    assert int(reloaded.optimizer.iterations) == 5
+    for each in (model, reloaded):
+        fit(each, images, labels)
+    for expected, found in zip(model.get_weights(), reloaded.get_weights(), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("saliency", [True, False])
+def test_subclassed_classifiers_train_too(saliency):
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(3)
+
+        def call(self, inputs):
+            return self.dense(self.flatten(inputs))
+
+    images, labels = make_images(16)
+    network = Subclassed()
+    with pytest.raises(ValueError, match="must be built"):
+        sr.SaliencyGuided(network, saliency)
+    network(images)
+    model = sr.SaliencyGuided(network, saliency, seed=0)
+    model.compile(keras.optimizers.SGD(0.1))
+    assert np.isfinite(fit(model, images, labels).history.history["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"recipe": "unknown"}, "Valid: karkehabadi2023"),
+        ({"mask_fraction": 1.0}, "below 1. Received: mask_fraction=1.0"),
+        ({"mask_fraction": -0.1}, "mask_fraction=-0.1"),
+        ({"kl_weight": -1.0}, "kl_weight=-1.0"),
+        ({"kl_weight": float("nan")}, "kl_weight=nan"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sr.SaliencyGuided(make_network(), **arguments)
+
+
+def test_classifiers_that_end_in_softmax_are_refused():
+    network = make_network()
+    for softmax in (keras.layers.Softmax(), keras.layers.Activation("softmax")):
+        with pytest.raises(ValueError, match="ends in softmax"):
+            sr.SaliencyGuided(keras.Sequential([network, softmax]))
+    dense = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    with pytest.raises(ValueError, match="ends in softmax"):
+        sr.SaliencyGuided(dense)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        keras.losses.SparseCategoricalCrossentropy(),
+        keras.losses.CategoricalCrossentropy(),
+    ],
+)
+def test_cross_entropy_of_probabilities_is_refused(loss):
+    with pytest.raises(ValueError, match="from_logits=True"):
+        sr.SaliencyGuided(make_network()).compile("sgd", loss)
+
+
+def test_kl_keeps_its_gradient_where_keras_clips():
+    """A probability below 1e-7 on the masked image: keras.losses.kl_divergence has no gradient there."""
+    from salrob_tf.training import Divergence
+
+    clean, masked = tf.constant([[0.0, 0.0]]), tf.Variable([[0.0, -40.0]])
+    with tf.GradientTape() as tape:
+        kl = Divergence("forward")(clean, masked)
+    assert float(kl) == pytest.approx(20 - np.log(2), abs=1e-4)
+    np.testing.assert_allclose(tape.gradient(kl, masked), [[0.5, -0.5]], atol=1e-6)
