@@ -15,7 +15,7 @@ import tensorflow as tf
 from cleverhans.tf2.utils import clip_eta, compute_gradient, optimize_linear
 
 from salrob_tf.classifier import Classifier, as_classifier
-from salrob_tf.datasets import check_images, check_labels
+from salrob_tf.datasets import check_labels
 
 NORMS = {"inf": np.inf, "2": 2.0}
 
@@ -106,7 +106,7 @@ class Attack:
             ValueError: If an argument is not valid.
         """
         classifier = as_classifier(model)
-        images = check_images(images)
+        images = classifier.check(images)
         labels = check_labels(labels, len(images), classifier.num_classes)
         if not 0 <= epsilon < np.inf:
             raise ValueError(f"`epsilon` must be a number, 0 or more. Received: epsilon={epsilon}")

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf.datasets import check_images
 from salrob_tf.networks import check_gives_logits, outputs_probabilities
 from salrob_tf.training import SaliencyGuided
 
@@ -54,11 +55,24 @@ class Classifier:
         """Float32 logits `(N, num_classes)` of images `(N, height, width, channels)`, in inference mode."""
         return tf.cast(self._forward(images), tf.float32)
 
+    def check(self, images: Any) -> np.ndarray:
+        """Images as `check_images` returns them, which must have this model's shape.
+
+        Raises:
+            ValueError: If they are not valid, or do not fit the model.
+        """
+        images = check_images(images)
+        if images.shape[1:] != self.input_shape:
+            raise ValueError(
+                f"{self.name} takes images of shape {self.input_shape}. Received: images of shape {images.shape[1:]}"
+            )
+        return images
+
     def predict(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """Predict classes.
 
         Args:
-            images: `(N, height, width, channels)`, float32 in [0, 1].
+            images: `(N, height, width, channels)`, floats in [0, 1].
             batch_size: Images per forward pass.
 
         Returns:
@@ -67,10 +81,7 @@ class Classifier:
         Raises:
             ValueError: If the images do not fit the model, or it gives probabilities, NaN or infinity.
         """
-        if images.shape[1:] != self.input_shape:
-            raise ValueError(
-                f"{self.name} takes images of shape {self.input_shape}. Received: images of shape {images.shape[1:]}"
-            )
+        images = self.check(images)
         forward = self.functions.setdefault(
             "predict",
             tf.function(self.logits, input_signature=[tf.TensorSpec([None, *self.input_shape], tf.float32)]),

@@ -12,7 +12,7 @@ from scipy import stats
 
 from salrob_tf.attacks import NORMS, Attack, make_attack
 from salrob_tf.classifier import as_classifier
-from salrob_tf.datasets import check_images, check_labels, fingerprint
+from salrob_tf.datasets import check_labels, fingerprint
 
 DEFAULT_ATTACKS = ("fgsm", "bim", "pgd", "mim")
 DEFAULT_EPSILONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
@@ -117,7 +117,7 @@ def evaluate(
         ValueError: If an argument is not valid: one line says which, and what is.
     """
     classifier = as_classifier(model)
-    images = check_images(images)
+    images = classifier.check(images)
     labels = check_labels(labels, len(images), classifier.num_classes)
     radii = check_epsilons(epsilons)
     if norm not in NORMS.values():

@@ -20,6 +20,7 @@ from salrob_tf.datasets import Dataset
 from salrob_tf.files import write_json, write_text, written_beside
 from salrob_tf.networks import NETWORKS
 from salrob_tf.results import environment
+from salrob_tf.saliency import get_recipe
 from salrob_tf.training import SaliencyGuided
 
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -66,6 +67,7 @@ class Run:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        get_recipe(self.recipe)
         names = {"network": NETWORKS, "optimizer": OPTIMIZERS, "precision": PRECISIONS}
         for key, valid in names.items():
             if getattr(self, key) not in valid:
@@ -117,8 +119,6 @@ def train(folder: str | Path, data: Dataset, run: Run, *, resume: bool = False, 
         _check_same_run(folder, found, record)
         if found["finished"]:
             return found
-    write_json(folder / "run.json", record)
-
     steps_per_epoch = -(-len(data.x_train) // run.batch_size)
     checkpoint, history = folder / "model.keras", _read_history(folder / "history.csv")
     if checkpoint.is_file():
@@ -126,6 +126,7 @@ def train(folder: str | Path, data: Dataset, run: Run, *, resume: bool = False, 
         history = history[: int(model.optimizer.iterations) // steps_per_epoch]
     else:
         model, history = run.build(data), []
+    write_json(folder / "run.json", record)
     model.fit(
         _batches(data, run, first_epoch=len(history)),
         initial_epoch=len(history),

@@ -1,0 +1,123 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import make_images, make_network
+
+import salrob_tf as sr
+from salrob_tf.figures import adversarial_grid, robustness_curves, saliency_grid, save_figure
+from salrob_tf.report import robustness_table, table1
+
+
+@pytest.fixture(scope="module")
+def results(trained):
+    model, images, labels = trained
+    return [
+        sr.evaluate(model, images, labels, ["fgsm", "pgd"], [0.2, 0.1], steps=3, seed=seed, name=f"tiny-{seed}")
+        for seed in (0, 1)
+    ]
+
+
+def test_curves_show_each_attack_with_clean_accuracy_at_epsilon_0(results):
+    figure = robustness_curves({"tiny": results[:1]}, "title")
+    assert [panel.get_title() for panel in figure.axes] == ["FGSM", "PGD, 3 steps"]
+    (line,) = figure.axes[0].lines
+    accuracy = results[0].accuracy("fgsm")
+    np.testing.assert_allclose(line.get_xdata(), [0, 0.1, 0.2])
+    np.testing.assert_allclose(line.get_ydata(), [results[0].clean_accuracy, accuracy[1], accuracy[0]])
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    low, high = results[0].interval("fgsm")[0]
+    assert {round(y, 6) for x, y in band if x == 0.2} == {round(low, 6), round(high, 6)}
+
+
+def test_curves_of_several_seeds_show_the_mean_and_each_seed(results):
+    panel = robustness_curves({"tiny": results}).axes[1]
+    assert len(panel.lines) == 3
+    np.testing.assert_allclose(panel.lines[-1].get_ydata()[2], np.mean([r.accuracy("pgd")[0] for r in results]))
+
+
+def test_figure_3_names_the_predicted_class_and_marks_mistakes(trained):
+    _, images, labels = trained
+    stack = {"guided": np.stack([images[:2]] * 3), "regular": np.stack([images[:2]] * 3)}
+    wrong = (labels[:2] + 1) % 3
+    predicted = {"guided": np.stack([labels[:2]] * 3), "regular": np.stack([labels[:2], wrong, wrong])}
+    figure = adversarial_grid(stack, predicted, labels[:2], [0, 0.1, 0.2], ("a", "b", "c"))
+    assert [block.get_suptitle() for block in figure.subfigs] == ["guided", "regular"]
+    left, right = ([axis.xaxis.label for axis in block.axes] for block in figure.subfigs)
+    assert [label.get_color() for label in left] == ["black"] * 6
+    assert [label.get_color() for label in right] == ["black"] * 2 + ["#C00000"] * 4
+    assert left[0].get_text() == "abc"[labels[0]] and right[2].get_text() == "abc"[wrong[0]]
+
+
+def test_saliency_maps_equal_our_own_gradient_and_are_seeded(trained):
+    model, images, labels = trained
+    functional = keras.Model(model.inputs, model.outputs)
+    x = tf.constant(images[:5])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logit = tf.gather(functional(x, training=False), labels[:5], axis=1, batch_dims=1)
+    gradient = tape.gradient(logit, x)
+    np.testing.assert_allclose(sr.saliency_maps(functional, images[:5], labels[:5]), gradient, atol=1e-6)
+    smooth = [
+        sr.saliency_maps(sr.SaliencyGuided(functional), images[:5], labels[:5], "smoothgrad", seed=seed)
+        for seed in (0, 0, 1)
+    ]
+    assert np.array_equal(smooth[0], smooth[1]) and not np.array_equal(smooth[0], smooth[2])
+    still = sr.saliency_maps(functional, images[:5], labels[:5], "smoothgrad", noise=0.0)
+    np.testing.assert_allclose(still, gradient, atol=1e-6)
+
+
+def test_smoothgrad_is_the_mean_gradient_over_noisy_copies(trained):
+    model, images, labels = trained
+    functional = keras.Model(model.inputs, model.outputs)
+    found = sr.saliency_maps(functional, images[:2], labels[:2], "smoothgrad", samples=300, noise=0.1)
+    rng, total = np.random.default_rng(5), 0
+    for _ in range(300):
+        spread = 0.1 * np.ptp(images[:2], axis=(1, 2, 3), keepdims=True)
+        x = tf.constant((images[:2] + spread * rng.standard_normal(images[:2].shape)).astype(np.float32))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            logit = tf.gather(functional(x, training=False), labels[:2], axis=1, batch_dims=1)
+        total = total + tape.gradient(logit, x)
+    np.testing.assert_allclose(found, total / 300, atol=0.05)
+
+
+def test_models_without_a_map_are_refused(trained):
+    model, images, labels = trained
+    nested = keras.Model(model.inputs, keras.Sequential([keras.Input((8, 8, 1)), model])(model.inputs))
+    with pytest.raises(ValueError, match="without models inside"):
+        sr.saliency_maps(nested, images[:1], labels[:1])
+    with pytest.raises(ValueError, match="Functional"):
+        sr.saliency_maps(model, images[:1], labels[:1])
+    with pytest.raises(ValueError, match="Valid: gradient, smoothgrad. Received: method='lime'"):
+        sr.saliency_maps(keras.Model(model.inputs, model.outputs), images[:1], labels[:1], "lime")
+
+
+def test_saliency_grid_has_one_colour_scale_and_pictures_are_written(tmp_path):
+    images, labels = make_images(2, shape=(8, 8, 3))
+    network = make_network(shape=(8, 8, 3))
+    functional = keras.Model(network.inputs, network.outputs)
+    maps = {name: k * sr.saliency_maps(functional, images, labels) for k, name in ((1, "regular"), (5, "guided"))}
+    figure = saliency_grid(images, maps, labels, ("a", "b", "c"))
+    limits = {axis.images[0].get_clim() for axis in figure.axes[:6] if axis.images[0].get_cmap().name == "RdBu_r"}
+    assert len(limits) == 1
+    save_figure(figure, tmp_path / "new" / "saliency.png")
+    assert (tmp_path / "new" / "saliency.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["saliency.png"]
+
+
+def test_tables():
+    outcomes = [np.arange(100) < right for right in (90, 80)]
+    one = table1("MNIST-5k", {"regular": outcomes[:1], "guided": outcomes[1:]}, paper="mnist")
+    assert one.splitlines() == [
+        "| data | regular | guided |",
+        "| --- | --- | --- |",
+        "| MNIST-5k | 90.0% [82.6, 94.5] | 80.0% [71.1, 86.7] |",
+        "| MNIST in the paper | 99.3% | 98.8% |",
+    ]
+    assert "| 85.0% ± 7.1 (2 seeds) |" in table1("MNIST-5k", {"regular": outcomes})
+
+
+def test_robustness_table_has_a_row_per_attack_and_epsilon(results):
+    table = robustness_table({"tiny": results[:1]}).splitlines()
+    assert len(table) == 6 and table[2].startswith("| FGSM | 0.2 | ") and table[5].startswith("| PGD | 0.1 | ")
