@@ -8,13 +8,16 @@ if keras.backend.backend() != "tensorflow":
         f"Received: backend={keras.backend.backend()}"
     )
 
-from salrob_tf.attacks import ATTACKS, BIM, FGSM, MIM, PGD, Attack
+from salrob_tf.attack import Attack
+from salrob_tf.attacks import ATTACKS, BIM, FGSM, MIM, PGD
 from salrob_tf.classifier import Classifier
+from salrob_tf.cleverhans_attacks import CWL2, SPSA
 from salrob_tf.datasets import Dataset, load_data
+from salrob_tf.evaluation import evaluate
 from salrob_tf.explanations import saliency_maps
 from salrob_tf.networks import cnn
 from salrob_tf.results import load_results, save_results
-from salrob_tf.robustness import Robustness, evaluate
+from salrob_tf.robustness import Robustness
 from salrob_tf.saliency import RECIPES, Recipe
 from salrob_tf.statistics import Comparison, compare
 from salrob_tf.training import SaliencyGuided
@@ -22,10 +25,12 @@ from salrob_tf.training import SaliencyGuided
 __all__ = [
     "ATTACKS",
     "BIM",
+    "CWL2",
     "FGSM",
     "MIM",
     "PGD",
     "RECIPES",
+    "SPSA",
     "Attack",
     "Classifier",
     "Comparison",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -98,9 +97,9 @@ def load_data(source: str | Path) -> Dataset:
     Raises:
         ValueError: If the source is unknown, cannot be had, or holds images or labels that are not valid.
     """
-    if source == "mnist5k":
+    if str(source) == "mnist5k":
         return _mnist5k()
-    if source in KERAS_SOURCES:
+    if str(source) in KERAS_SOURCES:
         return _from_keras(str(source))
     path = Path(source)
     if path.suffix == ".npz":
@@ -182,8 +181,10 @@ def choose_indices(available: int, samples: int, seed: int, what: str = "samples
         what: How an error calls them.
 
     Raises:
-        ValueError: If `samples` is out of range.
+        ValueError: If `samples` or `seed` is out of range.
     """
+    if seed < 0:
+        raise ValueError(f"The seed must be 0 or more. Received: {seed}")
     if not 1 <= samples <= available:
         raise ValueError(f"The number of {what} must be 1 to {available}. Received: {samples}")
     return np.sort(np.random.default_rng(seed).permutation(available)[:samples])
@@ -215,12 +216,11 @@ def _from_keras(source: str) -> Dataset:
     try:
         (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, source).load_data()
     except Exception as error:
-        # Keras raises a bare Exception when a download fails: nothing narrower can be caught.
-        if "URL fetch failure" not in str(error):
-            raise
+        # Keras raises a bare Exception when a download fails, and anything when its file is damaged.
+        why = "could not be downloaded" if "URL fetch failure" in str(error) else f"could not be read ({error})"
         folder = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "datasets"
         raise ValueError(
-            f"{name} could not be downloaded: put {files} into {folder}, or use mnist5k, which needs no network. "
+            f"{name} {why}: put {files} into {folder}, or use mnist5k, which needs no network. "
             f"Received: source={source}"
         ) from error
     return _dataset(name, x_train, y_train, x_test, y_test, class_names)
@@ -233,14 +233,19 @@ def _from_npz(path: Path) -> Dataset:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in keys if key in file}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:
+        # What a damaged or foreign file raises depends on where NumPy stumbles.
         raise ValueError(f"This is not an .npz file of plain arrays ({error}). Received: source={path}") from error
     missing = [key for key in keys if key not in arrays]
     if missing:
         raise ValueError(f"{path} must hold {', '.join(keys)}. Missing: {', '.join(missing)}")
-    labels = [arrays[key] for key in ("y_train", "y_test")]
-    highest = max((int(part.max()) for part in labels if part.size and part.dtype.kind in "iu"), default=0)
-    return _dataset(path.stem, **arrays, class_names=tuple(str(label) for label in range(highest + 1)))
+    y_train = check_labels(arrays["y_train"], len(arrays["x_train"]), name="y_train")
+    missing_classes = sorted(set(range(min(int(y_train.max()), len(y_train)))) - set(y_train.tolist()))
+    if missing_classes:
+        raise ValueError(
+            f"`y_train` must count classes from 0 without a gap. Missing in {path}: class {missing_classes[0]}"
+        )
+    return _dataset(path.stem, **arrays, class_names=tuple(str(label) for label in range(int(y_train.max()) + 1)))
 
 
 def _dataset(
@@ -264,7 +269,15 @@ def _dataset(
 
 
 def _unit_range(images: np.ndarray) -> np.ndarray:
-    """Integers in 0..255 become floats in [0, 1]; anything else is left for `check_images` to judge."""
+    """Integers in 0..255 become floats in [0, 1]; anything else is left for `check_images` to judge.
+
+    Raises:
+        ValueError: If the largest integer is 1, so that these are not 8-bit images.
+    """
+    if images.dtype.kind in "iu" and images.size and images.max() == 1:
+        raise ValueError(
+            "Integer images are taken for 8-bit ones, in 0..255: save images of 0 and 1 as floats. Received: largest=1"
+        )
     if images.dtype.kind in "iu" and images.size and images.min() >= 0 and images.max() <= 255:
         return images.astype(np.float32) / np.float32(255)
     return images

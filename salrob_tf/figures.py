@@ -33,7 +33,7 @@ def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "
     columns = min(len(attacks), 2)
     rows = -(-len(attacks) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.5 * rows + 0.4), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for panel, attack in zip(panels, attacks, strict=False):
         for (label, results), colour in zip(groups.items(), _cycle(COLOURS), strict=False):
             _curve(panel, results, attack, label, colour)
@@ -41,8 +41,8 @@ def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "
         panel.set_ylim(-0.02, 1.02)
         panel.grid(alpha=0.3)
         panel.yaxis.set_major_formatter("{x:.0%}")
-    for panel in list(panels):
-        panel.set_visible(False)
+    for panel in panels[len(attacks) :]:
+        panel.remove()
     first = figure.axes[0]
     first.legend(loc="best")
     figure.supxlabel("epsilon, for images in [0, 1]")

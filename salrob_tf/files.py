@@ -27,7 +27,7 @@ def written_beside(path: str | Path) -> Iterator[Path]:
     beside = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield beside
-        if path.is_dir():
+        if path.is_dir() and beside.is_dir():
             shutil.rmtree(path)
         os.replace(beside, path)
     finally:

@@ -17,7 +17,8 @@ from salrob_tf.robustness import Robustness, check_comparable
 from salrob_tf.statistics import Comparison
 
 SCHEMA = 1
-OUTCOMES = ("model", "attack", "epsilons", "accuracy", "interval", "seconds", "gradient_evaluations")
+OUTCOMES = ("model", "attack", "epsilons", "accuracy", "interval")
+COSTS = ("seconds", "gradient_evaluations", "forward_evaluations", "traces", "zero_gradients")
 
 
 def save_results(
@@ -59,9 +60,8 @@ def save_results(
                     "epsilons": result.epsilons.tolist(),
                     "accuracy": result.accuracy(label).tolist(),
                     "interval": result.interval(label).tolist(),
-                    "seconds": result.seconds[label],
-                    "gradient_evaluations": result.gradient_evaluations[label],
                     **result.attacks[label],
+                    **result.costs[label],
                 }
             )
     record = {
@@ -78,7 +78,7 @@ def save_results(
         **({"comparison": {"pairs": [comparison.record() for comparison in comparisons]}} if comparisons else {}),
     }
     with written_beside(folder / "correct.npz") as beside:
-        np.savez_compressed(beside, allow_pickle=False, **arrays)
+        np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
     write_json(folder / "results.json", record)
 
 
@@ -105,11 +105,10 @@ def load_results(folder: str | Path) -> list[Robustness]:
                 clean=arrays[f"{model['name']}/clean"],
                 correct={label: arrays[f"{model['name']}/{label}"] for label in curves},
                 attacks={
-                    label: {key: value for key, value in curve.items() if key not in OUTCOMES}
+                    label: {key: value for key, value in curve.items() if key not in OUTCOMES + COSTS}
                     for label, curve in curves.items()
                 },
-                seconds={label: curve["seconds"] for label, curve in curves.items()},
-                gradient_evaluations={label: curve["gradient_evaluations"] for label, curve in curves.items()},
+                costs={label: {key: curve[key] for key in COSTS} for label, curve in curves.items()},
                 seed=record["seed"],
                 sha256=record["data"]["sha256"],
                 path=model["path"],

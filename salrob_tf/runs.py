@@ -72,9 +72,10 @@ class Run:
         for key, valid in names.items():
             if getattr(self, key) not in valid:
                 raise ValueError(f"Unknown {key}. Valid: {', '.join(valid)}. Received: {key}={getattr(self, key)}")
-        if self.epochs < 1 or self.batch_size < 1 or self.seed < 0 or not 0 < self.learning_rate < float("inf"):
+        in_range = self.epochs >= 1 and self.batch_size >= 1 and 0 <= self.seed < 2**32
+        if not in_range or not 0 < self.learning_rate < float("inf"):
             raise ValueError(
-                "`epochs` and `batch_size` must be 1 or more, `seed` 0 or more, `learning_rate` above 0. Received: "
+                "`epochs` and `batch_size` must be 1 or more, `seed` 0 to 2^32 - 1, `learning_rate` above 0. Received: "
                 f"epochs={self.epochs}, batch_size={self.batch_size}, seed={self.seed}, "
                 f"learning_rate={self.learning_rate}"
             )
@@ -88,21 +89,25 @@ class Run:
         return model
 
 
-def train(folder: str | Path, data: Dataset, run: Run, *, resume: bool = False, verbose: int = 0) -> dict[str, Any]:
+def train(
+    folder: str | Path, data: Dataset, run: Run, *, resume: bool = False, overwrite: bool = False, verbose: int = 0
+) -> dict[str, Any]:
     """Train a network into a folder, saving it whole after every epoch.
 
     Args:
-        folder: Where to. Must not hold a run, unless `resume`.
+        folder: Where to. Must not hold a run, unless `resume` or `overwrite`.
         data: What to train and test on.
         run: What to train, and how.
         resume: Go on with the run that the folder holds, from its last finished epoch; start one if there is none.
+        overwrite: Remove the run that the folder holds, once everything else proved valid.
         verbose: As for `fit`: 1 shows progress bars.
 
     Returns:
         What is written as `run.json`.
 
     Raises:
-        ValueError: If the folder holds a run and `resume` is off, or that run had other settings or data.
+        ValueError: If the folder holds a run and neither `resume` nor `overwrite` is on, if that run had other
+            settings or data, or if `run` does not fit the data.
     """
     folder = Path(folder)
     record: dict[str, Any] = {
@@ -112,21 +117,26 @@ def train(folder: str | Path, data: Dataset, run: Run, *, resume: bool = False, 
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "finished": False,
     }
+    model, history = run.build(data), []
+    steps_per_epoch = -(-len(data.x_train) // run.batch_size)
+    if holds_run(folder) and not (resume or overwrite):
+        raise ValueError(f"This folder already holds a run: pass --resume or --overwrite. Received: {folder}")
+    if overwrite:
+        remove_run(folder)
     if (folder / "run.json").exists():
-        if not resume:
-            raise ValueError(f"This folder already holds a run: pass --resume or --overwrite. Received: {folder}")
-        found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        found = _read_record(folder)
         _check_same_run(folder, found, record)
         if found["finished"]:
             return found
-    steps_per_epoch = -(-len(data.x_train) // run.batch_size)
-    checkpoint, history = folder / "model.keras", _read_history(folder / "history.csv")
-    if checkpoint.is_file():
-        model = keras.saving.load_model(checkpoint)
-        history = history[: int(model.optimizer.iterations) // steps_per_epoch]
+        if (folder / "model.keras").is_file():
+            model = keras.saving.load_model(folder / "model.keras")
+            history = _read_history(folder, int(model.optimizer.iterations) // steps_per_epoch)
+    elif holds_run(folder):
+        raise ValueError(f"This folder holds parts of a run without its run.json: pass --overwrite. Received: {folder}")
     else:
-        model, history = run.build(data), []
-    write_json(folder / "run.json", record)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").open("x").close()  # of two trainings that start at once, one fails here
+        write_json(folder / "run.json", record)
     model.fit(
         _batches(data, run, first_epoch=len(history)),
         initial_epoch=len(history),
@@ -144,12 +154,21 @@ def train(folder: str | Path, data: Dataset, run: Run, *, resume: bool = False, 
     return record
 
 
+RUN_FILES = ("model.keras", "history.csv", "export", "run.json")
+
+
+def holds_run(folder: str | Path) -> bool:
+    """Whether a folder holds a run or parts of one."""
+    return any((Path(folder) / name).exists() for name in RUN_FILES)
+
+
 def remove_run(folder: str | Path) -> None:
-    """Remove what `train` wrote into a folder, and nothing else there."""
-    folder = Path(folder)
-    for name in ("run.json", "model.keras", "history.csv"):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "export", ignore_errors=True)
+    """Remove what `train` wrote into a folder, and nothing else there; `run.json` goes last."""
+    for name in RUN_FILES:
+        path = Path(folder) / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
 
 
 class _SaveEachEpoch(keras.callbacks.Callback):
@@ -183,14 +202,28 @@ def _batches(data: Dataset, run: Run, first_epoch: int) -> tf.data.Dataset:
     return batches.map(lambda rows: (tf.gather(x, rows), tf.gather(y, rows))).prefetch(2)
 
 
-def _read_history(path: Path) -> list[dict[str, float]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {key: int(value) if key == "epoch" else float(value) for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record["arguments"], record["data"], record["finished"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"This is not the run.json of a run: pass --overwrite. Received: {folder / 'run.json'}"
+        ) from error
+    return record
+
+
+def _read_history(folder: Path, epochs: int) -> list[dict[str, float]]:
+    rows = []
+    if (folder / "history.csv").is_file():
+        with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                rows.append({key: int(value) if key == "epoch" else float(value) for key, value in row.items()})
+    if len(rows) < epochs:
+        raise ValueError(
+            f"The model in {folder} has {epochs} epochs, its history.csv {len(rows)}: pass --overwrite to start anew"
+        )
+    return rows[:epochs]
 
 
 def _check_same_run(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from salrob_tf.datasets import check_labels
 from salrob_tf.networks import check_gives_logits
 from salrob_tf.saliency import Recipe, Seed, get_recipe, mask_size, masked_copy, saliency_scores
 
@@ -29,7 +31,9 @@ class SaliencyGuided(keras.Model):
 
     The metric `loss` is the whole objective, `cross_entropy` the loss given to `compile`, and `kl` the unweighted
     divergence (guided only), all three in evaluation too, where dropout is off and the fill is the same every time.
-    Sample weights weigh both terms. Losses that layers add are taken from the pass over the clean images.
+    Sample weights weigh both terms. Losses that layers add are taken from the pass over the clean images. Dropout and
+    BatchNormalization are in training mode in both passes of the loss, so that moving statistics are updated twice a
+    step, on the clean and then on the masked images; the saliency pass is in inference mode unless the recipe says so.
 
     Example:
     ```python
@@ -68,7 +72,7 @@ class SaliencyGuided(keras.Model):
             raise ValueError(f"`mask_fraction` must be at least 0 and below 1. Received: mask_fraction={mask_fraction}")
         if not 0 <= kl_weight < float("inf"):
             raise ValueError(f"`kl_weight` must be a number, 0 or more. Received: kl_weight={kl_weight}")
-        image_shape, _ = check_gives_logits(model)
+        image_shape, self.num_classes = check_gives_logits(model)
         self.model = model
         self.saliency = saliency
         self.recipe = get_recipe(recipe)
@@ -114,6 +118,22 @@ class SaliencyGuided(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.fit`, which looks at arrays before the first step.
+
+        Raises:
+            ValueError: If images in an array are not finite floats, or integer labels are out of range.
+        """
+        if isinstance(x, np.ndarray):
+            if x.dtype.kind != "f" or not len(x):
+                raise ValueError(f"`x` must be floats, one image or more. Received: dtype={x.dtype}, shape={x.shape}")
+            if not np.isfinite(x).all():
+                share = 1 - np.isfinite(x.reshape(len(x), -1)).all(axis=1).mean()
+                raise ValueError(f"`x` must be finite. Received: NaN or infinity in {share:.1%} of the images")
+            if isinstance(y, np.ndarray) and y.dtype.kind in "iu" and (y.ndim == 1 or y.shape[1:] == (1,)):
+                check_labels(y, len(x), self.num_classes, "y")
+        return super().fit(x, y, *args, **kwargs)
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of Algorithm 1, in the shape of Keras' own `train_step`."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -147,7 +167,7 @@ class SaliencyGuided(keras.Model):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync  # Keras divides losses by it: metrics want it back
         loss = self.compute_loss(x, y, logits, sample_weight, training=training)
         added = sum((tf.cast(tf.reduce_sum(term), loss.dtype) for term in self.losses), tf.zeros((), loss.dtype))
-        self.cross_entropy_tracker.update_state((loss - added) * replicas, sample_weight=batch_size)
+        self.cross_entropy_tracker.update_state(loss * replicas - added, sample_weight=batch_size)
         if masked is not None:
             kl = self.divergence(logits, self(masked, training=training), sample_weight)
             self.kl_tracker.update_state(kl * replicas, sample_weight=batch_size)
@@ -161,16 +181,19 @@ class SaliencyGuided(keras.Model):
 
     def save_own_variables(self, store: Any) -> None:
         """Save the states of dropout, fills and random rankings, which Keras leaves out, so that a reload goes on."""
-        for index, state in enumerate(self._random_states()):
-            store[str(index)] = state.numpy()
+        for key, state in self._random_states().items():
+            store[key] = state.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """Load what `save_own_variables` saved."""
-        for index, state in enumerate(self._random_states()):
-            state.assign(store[str(index)])
+        """Load what `save_own_variables` saved; weights saved without saliency leave the state of the fills alone."""
+        for key, state in self._random_states().items():
+            if key in store:
+                state.assign(store[key])
 
-    def _random_states(self) -> list[keras.Variable]:
-        return [variable for variable in self.variables if variable.path.endswith("seed_generator_state")]
+    def _random_states(self) -> dict[str, keras.Variable]:
+        states = [variable for variable in self.model.variables if variable.path.endswith("seed_generator_state")]
+        own = {"fill": self.seed_generator.state} if self.saliency else {}
+        return {**own, **{f"layer_{number}": state for number, state in enumerate(states)}}
 
     def get_config(self) -> dict[str, Any]:
         """Everything that rebuilds this model, for `.keras` files."""

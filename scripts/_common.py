@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ def quiet_start() -> Iterator[None]:
             import tensorflow as tf
 
             tf.config.list_logical_devices()
+            tf.get_logger().setLevel("ERROR")
             yield
         except BaseException:
             held.seek(0)
@@ -47,6 +49,11 @@ def quiet_start() -> Iterator[None]:
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main`; bad input ends with code 2 and one line, an interruption with code 130 and one line."""
     name = Path(sys.argv[0]).name
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"{name}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    warnings.showwarning = show
     try:
         main()
     except (ValueError, OSError) as error:
@@ -58,20 +65,21 @@ def run_main(main: Callable[[], None]) -> None:
 
 
 class SweepBar:
-    """A progress bar per attack for `evaluate(progress=...)`, silent where stderr is no terminal.
+    """A progress bar for `evaluate(progress=...)`, silent where stderr is no terminal.
 
     Args:
-        title: What stands before the attack's label.
+        title: What stands before it.
     """
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.bar: Any = None
 
-    def __call__(self, attack: str, done: int, total: int) -> None:
-        """Show that `done` of `total` images were attacked."""
+    def __call__(self, attack: str, done: int, total: int | None, standing: int) -> None:
+        """Show how many image-attack pairs are known of all, and how many images of the shard at hand still stand."""
         if self.bar is None:
-            self.bar = tqdm(total=total, desc=f"{self.title} {attack}", unit="img", disable=None)
+            self.bar = tqdm(total=total, desc=self.title, unit="img", disable=None)
+        self.bar.set_postfix_str(f"{attack}, {standing} standing", refresh=False)
         self.bar.update(done - self.bar.n)
         if done == total:
             self.bar.close()

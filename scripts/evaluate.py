@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from _common import Parser, SweepBar, quiet_start, run_main
+
+SWEEP = ".sweep"  # where a sweep keeps its finished parts until all is written
 
 
 def arguments() -> argparse.Namespace:
@@ -15,15 +18,28 @@ def arguments() -> argparse.Namespace:
     add("models", nargs="+", metavar="MODEL", help="a folder from train.py, a .keras file, or a SavedModel folder "
         "(a SavedModel is a program: load only what you trust)")  # fmt: skip
     add("--data", required=True, metavar="SOURCE", help="mnist5k, mnist, fashion_mnist, or an .npz file")
-    add("--attacks", nargs="+", default=["fgsm", "bim", "pgd", "mim"], help="default fgsm bim pgd mim; also mim-l2")
+    add(
+        "--attacks",
+        nargs="+",
+        default=["fgsm", "bim", "pgd", "mim"],
+        help="default fgsm bim pgd mim; also spsa, cw; with -margin, -dlr, -targeted, and mim-l2",
+    )
     add("--epsilons", nargs="+", type=float, default=[0.05, 0.1, 0.15, 0.2, 0.25, 0.3], help="for images in [0, 1]")
     add("--norm", default="inf", choices=["inf", "2"], help="default %(default)s")
     add("--steps", type=int, default=40, help="of the iterative attacks (default %(default)s)")
     add("--restarts", type=int, default=1, help="of PGD (default %(default)s)")
     add("--samples", type=int, default=1000, help="test images, chosen at random (default %(default)s, or all)")
     add("--seed", type=int, default=0, help="of the choice of images and of random starts (default %(default)s)")
+    add("--survivors-only", action=argparse.BooleanOptionalAction, default=True,
+        help="attack only what still stands (default), or everything at every epsilon, as in the paper")  # fmt: skip
+    add("--search", default="bisect", choices=["bisect", "full"],
+        help="of survivors: find each image's smallest epsilon, or go up one by one (default %(default)s)")  # fmt: skip
+    add("--craft-dtype", default="float32", choices=["float32", "bfloat16"], help="of gradients (default %(default)s)")
+    add("--adversarials", action="store_true", help="keep the adversarial images in --out/adversarials")
     add("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
-    add("--overwrite", action="store_true", help="replace the results in --out")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on with the unfinished sweep in --out")
+    existing.add_argument("--overwrite", action="store_true", help="replace the results in --out")
     return parser.parse_args()
 
 
@@ -32,40 +48,50 @@ def main() -> None:
     args = arguments()
     if (args.out / "results.json").exists() and not args.overwrite:
         raise ValueError(f"This folder already holds results: pass --overwrite. Received: --out {args.out}")
+    if (args.out / SWEEP).exists() and not (args.overwrite or args.resume):
+        raise ValueError(f"This folder holds an unfinished sweep: pass --resume or --overwrite. Received: {args.out}")
+    names = distinct_names(args.models)
     with quiet_start():
-        from salrob_tf.attacks import NORMS
+        from salrob_tf.attack import NORMS
         from salrob_tf.classifier import Classifier
         from salrob_tf.datasets import choose_indices, load_data
+        from salrob_tf.evaluation import check_epsilons, choose_attacks, evaluate
         from salrob_tf.figures import robustness_curves, save_figure
         from salrob_tf.results import save_results
-        from salrob_tf.robustness import evaluate
         from salrob_tf.statistics import compare
 
-    classifiers = [Classifier(path) for path in args.models]
-    names = distinct_names(args.models)
+    attacks = choose_attacks(args.attacks, norm=NORMS[args.norm], steps=args.steps, restarts=args.restarts)
+    check_epsilons(args.epsilons)
     data = load_data(args.data)
     indices = choose_indices(len(data.x_test), min(args.samples, len(data.x_test)), args.seed)
+    classifiers = [Classifier(path, name) for path, name in zip(args.models, names, strict=True)]
+    for classifier in classifiers:
+        classifier.check(data.x_test[indices[:1]])
+    if args.overwrite:
+        shutil.rmtree(args.out / SWEEP, ignore_errors=True)
     results = [
         evaluate(
             classifier,
             data.x_test[indices],
             data.y_test[indices],
-            args.attacks,
+            list(attacks.values()),
             args.epsilons,
-            norm=NORMS[args.norm],
-            steps=args.steps,
-            restarts=args.restarts,
             seed=args.seed,
+            survivors_only=args.survivors_only,
+            search=args.search,
+            craft_dtype=args.craft_dtype,
             indices=indices,
-            name=name,
-            progress=SweepBar(name),
+            checkpoint=args.out / SWEEP / str(number),
+            adversarials=args.out / "adversarials" / classifier.name if args.adversarials else None,
+            progress=SweepBar(classifier.name),
         )
-        for classifier, name in zip(classifiers, names, strict=True)
+        for number, classifier in enumerate(classifiers)
     ]
     comparisons = [compare(results[0], other) for other in results[1:]]
+    save_results(args.out, results, arguments=vars(args), data_name=data.name, comparisons=comparisons)
     figure = robustness_curves({result.model: [result] for result in results}, f"{data.name}, {len(indices)} images")
     save_figure(figure, args.out / "curves.png")
-    save_results(args.out, results, arguments=vars(args), data_name=data.name, comparisons=comparisons)
+    shutil.rmtree(args.out / SWEEP)
     for text in (*results, *comparisons):
         print(text, end="\n\n")
     print(f"written to {args.out}")
@@ -73,7 +99,10 @@ def main() -> None:
 
 def distinct_names(paths: list[str]) -> list[str]:
     """The last part of each path, or the whole of it where two would be alike."""
-    short = [Path(path).resolve().stem for path in paths]
+    full = [Path(path).resolve() for path in paths]
+    if len(set(full)) != len(full):
+        raise ValueError(f"Each model once. Received: {' '.join(paths)}")
+    short = [path.stem if path.suffix == ".keras" else path.name for path in full]
     return [name if short.count(name) == 1 else path for name, path in zip(short, paths, strict=True)]
 
 

@@ -6,6 +6,7 @@ Without arguments it runs in minutes on 5,000 MNIST images that are part of the 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from _common import Parser, SweepBar, fit_verbosity, quiet_start, run_main
 KINDS = {"regular": False, "guided": True}
 FIGURE_3_IMAGES = 5
 SALIENCY_IMAGES = 6
+SWEEP = ".sweep"  # where a sweep keeps its finished parts until all is written
+WRITTEN = ("results.json", "correct.npz", "table1.md", "figure1.png", "figure3.png", "saliency.png")
 
 
 def arguments() -> argparse.Namespace:
@@ -29,7 +32,9 @@ def arguments() -> argparse.Namespace:
     add("--seeds", type=int, default=1, metavar="S", help="train S networks of each kind (default %(default)s)")
     add("--attacks", nargs="+", default=["fgsm", "bim", "pgd", "mim"], help="default fgsm bim pgd mim")
     add("--epsilons", nargs="+", type=float, default=[0.05, 0.1, 0.15, 0.2, 0.25, 0.3], help="for images in [0, 1]")
-    add("--steps", type=int, default=10, help="of the iterative attacks (default %(default)s)")
+    add("--survivors-only", action=argparse.BooleanOptionalAction, default=True,
+        help="attack only what still stands (default), or everything at every epsilon, as in the paper")  # fmt: skip
+    add("--steps", type=int, default=40, help="of the iterative attacks (default %(default)s)")
     add("--samples", type=int, default=1000, help="test images attacked, chosen at random (default %(default)s)")
     add("--out", type=Path, metavar="FOLDER", help="folder to write (default results/DATA)")
     existing = parser.add_mutually_exclusive_group()
@@ -48,18 +53,18 @@ def main() -> None:
         import keras
 
         from salrob_tf import figures, report
-        from salrob_tf.attacks import FGSM, make_attack
+        from salrob_tf.attacks import FGSM
         from salrob_tf.classifier import Classifier
         from salrob_tf.datasets import choose_indices, load_data
+        from salrob_tf.evaluation import check_epsilons, choose_attacks, evaluate
         from salrob_tf.explanations import saliency_maps
         from salrob_tf.files import write_text
         from salrob_tf.results import save_results
-        from salrob_tf.robustness import check_epsilons, evaluate
-        from salrob_tf.runs import Run, remove_run, train
+        from salrob_tf.runs import Run, holds_run, train
         from salrob_tf.statistics import compare
 
     # Everything that can be wrong is looked at before the first minute of training.
-    attacks = [make_attack(name, steps=args.steps) for name in args.attacks]
+    attacks = list(choose_attacks(args.attacks, steps=args.steps).values())
     epsilons = check_epsilons(args.epsilons)
     seeds = range(args.seeds)
     runs = {
@@ -76,27 +81,44 @@ def main() -> None:
         for kind, saliency in KINDS.items()
     }
     folders = {name: out / "models" / name for name in runs}
-    held = (out / "results.json").exists() or any((folder / "run.json").exists() for folder in folders.values())
-    if held and not (args.resume or args.overwrite):
+    if (any(map(holds_run, folders.values())) or (out / "results.json").exists()) and not (
+        args.resume or args.overwrite
+    ):
         raise ValueError(f"This folder already holds a run: pass --resume or --overwrite. Received: --out {out}")
     data = load_data(args.data)
     chosen = choose_indices(len(data.x_test), min(args.samples, len(data.x_test)), seed=0)
+    for run in runs.values():
+        run.build(data)
+    if args.overwrite:
+        shutil.rmtree(out / SWEEP, ignore_errors=True)
+        for name in WRITTEN:
+            (out / name).unlink(missing_ok=True)
 
     for name, run in runs.items():
         print(f"training {name} on {data.name}, {run.epochs} epochs", flush=True)
-        if args.overwrite:
-            remove_run(folders[name])
-        train(folders[name], data, run, resume=args.resume, verbose=fit_verbosity())
+        train(folders[name], data, run, resume=args.resume, overwrite=args.overwrite, verbose=fit_verbosity())
     classifiers = {name: Classifier(folder, name) for name, folder in folders.items()}
 
     print(f"attacking {len(chosen)} test images at {len(epsilons)} epsilons, {args.steps} steps", flush=True)
     x, y = data.x_test[chosen], data.y_test[chosen]
     results = {
-        name: evaluate(classifier, x, y, attacks, epsilons, indices=chosen, progress=SweepBar(name))
+        name: evaluate(
+            classifier,
+            x,
+            y,
+            attacks,
+            epsilons,
+            survivors_only=args.survivors_only,
+            indices=chosen,
+            checkpoint=out / SWEEP / name,
+            progress=SweepBar(name),
+        )
         for name, classifier in classifiers.items()
     }
     groups = {kind: [results[f"{kind}-{seed}"] for seed in seeds] for kind in KINDS}
     comparisons = [compare(results[f"regular-{seed}"], results[f"guided-{seed}"]) for seed in seeds]
+
+    save_results(out, list(results.values()), arguments=vars(args), data_name=data.name, comparisons=comparisons)
 
     correct = {
         kind: [classifiers[f"{kind}-{seed}"].predict(data.x_test) == data.y_test for seed in seeds] for kind in KINDS
@@ -132,7 +154,7 @@ def main() -> None:
     }
     figures.save_figure(figures.saliency_grid(x, maps, y, data.class_names, data.name), out / "saliency.png")
 
-    save_results(out, list(results.values()), arguments=vars(args), data_name=data.name, comparisons=comparisons)
+    shutil.rmtree(out / SWEEP)
     print(f"\n{table}\n{verdict}\n\nwritten to {out}")
 
 

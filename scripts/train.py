@@ -37,7 +37,7 @@ def main() -> None:
     args = arguments()
     with quiet_start():
         from salrob_tf.datasets import load_data
-        from salrob_tf.runs import Run, remove_run, train
+        from salrob_tf.runs import Run, train
 
     run = Run(
         network=args.network,
@@ -57,9 +57,7 @@ def main() -> None:
     data = load_data(args.data)
     if args.train_samples is not None:
         data = data.with_train_samples(args.train_samples, args.seed)
-    if args.overwrite:
-        remove_run(folder)
-    record = train(folder, data, run, resume=args.resume, verbose=fit_verbosity())
+    record = train(folder, data, run, resume=args.resume, overwrite=args.overwrite, verbose=fit_verbosity())
     print(f"{data.name}, {kind}: test accuracy {record['test']['accuracy']:.2%}; written to {folder}")
 
 

@@ -15,7 +15,9 @@ EPSILONS = [0.0, 0.3, 0.1]
 @pytest.fixture(scope="module")
 def result(trained):
     model, images, labels = trained
-    return sr.evaluate(model, images, labels, ["fgsm", sr.PGD(steps=5), "mim-l2"], EPSILONS, steps=5, seed=2)
+    return sr.evaluate(
+        model, images, labels, ["fgsm", sr.PGD(steps=5), "mim-l2"], EPSILONS, steps=5, seed=2, survivors_only=False
+    )
 
 
 def test_the_matrix_is_what_each_attack_leaves(trained, result):
@@ -38,41 +40,44 @@ def test_epsilon_0_is_clean_accuracy_image_for_image(result):
 def test_restarts_count_per_image(trained):
     model, images, labels = trained
     attack = sr.PGD(steps=1, restarts=3)
-    found = sr.evaluate(model, images, labels, [attack], [0.15], seed=4)
+    found = sr.evaluate(model, images, labels, [attack], [0.15], seed=4, survivors_only=False)
     each = [
         sr.Classifier(model).predict(attack(model, images, labels, 0.15, seed=4, restart=restart)) == labels
         for restart in range(3)
     ]
     np.testing.assert_array_equal(found.correct["pgd"][0], np.all(each, axis=0))
     assert found.accuracy("pgd")[0] < min(one.mean() for one in each) or len({one.tobytes() for one in each}) == 1
-    assert found.gradient_evaluations["pgd"] == 3 * len(images)
+    assert found.costs["pgd"]["gradient_evaluations"] == 3 * len(images)
 
 
 def test_a_subset_is_attacked_as_in_the_whole(trained, result):
     model, images, labels = trained
     some = np.array([50, 2, 31])
-    part = sr.evaluate(model, images[some], labels[some], [sr.PGD(steps=5)], EPSILONS, seed=2, indices=some)
+    part = sr.evaluate(
+        model, images[some], labels[some], [sr.PGD(steps=5)], EPSILONS, seed=2, indices=some, survivors_only=False
+    )
     np.testing.assert_array_equal(part.correct["pgd"], result.correct["pgd"][:, some])
-
-
-def test_progress_is_reported_to_the_end(trained):
-    model, images, labels = trained
-    calls = []
-    sr.evaluate(model, images, labels, ["fgsm"], [0.1, 0.2], batch_size=40, progress=lambda *call: calls.append(call))
-    assert calls == [("fgsm", 40, 128), ("fgsm", 64, 128), ("fgsm", 104, 128), ("fgsm", 128, 128)]
 
 
 def test_results_are_saved_whole_and_reload(trained, result, tmp_path):
     model, images, labels = trained
     other = sr.evaluate(
-        model, images, labels, ["fgsm", sr.PGD(steps=5), "mim-l2"], EPSILONS, steps=5, seed=2, name="other"
+        model,
+        images,
+        labels,
+        ["fgsm", sr.PGD(steps=5), "mim-l2"],
+        EPSILONS,
+        steps=5,
+        seed=2,
+        name="other",
+        survivors_only=False,
     )
     comparison = sr.compare(result, other)
     sr.save_results(tmp_path / "r", [result, other], arguments={"a": 1}, data_name="noise", comparisons=[comparison])
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["correct.npz", "results.json"]
     for saved, loaded in zip([result, other], sr.load_results(tmp_path / "r"), strict=True):
         assert (loaded.model, loaded.seed, loaded.sha256) == (saved.model, saved.seed, saved.sha256)
-        assert loaded.attacks == saved.attacks and loaded.gradient_evaluations == saved.gradient_evaluations
+        assert loaded.attacks == saved.attacks and loaded.costs == saved.costs
         for name in ("epsilons", "indices", "clean"):
             np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
         for label, correct in saved.correct.items():
@@ -129,7 +134,9 @@ def test_unlike_results_are_not_compared_or_saved_together(trained, result, tmp_
     def other(**changes):
         settings = {"epsilons": EPSILONS, "seed": 2, "steps": 5} | changes
         attacks = ["fgsm", sr.PGD(steps=settings["steps"]), "mim-l2"]
-        return sr.evaluate(model, settings.pop("images", images), labels, attacks, name="other", **settings)
+        return sr.evaluate(
+            model, settings.pop("images", images), labels, attacks, name="other", survivors_only=False, **settings
+        )
 
     for changes, message in (
         ({"epsilons": [0.0, 0.3, 0.2]}, "their epsilons differ"),

@@ -1,0 +1,225 @@
+"""CleverHans' SPSA and Carlini-Wagner L2, made to run on Keras 3, where CleverHans 4.0's own functions fail.
+
+SPSA subclasses Keras' Adam with an argument that Keras 3 dropped, and Carlini-Wagner calls `optimizer.variables()`,
+which became a property and holds the learning rate too. Their arithmetic is CleverHans'; what is mended is stated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from cleverhans.tf2.attacks.carlini_wagner_l2 import CarliniWagnerL2
+from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss
+
+from salrob_tf.attack import Attack, clip
+from salrob_tf.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class SPSA(Attack):
+    """Simultaneous perturbation stochastic approximation (Uesato et al. 2018): no gradient, only the margin.
+
+    Each of the `steps` estimates a gradient from `samples` forward passes; an image that is broken goes no further.
+
+    Attributes:
+        learning_rate: Of Adam, in the units of the images.
+        delta: Size of the perturbations that estimate the gradient, in the units of the images.
+        samples: Forward passes per step, even.
+    """
+
+    name: ClassVar[str] = "spsa"
+    packs: ClassVar[bool] = False
+    random_start: ClassVar[bool] = True
+    steps: int = 40
+    learning_rate: float = 0.01
+    delta: float = 0.01
+    samples: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm != np.inf:
+            raise ValueError(f"SPSA is for the L-infinity norm. Received: norm={self.norm}")
+        if self.samples < 2 or self.samples % 2 or self.learning_rate <= 0 or self.delta <= 0:
+            raise ValueError(
+                "`samples` must be even, 2 or more, `learning_rate` and `delta` above 0. Received: "
+                f"samples={self.samples}, learning_rate={self.learning_rate}, delta={self.delta}"
+            )
+
+    @property
+    def gradients_per_image(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def forwards_per_image(self) -> int:
+        """At most: a broken image stops earlier."""
+        return self.steps * (self.samples + 1)
+
+    def craft(
+        self,
+        classifier: Classifier,
+        images: np.ndarray,
+        labels: np.ndarray,
+        aims: np.ndarray,
+        radii: np.ndarray,
+        indices: np.ndarray,
+        seed: int,
+        restart: int,
+        dtype: str = "float32",
+    ) -> np.ndarray:
+        """Attack one image after the other; `dtype` is not looked at."""
+        starts = self.start(images, radii, indices, seed, restart)
+        shape = [1, *classifier.input_shape]
+        image, one = tf.TensorSpec(shape, tf.float32), tf.TensorSpec([1], tf.int32)
+        signature = [image, one, one, tf.TensorSpec([], tf.float32), image, tf.TensorSpec([2], tf.int32)]
+
+        def run(x: tf.Tensor, y: tf.Tensor, aim: tf.Tensor, radius: tf.Tensor, start: tf.Tensor, key: tf.Tensor) -> Any:
+            return self._optimize(classifier, x, y, aim, radius, start, key)
+
+        attack = classifier.function((self, dtype), run, signature)
+        rows = [slice(row, row + 1) for row in range(len(images))]
+        return np.concatenate(
+            [
+                attack(images[r], labels[r], aims[r], radii[r.start], starts[r], [seed, int(indices[r.start])]).numpy()
+                for r in rows
+            ]
+        )
+
+    def _optimize(
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        label: tf.Tensor,
+        aim: tf.Tensor,
+        radius: tf.Tensor,
+        start: tf.Tensor,
+        key: tf.Tensor,
+    ) -> tf.Tensor:
+        optimizer = _SeededSPSAAdam(self.learning_rate, self.delta, self.samples, key)
+        sign = 1.0 if self.targeted else -1.0
+
+        def loss(change: tf.Tensor) -> tf.Tensor:
+            # CleverHans' margin is of one label and a batch of logits; it is high where the label is unlikely.
+            return sign * margin_logit_loss(classifier.logits(x + change), aim, nb_classes=classifier.num_classes)
+
+        def standing(step: tf.Tensor, change: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+            predicted = tf.argmax(classifier.logits(x + change), axis=-1, output_type=tf.int32)
+            return (step < self.steps) & tf.reduce_all(predicted == label)
+
+        def move(step: tf.Tensor, change: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            optimizer.step = step
+            state = {"t": tf.cast(step, tf.float32), "m": [first], "u": [second]}
+            (moved,), state = optimizer.minimize(loss, [change], state)
+            change = clip(x + tf.clip_by_value(moved, -radius, radius)) - x
+            return step + 1, change, state["m"][0], state["u"][0]
+
+        zero = tf.zeros_like(x)
+        change = tf.while_loop(standing, move, (tf.constant(0), start - x, zero, zero))[1]
+        return clip(x + tf.clip_by_value(change, -radius, radius))
+
+
+class _SeededSPSAAdam(SPSAAdam):
+    """CleverHans' optimizer with draws that depend on a key and the step alone, and the names that Keras 3 changed."""
+
+    def __init__(self, learning_rate: float, delta: float, samples: int, key: tf.Tensor) -> None:
+        # Not SPSAAdam's constructor, which passes `lr` on to Keras; all that its methods use is set here.
+        self.__dict__.update(
+            lr=learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-7, _num_samples=samples // 2, _num_iters=1,
+            _delta=delta, key=key, step=tf.constant(0),
+        )  # fmt: skip
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__[name] = value
+
+    def _get_delta(self, x: tf.Tensor, delta: float) -> tf.Tensor:
+        shape = [self._num_samples, *x.shape[1:]]
+        seed = tf.stack([self.key[0] * 100_003 + self.step, self.key[1]])
+        return delta * tf.sign(tf.random.stateless_uniform(shape, seed, -1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class CWL2(Attack):
+    """Carlini and Wagner's L2 attack (2017): the nearest adversarial, whatever epsilon is.
+
+    An image survives an epsilon if no adversarial was found within it. Untargeted only: CleverHans takes given labels
+    for targets, and attacks the class predicted otherwise, which is the label of every image attacked.
+
+    Attributes:
+        steps: Iterations of Adam for each constant.
+        constants: Steps of the binary search for the constant that weighs the margin against the distance.
+        learning_rate: Of Adam.
+        initial_constant: Where that search starts.
+        confidence: By how much the margin must be won.
+    """
+
+    name: ClassVar[str] = "cw"
+    packs: ClassVar[bool] = False
+    minimal: ClassVar[bool] = True
+    norm: float = 2.0
+    steps: int = 200
+    constants: int = 5
+    learning_rate: float = 0.02
+    initial_constant: float = 1e-2
+    confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm != 2 or self.targeted:
+            raise ValueError(f"CWL2 is an untargeted attack for the L2 norm. Received: {self}")
+        if self.constants < 1 or not min(self.learning_rate, self.initial_constant) > 0 or self.confidence < 0:
+            raise ValueError(
+                "`constants` must be 1 or more, `learning_rate` and `initial_constant` above 0, `confidence` 0 or "
+                f"more. Received: {self}"
+            )
+
+    @property
+    def gradients_per_image(self) -> int:
+        """At most: CleverHans aborts early where a batch makes no progress."""
+        return self.steps * self.constants
+
+    def craft(
+        self,
+        classifier: Classifier,
+        images: np.ndarray,
+        labels: np.ndarray,
+        aims: np.ndarray,
+        radii: np.ndarray,
+        indices: np.ndarray,
+        seed: int,
+        restart: int,
+        dtype: str = "float32",
+    ) -> np.ndarray:
+        """Attack one batch; `radii` and `dtype` are not looked at. Images already misclassified stay as they are."""
+        attack = CarliniWagnerL2(
+            classifier.logits,
+            batch_size=len(images),
+            clip_min=0.0,
+            clip_max=1.0,
+            binary_search_steps=self.constants,
+            max_iterations=self.steps,
+            confidence=self.confidence,
+            initial_const=self.initial_constant,
+            learning_rate=self.learning_rate,
+        )
+        attack.optimizer = _ResettableAdam(self.learning_rate)
+        found = attack.attack(images)
+        wrong = classifier.predict_logits(images).argmax(-1) != labels
+        return np.where(wrong[:, None, None, None], images, found)
+
+
+class _ResettableAdam:
+    """Keras' Adam as CleverHans uses it: `variables()` are those that it sets to zero between its searches."""
+
+    def __init__(self, learning_rate: float) -> None:
+        self.adam = keras.optimizers.Adam(learning_rate)
+        self.learning_rate = self.adam.learning_rate
+
+    def variables(self) -> list[Any]:
+        return [variable for variable in self.adam.variables if variable is not self.learning_rate]
+
+    def apply_gradients(self, pairs: list[tuple[tf.Tensor, tf.Variable]]) -> None:
+        self.adam.apply_gradients(pairs)

@@ -1,0 +1,40 @@
+"""Losses that attacks climb, one value per image, of labels `(N,)` and logits `(N, num_classes)`.
+
+Named functions, because CleverHans takes `labels` and `logits` by name. Targeted attacks descend them at the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Cross-entropy, as in K, Eq. 2; its gradient vanishes where the network is sure of itself."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+
+def margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """How far the best other class is above the label's (Carlini and Wagner 2017, f6)."""
+    return _best_other(labels, logits) - tf.gather(logits, labels, batch_dims=1)
+
+
+def dlr(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """The margin over the gap between the first and third logit (Croce and Hein 2020, Eq. 6): blind to scale.
+
+    Raises:
+        ValueError: If there are fewer than three classes.
+    """
+    if logits.shape[-1] < 3:
+        raise ValueError(f"The DLR loss needs three classes or more: use margin. Received: {logits.shape[-1]} classes")
+    ordered = tf.math.top_k(logits, 3).values
+    return margin(labels, logits) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
+
+
+LOSSES: dict[str, Callable[..., tf.Tensor]] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+
+
+def _best_other(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    mask = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    return tf.reduce_max(tf.where(mask, logits.dtype.min, logits), axis=-1)
