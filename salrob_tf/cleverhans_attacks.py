@@ -160,9 +160,9 @@ class CWL2(Attack):
     packs: ClassVar[bool] = False
     minimal: ClassVar[bool] = True
     norm: float = 2.0
-    steps: int = 200
+    steps: int = 1000
     constants: int = 5
-    learning_rate: float = 0.02
+    learning_rate: float = 5e-3
     initial_constant: float = 1e-2
     confidence: float = 0.0
 

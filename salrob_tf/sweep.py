@@ -56,7 +56,7 @@ class Sweep:
         dtype: What gradients are computed in. Successes are judged in float32 in any case.
         report: Called with the number of images whose fate became known, and that of those still standing.
         guess: For each image a guess of the first epsilon that breaks it, as an index, `(N,)`, from another attack;
-            only where a search begins depends on it. Without one, FGSM is asked.
+            only where a search begins depends on it. Without one, a gradient attack asks FGSM.
         keep_all: Whether `everything` keeps its adversarials, which take K times the memory of the images.
     """
 
@@ -103,7 +103,8 @@ class Sweep:
         """
         self.bisect = search == "bisect" and not isinstance(self.attack, FGSM)
         if self.bisect and self.guess is None:
-            self.guess = self._ask_fgsm()
+            middle = np.full(len(self.images), len(self.epsilons) // 2)
+            self.guess = self._ask_fgsm() if self.attack.packs else middle
         self.report(int(np.sum(self.survived + 1 >= self.broken)), self._standing())
         self._packed() if self.attack.packs else self._in_rounds()
         return np.arange(len(self.epsilons))[:, None] < self.broken

@@ -1,0 +1,405 @@
+"""The survivors' sweep against attacking everything, and what it saves, keeps and refuses."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import make_network
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import salrob_tf as sr
+from salrob_tf.losses import cross_entropy, dlr, margin
+from salrob_tf.sweep import Sweep
+
+EPSILONS = [0.02, 0.05, 0.08, 0.11, 0.14, 0.17, 0.2, 0.25]
+ATTACKS = [
+    sr.FGSM(),
+    sr.BIM(steps=9),
+    sr.PGD(steps=9),
+    sr.PGD(steps=5, restarts=3),
+    sr.MIM(steps=9),
+    sr.PGD(steps=9, loss="margin"),
+    sr.PGD(steps=9, loss="dlr"),
+    sr.BIM(steps=9, targeted=True),
+    sr.PGD(2.0, steps=9),
+    sr.MIM(2.0, steps=9, normalization="l2"),
+]
+
+
+def radii(attack):
+    return EPSILONS if attack.norm == np.inf else [0.3, 0.6, 0.9, 1.2, 1.5]
+
+
+def sweep(trained, attack, **options):
+    model, images, labels = trained
+    return sr.evaluate(model, images, labels, [attack], radii(attack), seed=3, batch_size=16, **options)
+
+
+def attack_id(attack):
+    return f"{attack.label}-{attack.norm}-{attack.restarts}"
+
+
+@pytest.mark.parametrize("search", ["bisect", "full"])
+@pytest.mark.parametrize("attack", ATTACKS, ids=attack_id)
+def test_no_image_survives_that_the_plain_attack_breaks(trained, attack, search):
+    plain = sweep(trained, attack, survivors_only=False)
+    found = sweep(trained, attack, search=search)
+    matrix, label = found.correct[attack.label], attack.label
+    assert np.all(matrix[:-1] >= matrix[1:]), "never rises with epsilon"
+    assert not matrix[:, ~found.clean].any()
+    assert not (matrix & ~plain.correct[label]).any()
+    assert 0.1 < plain.correct[label].mean() < 0.9, "the curve must fall for this to mean anything"
+    cheaper = found.costs[label]["gradient_evaluations"], plain.costs[label]["gradient_evaluations"]
+    assert cheaper[0] < cheaper[1] or isinstance(attack, sr.FGSM)
+
+
+def test_every_success_is_a_real_adversarial_in_its_ball(trained, tmp_path):
+    model, images, labels = trained
+    for attack in (sr.PGD(steps=9), sr.PGD(2.0, steps=9)):
+        folder = tmp_path / str(attack.norm)
+        found = sr.evaluate(model, images, labels, [attack], radii(attack), adversarials=folder, batch_size=16)
+        kept = np.load(folder / "pgd-00000.npz")
+        np.testing.assert_array_equal(kept["indices"], np.arange(64))
+        change = (kept["images"].astype(np.float64) - images).reshape(64, -1)
+        size = np.linalg.norm(change, ord=attack.norm, axis=1)
+        predicted = sr.Classifier(model).predict(kept["images"])
+        for correct, epsilon in zip(found.correct["pgd"], radii(attack), strict=True):
+            broken = ~correct & found.clean
+            assert np.all(predicted[broken] != labels[broken]) and np.all(size[broken] <= epsilon + 1e-6)
+        survived = found.correct["pgd"][-1]
+        np.testing.assert_array_equal(kept["images"][survived], images[survived])
+
+
+def test_all_adversarials_are_kept_where_everything_is_attacked(trained, tmp_path):
+    model, images, labels = trained
+    options = {"survivors_only": False, "adversarials": tmp_path, "batch_size": 4}
+    found = sr.evaluate(model, images, labels, [sr.PGD(steps=2)], [0.2, 0.1], **options)
+    assert len(list(tmp_path.iterdir())) == 2, "a file for each shard of eight batches"
+    kept = np.concatenate([np.load(path)["images"] for path in sorted(tmp_path.iterdir())], axis=1)
+    for row, epsilon in ((1, 0.1), (0, 0.2)):
+        expected = sr.PGD(steps=2)(model, images, labels, epsilon)
+        np.testing.assert_allclose(kept[1 - row], expected, atol=1e-6)
+        predicted = sr.Classifier(model).predict(kept[1 - row])
+        np.testing.assert_array_equal(found.correct["pgd"][row], predicted == labels)
+
+
+def test_epsilons_are_reported_in_the_users_order_repeats_and_zero_included(trained):
+    model, images, labels = trained
+    found = sr.evaluate(model, images, labels, [sr.BIM(steps=5), "fgsm"], [0.2, 0.0, 0.1, 0.2])
+    ascending = sr.evaluate(model, images, labels, [sr.BIM(steps=5), "fgsm"], [0.0, 0.1, 0.2])
+    assert found.epsilons.tolist() == [0.2, 0.0, 0.1, 0.2]
+    for label in ("bim", "fgsm"):
+        np.testing.assert_array_equal(found.correct[label], ascending.correct[label][[2, 0, 1, 2]])
+        np.testing.assert_array_equal(found.correct[label][1], found.clean)
+
+
+def test_one_trace_per_attack_whatever_the_epsilons_batches_and_restarts(trained):
+    model, images, labels = trained
+    attacks = [sr.FGSM(), sr.BIM(steps=4), sr.PGD(steps=4, restarts=2), sr.MIM(steps=4)]
+    classifier = sr.Classifier(model)
+    for epsilons in (EPSILONS, [0.03, 0.3]):
+        for survivors_only in (True, False):
+            found = sr.evaluate(
+                classifier, images, labels, attacks, epsilons, batch_size=24, survivors_only=survivors_only
+            )
+    assert {label: cost["traces"] for label, cost in found.costs.items()} == dict.fromkeys(found.correct, 1)
+
+
+def test_counters_count_what_the_compiled_functions_were_given(trained, monkeypatch):
+    model, images, labels = trained
+    rows = []
+    compiled = sr.BIM.compiled
+
+    def counting(self, *arguments):
+        run = compiled(self, *arguments)
+
+        def wrapped(*batch):
+            rows.append(len(batch[0]) * int(batch[-1]))
+            return run(*batch)
+
+        return wrapped
+
+    monkeypatch.setattr(sr.BIM, "compiled", counting)
+    found = sr.evaluate(model, images, labels, [sr.FGSM(), sr.BIM(steps=6)], EPSILONS, batch_size=1)
+    assert found.costs["bim"]["gradient_evaluations"] == sum(rows)
+    assert found.costs["fgsm"]["gradient_evaluations"] == found.clean.sum()
+    rows.clear()
+    plain = sr.evaluate(model, images, labels, [sr.BIM(steps=6)], [0.1, 0.2], survivors_only=False)
+    assert plain.costs["bim"]["gradient_evaluations"] == sum(rows) == 64 * 6 * 2
+    assert plain.costs["bim"]["forward_evaluations"] == 64 * 2
+
+
+@settings(max_examples=200, deadline=None)
+@given(thresholds=st.lists(st.integers(0, 9), min_size=1, max_size=12), seed=st.integers(0, 99), data=st.data())
+def test_the_search_finds_each_threshold_from_any_guess(trained, thresholds, seed, data):
+    """A pretended monotone attack: no model is asked, so only the search itself is tried."""
+    model, _, _ = trained
+    count, epsilons = len(thresholds), np.linspace(0.1, 0.9, 9)
+    guess = np.array(data.draw(st.lists(st.integers(0, 9), min_size=count, max_size=count)))
+    images = np.zeros((count, 8, 8, 1), np.float32)
+    work = Sweep(
+        sr.BIM(), sr.Classifier(model), images, np.zeros(count, np.int32), np.ones(count, bool), epsilons,
+        np.arange(count), seed, 4, "float32", lambda known, standing: None, guess=guess,
+    )  # fmt: skip
+    work.bisect, asked = True, 0
+    while len(rows := np.flatnonzero(work.survived + 1 < work.broken)):
+        for row, k in zip(rows, work._next(rows), strict=True):
+            assert work.survived[row] < k < work.broken[row]
+            asked += 1
+            adversarial = images[row] + np.float32(epsilons[k]) if k >= thresholds[row] else None
+            work._record(row, k, adversarial)
+    np.testing.assert_array_equal(work.broken, thresholds)
+    assert asked <= 7 * count
+
+
+def test_margin_losses_equal_their_formulas_and_climb():
+    rng = np.random.default_rng(0)
+    logits, labels = tf.constant(rng.normal(size=(20, 5)), tf.float32), tf.constant(rng.integers(0, 5, 20), tf.int32)
+    for n, (z, y) in enumerate(zip(logits.numpy(), labels.numpy(), strict=True)):
+        other = max(z[j] for j in range(5) if j != y)
+        first, _, third = sorted(z, reverse=True)[:3]
+        assert float(margin(labels, logits)[n]) == pytest.approx(other - z[y], abs=1e-6)
+        assert float(dlr(labels, logits)[n]) == pytest.approx((other - z[y]) / (first - third), rel=1e-4)
+        assert float(cross_entropy(labels, logits)[n]) == pytest.approx(np.log(np.exp(z).sum()) - z[y], abs=1e-5)
+    with pytest.raises(ValueError, match="three classes or more"):
+        dlr(labels[:1] % 2, logits[:1, :2])
+
+
+def test_a_margin_loss_attacks_where_cross_entropy_has_no_gradient(trained):
+    model, images, labels = trained
+    scaled = keras.Sequential([model, keras.layers.Rescaling(1e4)])
+    with pytest.warns(UserWarning, match=r"gradient was zero .*pgd \d+\.\d%.*Try a margin loss"):
+        blind = sr.evaluate(scaled, images, labels, [sr.PGD(steps=9)], [0.2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seeing = sr.evaluate(scaled, images, labels, [sr.PGD(steps=9, loss="margin")], [0.2])
+    plain = sr.evaluate(model, images, labels, [sr.PGD(steps=9, loss="margin")], [0.2])
+    assert seeing.accuracy("pgd-margin") == plain.accuracy("pgd-margin") < blind.accuracy("pgd") - 0.2
+
+
+def test_targeted_attacks_drive_to_their_targets(trained):
+    model, images, labels = trained
+    targets = (labels + 1) % 3
+    found = sr.BIM(steps=20, targeted=True)(model, images, labels, 0.5, targets=targets)
+    assert (sr.Classifier(model).predict(found) == targets).mean() > 0.9
+    default = sr.BIM(steps=20, targeted=True)(model, images, labels, 0.5)
+    logits = model(images).numpy()
+    logits[np.arange(64), labels] = -np.inf
+    chosen = sr.BIM(steps=20, targeted=True)(model, images, labels, 0.5, targets=logits.argmax(-1))
+    np.testing.assert_array_equal(default, chosen)
+    with pytest.raises(ValueError, match="must differ from the labels. Received: 64"):
+        sr.BIM(targeted=True)(model, images, labels, 0.5, targets=labels)
+    with pytest.raises(ValueError, match="Only a targeted attack"):
+        sr.BIM()(model, images, labels, 0.5, targets=targets)
+
+
+def test_bfloat16_gradients_are_judged_in_float32(trained, tmp_path):
+    model, images, labels = trained
+    options = {"craft_dtype": "bfloat16", "adversarials": tmp_path, "batch_size": 16}
+    found = sr.evaluate(model, images, labels, [sr.PGD(steps=9)], EPSILONS, seed=3, **options)
+    predicted = sr.Classifier(model).predict(np.load(tmp_path / "pgd-00000.npz")["images"])
+    broken = ~found.correct["pgd"][-1]
+    assert np.all(predicted[broken] != labels[broken])
+    exact = sweep(trained, sr.PGD(steps=9))
+    assert np.abs(found.accuracy("pgd") - exact.accuracy("pgd")).max() <= 2 / 64
+    with pytest.raises(ValueError, match="Only a Functional or Sequential"):
+        model.export(tmp_path / "saved", verbose=False)
+        sr.evaluate(tmp_path / "saved", images, labels, ["pgd"], [0.1], craft_dtype="bfloat16")
+
+
+def test_several_devices_share_each_batch_and_change_nothing(trained, monkeypatch):
+    expected = sweep(trained, sr.PGD(steps=5))
+    monkeypatch.setattr("salrob_tf.classifier.gpus", lambda: ["CPU:0", "CPU:1"])
+    found = sweep(trained, sr.PGD(steps=5))
+    np.testing.assert_array_equal(found.correct["pgd"], expected.correct["pgd"])
+    assert len(tf.config.list_logical_devices("CPU")) == 2
+
+
+def test_datasets_stream_and_give_what_arrays_give(trained):
+    model, images, labels = trained
+    attacks = ["fgsm", sr.PGD(steps=3)]
+    expected = sr.evaluate(model, images, labels, attacks, EPSILONS, batch_size=4)
+    stream = tf.data.Dataset.from_tensor_slices((images, labels)).batch(10)
+    calls = []
+    found = sr.evaluate(model, stream, None, attacks, EPSILONS, batch_size=4, progress=lambda *call: calls.append(call))
+    for label in ("fgsm", "pgd"):
+        np.testing.assert_array_equal(found.correct[label], expected.correct[label])
+    np.testing.assert_array_equal(found.indices, np.arange(64))
+    assert found.sha256 == expected.sha256 and calls[-1][2] is None
+    with pytest.raises(ValueError, match="empty dataset"):
+        sr.evaluate(model, stream.take(0), None, ["fgsm"], [0.1])
+    with pytest.raises(ValueError, match="brings its own labels"):
+        sr.evaluate(model, stream, labels, ["fgsm"], [0.1])
+
+
+def test_progress_only_rises_and_ends_at_all(trained):
+    model, images, labels = trained
+    calls = []
+    sr.evaluate(
+        model, images, labels, ["fgsm", "bim"], [0.1, 0.3], steps=4, batch_size=4,
+        progress=lambda *call: calls.append(call),
+    )  # fmt: skip
+    done = [call[1] for call in calls]
+    assert done == sorted(done) and calls[-1][1:3] == (128, 128) and {call[0] for call in calls} == {"fgsm", "bim"}
+    assert all(0 <= call[3] <= 32 for call in calls)
+
+
+def test_spsa_and_cw_find_adversarials_without_and_with_gradients(trained):
+    model, images, labels = trained
+    some = slice(0, 12)
+    spsa = sr.SPSA(steps=30, samples=64, learning_rate=0.05)
+    found = sr.evaluate(model, images[some], labels[some], [spsa], [0.02, 0.1, 0.25])
+    again = sr.evaluate(model, images[some], labels[some], [spsa], [0.02, 0.1, 0.25], batch_size=5)
+    np.testing.assert_array_equal(found.correct["spsa"], again.correct["spsa"])
+    strong = sr.evaluate(model, images[some], labels[some], [sr.PGD(steps=40, restarts=3)], [0.02, 0.1, 0.25])
+    assert found.accuracy("spsa")[2] < found.accuracy("spsa")[0]
+    assert np.all(found.accuracy("spsa") >= strong.accuracy("pgd") - 1 / 12)
+    adversarial = spsa(model, images[some], labels[some], 0.1)
+    assert np.abs(adversarial - images[some]).max() <= 0.1 + 1e-6 and adversarial.min() >= 0 and adversarial.max() <= 1
+    assert found.costs["spsa"]["gradient_evaluations"] == 0 and found.costs["spsa"]["traces"] == 1
+
+
+def test_cw_comes_about_as_near_as_pgd_in_l2(trained, tmp_path):
+    model, images, labels = trained
+    epsilons = [0.2, 0.5, 0.8, 1.1, 1.5]
+    cw = sr.evaluate(model, images, labels, [sr.CWL2(steps=500, learning_rate=0.02)], epsilons, adversarials=tmp_path)
+    pgd = sr.evaluate(model, images, labels, [sr.PGD(2.0, steps=40)], epsilons)
+    np.testing.assert_allclose(cw.accuracy("cw"), pgd.accuracy("pgd"), atol=0.1)
+    assert cw.accuracy("cw")[0] > 0.9 and cw.accuracy("cw")[-1] < 0.3
+    kept = np.load(tmp_path / "cw-00000.npz")["images"]
+    size = np.linalg.norm((kept - images).reshape(64, -1), axis=1)
+    expected = (size[None] > np.array(epsilons)[:, None] + 1e-6) | (kept == images).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(cw.correct["cw"], expected & cw.clean)
+    with pytest.raises(ValueError, match="for the L2 norm"):
+        sr.CWL2(np.inf)
+    with pytest.raises(ValueError, match="L-infinity norm"):
+        sr.SPSA(2.0)
+
+
+class Opaque(keras.layers.Layer):
+    def __init__(self, kind, **kwargs):
+        super().__init__(**kwargs)
+        self.kind = kind
+
+    def call(self, inputs):
+        if self.kind == "none":
+            return tf.cast(tf.cast(inputs, tf.int32), tf.float32)
+        if self.kind == "nan":
+            return inputs + 0 * tf.sqrt(0 * inputs)
+        return tf.round(inputs) + 0 * inputs
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "bim"])
+def test_models_without_a_usable_gradient_are_named(trained, attack):
+    model, images, _ = trained
+
+    def attacked(kind):
+        inputs = keras.Input((8, 8, 1))
+        whole = keras.Model(inputs, model(Opaque(kind)(inputs)))
+        return sr.evaluate(whole, images, sr.Classifier(whole).predict(images), [attack], [0.1])
+
+    with pytest.raises(ValueError, match="has no gradient with respect to its images"):
+        attacked("none")
+    with pytest.raises(ValueError, match=r"gradients must be finite. Received: NaN or infinity for 100.0%"):
+        attacked("nan")
+    with pytest.warns(UserWarning, match=rf"gradient was zero .*{attack} 100.0%"):
+        attacked("round")
+
+
+def test_epsilons_beyond_the_range_are_allowed_and_said_once(trained):
+    model, images, labels = trained
+    with pytest.warns(UserWarning, match="epsilon 3 is larger than the range") as said:
+        found = sr.evaluate(model, images, labels, ["fgsm", "bim"], [3.0, 2.0, 0.1], steps=3)
+    assert len(said) == 1 and found.accuracy("bim")[0] <= found.accuracy("bim")[2]
+
+
+def test_a_checkpoint_is_of_one_model_settings_and_images(trained, tmp_path):
+    model, images, labels = trained
+    folder = tmp_path / "sweep"
+
+    def run(model=model, images=images, attacks=("fgsm", "bim"), epsilons=(0.1, 0.2), **options):
+        return sr.evaluate(model, images, labels, attacks, epsilons, checkpoint=folder, **{"steps": 3} | options)
+
+    first = run()
+    files = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert set(files) == {"settings.json", "fgsm-00000.npz", "bim-00000.npz"}
+    again = run()
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == files
+    assert again.costs["bim"]["seconds"] == first.costs["bim"]["seconds"]
+    for changes, what in (
+        ({"model": make_network(seed=1)}, "model="),
+        ({"steps": 4}, "attacks="),
+        ({"epsilons": (0.1, 0.3)}, r"epsilons=\[0.1, 0.2\] there, \[0.1, 0.3\] asked"),
+        ({"seed": 1}, "seed=0 there, 1 asked"),
+        ({"search": "full"}, "attacks="),
+        ({"images": images[::-1].copy()}, "other images or labels"),
+    ):
+        with pytest.raises(ValueError, match=f"cannot be resumed.*{what}|{what}.*cannot be resumed"):
+            run(**changes)
+
+
+def test_a_full_disk_loses_only_the_part_at_hand(trained, tmp_path, monkeypatch):
+    model, images, labels = trained
+    save = np.savez_compressed
+
+    def full(path, **arrays):
+        if "bim" in str(path):
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save(path, **arrays)
+
+    arguments = (model, images, labels, ["fgsm", sr.BIM(steps=3)], [0.1, 0.2])
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        sr.evaluate(*arguments, checkpoint=tmp_path / "sweep")
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["fgsm-00000.npz", "settings.json"]
+    monkeypatch.undo()
+    resumed = sr.evaluate(*arguments, checkpoint=tmp_path / "sweep")
+    np.testing.assert_array_equal(resumed.correct["bim"], sr.evaluate(*arguments).correct["bim"])
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np, salrob_tf as sr
+from conftest import make_images
+images, labels = make_images(600, seed=1)
+found = sr.evaluate(sys.argv[2], images, labels, ["fgsm", "pgd", "mim"], np.linspace(0.02, 0.3, 8), steps=20,
+                    batch_size=8, checkpoint=sys.argv[3])
+np.savez(sys.argv[4], **found.correct)
+"""
+
+
+def test_a_sweep_killed_at_ten_moments_gives_the_same_matrix(trained, tmp_path):
+    model, _, _ = trained
+    model.save(tmp_path / "model.keras")
+    arguments = [os.path.dirname(__file__), str(tmp_path / "model.keras")]
+    command = [sys.executable, "-c", KILLED, *arguments]
+    subprocess.run([*command, tmp_path / "whole", tmp_path / "whole.npz"], check=True, capture_output=True)
+    parts = len(list((tmp_path / "whole").glob("*.npz")))
+    rng, kills = np.random.default_rng(), 0
+    while kills < 10:
+        before = len(list((tmp_path / "broken").glob("*.npz")))
+        process = subprocess.Popen([*command, tmp_path / "broken", tmp_path / "broken.npz"], stderr=subprocess.PIPE)
+        # Wait until this attempt has finished some part of its own, then kill it a random moment later.
+        while len(list((tmp_path / "broken").glob("*.npz"))) == before and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            break
+        kills += 1
+    assert kills == 10 and len(list((tmp_path / "broken").glob("*.npz"))) < parts
+    subprocess.run([*command, tmp_path / "broken", tmp_path / "broken.npz"], check=True, capture_output=True)
+    whole, broken = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "broken.npz")
+    for label in ("fgsm", "pgd", "mim"):
+        np.testing.assert_array_equal(broken[label], whole[label])
