@@ -129,7 +129,8 @@ def cleverhans_grid(network: Any, x: np.ndarray, y: np.ndarray, batch_size: int 
             step = 2.5 / STEPS * epsilon
             grey, rows = np.full_like(images, 0.5), np.arange(start, start + len(images))
             unit = (PGD().start(grey, np.full(len(rows), 2.0**-6, np.float32), rows, 0, 0) - grey) * 2.0**6
-            module.random_lp_vector = lambda *_, start=tf.constant(unit * np.float32(epsilon)), **__: start
+            starts = tf.constant(unit * np.float32(epsilon))
+            module.random_lp_vector = lambda *_, starts=starts, **__: starts
             found = {"fgsm": fast_gradient_method(logits, images, epsilon, np.inf, y=labels, **bounds)}
             for name, rand in (("bim", False), ("pgd", True)):
                 found[name] = module.projected_gradient_descent(
