@@ -165,9 +165,9 @@ def check_labels(labels: Any, samples: int, num_classes: int | None = None, name
     if labels.dtype.kind not in "iu":
         raise ValueError(f"`{name}` must be integers. Received: dtype={labels.dtype}")
     low, high = int(labels.min()), int(labels.max())
-    if low < 0 or (num_classes is not None and high >= num_classes):
-        valid = "0 or more" if num_classes is None else f"0 to {num_classes - 1}"
-        raise ValueError(f"`{name}` must be {valid}. Received: labels from {low} to {high}")
+    highest = np.iinfo(np.int32).max if num_classes is None else num_classes - 1
+    if low < 0 or high > highest:
+        raise ValueError(f"`{name}` must be 0 to {highest}. Received: labels from {low} to {high}")
     return labels.astype(np.int32, copy=False)
 
 

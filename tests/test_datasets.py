@@ -119,3 +119,30 @@ def test_train_samples(tmp_path):
     assert len(fewer.x_train) == len(fewer.y_train) == 4 and len(fewer.x_test) == 2
     with pytest.raises(ValueError, match="must be 1 to 6. Received: 0"):
         data.with_train_samples(0)
+
+
+def test_mnist5k_is_the_same_split_for_ever():
+    data = sr.load_data("mnist5k")
+    assert data.y_test[:3].tolist() == [0, 0, 0] and data.y_test[-1] == 9
+    assert data.sha256 == "de237111df39753c62d00cc40d36b1698c2d3e33836cb2c2f1aa9f11676ae5a7"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y_train": np.array([1, 2, 3, 1, 2, 3]), "y_test": np.array([1, 2])}, "without a gap. Missing in .* class 0"),
+        ({"y_train": np.array([0, 1, 2**30, 0, 1, 2])}, "class 3"),
+        ({"y_train": np.array([0, 1, 2**40, 0, 1, 2])}, "0 to 2147483647. Received: labels from 0 to 1099511627776"),
+        ({"x_train": np.eye(8, dtype=np.uint8)[None].repeat(6, 0)}, "save images of 0 and 1 as floats"),
+    ],
+)
+def test_npz_that_would_be_misread_is_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        sr.load_data(write_npz(tmp_path / "bad.npz", **changes))
+
+
+def test_files_that_only_look_like_npz(tmp_path):
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    with pytest.raises(ValueError, match="not an .npz file"):
+        sr.load_data(tmp_path / "array.npz")

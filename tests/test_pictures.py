@@ -13,8 +13,10 @@ from salrob_tf.report import robustness_table, table1
 def results(trained):
     model, images, labels = trained
     return [
-        sr.evaluate(model, images, labels, ["fgsm", "pgd"], [0.2, 0.1], steps=3, seed=seed, name=f"tiny-{seed}")
-        for seed in (0, 1)
+        sr.evaluate(
+            model, images, labels, [sr.FGSM(), sr.PGD(steps=steps)], [0.2, 0.1], seed=steps, name=f"tiny-{steps}"
+        )
+        for steps in (3, 2)
     ]
 
 
@@ -33,7 +35,30 @@ def test_curves_show_each_attack_with_clean_accuracy_at_epsilon_0(results):
 def test_curves_of_several_seeds_show_the_mean_and_each_seed(results):
     panel = robustness_curves({"tiny": results}).axes[1]
     assert len(panel.lines) == 3
-    np.testing.assert_allclose(panel.lines[-1].get_ydata()[2], np.mean([r.accuracy("pgd")[0] for r in results]))
+    accuracy = np.array([r.accuracy("pgd")[0] for r in results])
+    np.testing.assert_allclose(panel.lines[-1].get_ydata()[2], accuracy.mean())
+    band = [y for x, y in panel.collections[0].get_paths()[0].vertices if x == 0.2]
+    half = 12.7062 * abs(accuracy[0] - accuracy[1]) / 2  # Student's 97.5 % quantile, one degree of freedom
+    expected = np.clip([accuracy.mean() - half, accuracy.mean() + half], 0, 1)
+    np.testing.assert_allclose([min(band), max(band)], expected, atol=1e-4)
+
+
+def test_an_odd_number_of_attacks_leaves_no_empty_panel(trained):
+    model, images, labels = trained
+    found = sr.evaluate(model, images, labels, ["fgsm", "bim", "pgd"], [0.1], steps=2)
+    assert [panel.get_title() for panel in robustness_curves({"tiny": [found]}).axes] == [
+        "FGSM",
+        "BIM, 2 steps",
+        "PGD, 2 steps",
+    ]
+
+
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path, results):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.txt").write_text("precious")
+    with pytest.raises(OSError, match="directory"):
+        save_figure(robustness_curves({"tiny": results}), tmp_path / "folder")
+    assert (tmp_path / "folder" / "mine.txt").read_text() == "precious"
 
 
 def test_figure_3_names_the_predicted_class_and_marks_mistakes(trained):

@@ -205,6 +205,9 @@ def test_reproduce_walks_the_whole_paper(data, tmp_path, capsys):
         (["evaluate.py", "{runs}/regular", "--data", "{data}", "--attacks", "x"], "Valid: fgsm, bim, pgd, mim"),
         (["evaluate.py", "{runs}/regular", "--data", "{data}", "--epsilons", "-1"], "0 or more"),
         (["evaluate.py", "{runs}/regular", "--data", "{data}", "--samples", "0"], "1 to 40. Received: 0"),
+        (["evaluate.py", "{runs}/regular", "{runs}/regular", "--data", "{data}"], "Each model once"),
+        (["evaluate.py", "{runs}/regular", "--data", "{data}", "--seed", "-1"], "seed must be 0 or more"),
+        (["reproduce.py", "--data", "{data}", "--attacks", "fgsm", "fgsm"], "each once"),
         (["evaluate.py", "{runs}/regular", "--data", "mnist5k"], "takes images of shape (8, 8, 1)"),
         (["reproduce.py", "--data", "{data}", "--attacks", "x"], "Valid: fgsm, bim, pgd, mim"),
         (["reproduce.py", "--data", "{data}", "--epsilons", "nan"], "0 or more"),
@@ -221,10 +224,84 @@ def test_bad_input_ends_with_code_2_one_line_and_no_files(arguments, message, ru
 
 
 def test_a_script_in_a_process_of_its_own_says_only_its_result(runs, data, tmp_path):
-    command = [sys.executable, SCRIPTS / "evaluate.py", runs / "regular", "--data", data, "--attacks", "fgsm"]
-    done = subprocess.run([*command, "--out", tmp_path / "out"], capture_output=True, text=True, check=True)
+    command = [sys.executable, SCRIPTS / "evaluate.py", runs / "regular", runs / "guided", "--data", data]
+    command += ["--epsilons", "0.1", "--steps", "2", "--out", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert done.stdout.startswith("regular: clean accuracy") and done.stdout.count("\n") <= 6
+    assert done.stdout.startswith("regular: clean accuracy") and done.stdout.count("\n") <= 24
+
+
+def test_an_interrupted_evaluation_goes_on_and_gives_the_same(runs, data, tmp_path, capsys):
+    from salrob_tf import evaluation
+
+    arguments = [runs / "regular", runs / "guided", "--data", data, "--steps", 3, "--epsilons", 0.1, 0.2]
+    run("evaluate.py", *arguments, "--out", tmp_path / "whole")
+    original, calls = evaluation.Sweep.survivors, []
+
+    def interrupted(self, search):
+        calls.append(self.attack.label)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, search)
+
+    evaluation.Sweep.survivors = interrupted
+    try:
+        assert run("evaluate.py", *arguments, "--out", tmp_path / "out", check=False) == 130
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".sweep"]
+        assert run("evaluate.py", *arguments, "--out", tmp_path / "out", check=False) == 2
+        assert "unfinished sweep: pass --resume or --overwrite" in capsys.readouterr().err
+        run("evaluate.py", *arguments, "--out", tmp_path / "out", "--resume")
+    finally:
+        evaluation.Sweep.survivors = original
+    assert len(calls) == 9, "the two parts that were finished are not run again"
+    for whole, resumed in zip(*(sr.load_results(tmp_path / name) for name in ("whole", "out")), strict=True):
+        for label, correct in whole.correct.items():
+            np.testing.assert_array_equal(resumed.correct[label], correct)
+    assert not (tmp_path / "out" / ".sweep").exists()
+
+
+def test_options_of_the_sweep_reach_it(runs, data, tmp_path):
+    arguments = [runs / "guided", "--data", data, "--steps", 3, "--epsilons", 0.2, "--attacks", "pgd-margin"]
+    run("evaluate.py", *arguments, "--no-survivors-only", "--adversarials", "--restarts", 2, "--out", tmp_path / "out")
+    (curve,) = json.loads((tmp_path / "out" / "results.json").read_text())["curves"]
+    assert (curve["search"], curve["loss"], curve["restarts"]) == ("independent", "margin", 2)
+    assert curve["gradient_evaluations"] == 40 * 3 * 2 and curve["traces"] == 1
+    assert (tmp_path / "out" / "adversarials" / "guided" / "pgd-margin-00000.npz").is_file()
+
+
+@pytest.mark.parametrize("wrong", [["--mask-fraction", "1"], ["--kl-weight", "-1"], ["--seed", "8589934592"]])
+def test_an_invalid_overwrite_keeps_the_old_run(runs, data, wrong):
+    before = tree(runs / "guided")
+    code = run("train.py", "--data", data, "--saliency", "--out", runs / "guided", "--overwrite", *wrong, check=False)
+    assert code == 2 and tree(runs / "guided") == before
+
+
+def test_a_stray_model_is_not_taken_for_a_run(runs, data, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.keras").write_bytes((runs / "regular" / "model.keras").read_bytes())
+    for option in ([], ["--resume"]):
+        assert run("train.py", "--data", data, "--saliency", "--out", tmp_path / "run", *option, check=False) == 2
+    assert "parts of a run without its run.json" in capsys.readouterr().err
+    for content in ('{"a": 1}', "[]", "half"):
+        (tmp_path / "run" / "run.json").write_text(content)
+        assert run("train.py", "--data", data, "--out", tmp_path / "run", "--resume", check=False) == 2
+        assert "not the run.json of a run" in capsys.readouterr().err
+
+
+def test_damaged_models_and_uint8_saved_models_are_named(data, tmp_path, capsys):
+    import tensorflow as tf
+
+    (tmp_path / "damaged.keras").write_bytes(b"PK nothing")
+    module, network = tf.Module(), make_network()
+    module.network = network
+    spec = tf.TensorSpec([None, 8, 8, 1], tf.uint8)
+    serve = tf.function(lambda images: {"logits": network(tf.cast(images, tf.float32))}, input_signature=[spec])
+    tf.saved_model.save(module, str(tmp_path / "bytes"), {"serving_default": serve.get_concrete_function()})
+    for model, message in (("damaged.keras", "cannot be loaded"), ("bytes", "must turn float images")):
+        arguments = [tmp_path / model, "--data", data, "--out", tmp_path / "out"]
+        assert run("evaluate.py", *arguments, check=False) == 2
+        printed = capsys.readouterr().err
+        assert message in printed and printed.count("\n") == 1
 
 
 def test_a_softmax_model_is_refused_by_the_script(data, tmp_path, capsys):

@@ -1,0 +1,147 @@
+"""Guided steps with what `fit` may bring, against a hand-written step; and what review found untested."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import make_images, make_network
+
+import salrob_tf as sr
+from salrob_tf.statistics import _holm
+
+CONSTANT = sr.Recipe(fill="constant", fill_value=0.5)
+
+
+def hand_written(model, images, labels, weights=None, layer_seeds=None):
+    """Cross-entropy plus KL on a fill of 0.5, both passes in training mode, and the gradients of their sum."""
+    x, y = tf.constant(images), tf.constant(labels)
+    weights = np.ones(len(images), np.float32) if weights is None else weights
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logit = tf.gather(model(x, training=False), y, axis=1, batch_dims=1)
+    score = np.abs(tape.gradient(logit, x).numpy().mean(-1)).reshape(len(images), -1)
+    masked = images.copy().reshape(len(images), -1, images.shape[-1])
+    for row, order in enumerate(np.argsort(score, axis=1, kind="stable")):
+        masked[row, order[: score.shape[1] // 2]] = 0.5
+    with tf.GradientTape() as tape:
+        clean = tf.nn.log_softmax(tf.cast(model(x, training=True), tf.float32))
+        other = tf.nn.log_softmax(tf.cast(model(masked.reshape(images.shape), training=True), tf.float32))
+        cross_entropy = tf.reduce_mean(-tf.gather(clean, y, axis=1, batch_dims=1) * weights)
+        kl = tf.reduce_mean(tf.reduce_sum(tf.exp(clean) * (clean - other), axis=1) * weights)
+        loss = cross_entropy + kl
+    return float(cross_entropy), float(kl), [g.numpy() for g in tape.gradient(loss, model.trainable_weights)]
+
+
+def one_step(network, images, targets, loss=None, optimizer=None, **options):
+    model = sr.SaliencyGuided(network, recipe=CONSTANT)
+    before = network.get_weights()
+    model.compile(optimizer or keras.optimizers.SGD(1.0), loss)
+    history = model.fit(images, targets, batch_size=len(images), verbose=0, shuffle=False, **options).history
+    return history, [old - new for old, new in zip(before, network.get_weights(), strict=True)]
+
+
+def close(found, expected, tolerance=1e-5):
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+
+
+def test_dropout_is_drawn_in_both_passes_of_the_loss():
+    images, labels = make_images(8)
+    expected = hand_written(make_network(dropout=0.5), images, labels)
+    history, step = one_step(make_network(dropout=0.5), images, labels)
+    assert history["cross_entropy"][0] == pytest.approx(expected[0], abs=1e-5)
+    assert history["kl"][0] == pytest.approx(expected[1], abs=1e-5)
+    close(step, expected[2])
+
+
+def test_sample_weights_weigh_both_terms():
+    images, labels = make_images(8)
+    weights = np.arange(8, dtype=np.float32) / 4
+    expected = hand_written(make_network(), images, labels, weights)
+    history, step = one_step(make_network(), images, labels, sample_weight=weights)
+    assert history["kl"][0] == pytest.approx(expected[1], abs=1e-5)
+    close(step, expected[2])
+
+
+def test_one_hot_labels_train_as_integers_do():
+    images, labels = make_images(8)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    history, step = one_step(make_network(), images, np.eye(3, dtype=np.float32)[labels], loss)
+    expected = hand_written(make_network(), images, labels)
+    assert history["loss"][0] == pytest.approx(expected[0] + expected[1], abs=1e-5)
+    close(step, expected[2])
+
+
+def test_the_loss_is_scaled_for_the_optimizer():
+    images, labels = make_images(8)
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=64.0)
+    _, step = one_step(make_network(), images, labels, optimizer=optimizer)
+    close(step, hand_written(make_network(), images, labels)[2])
+
+
+def test_two_replicas_equal_one_device_with_regularisation_and_a_ragged_end():
+    images, labels = make_images(14)
+
+    def trained():
+        keras.utils.set_random_seed(0)
+        dense = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.1))
+        network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), dense])
+        model = sr.SaliencyGuided(network, recipe=CONSTANT)
+        model.compile(keras.optimizers.SGD(0.1), metrics=["accuracy"])
+        return model, model.fit(images, labels, batch_size=4, shuffle=False, verbose=0).history
+
+    alone, expected = trained()
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        shared, found = trained()
+    close(shared.model.get_weights(), alone.model.get_weights())
+    assert {key: values[0] for key, values in found.items()} == pytest.approx(
+        {key: values[0] for key, values in expected.items()}, abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": np.full((4, 8, 8, 1), np.nan, np.float32)}, "NaN or infinity in 100.0% of the images"),
+        ({"x": np.zeros((4, 8, 8, 1), np.uint8)}, "must be floats, one image or more. Received: dtype=uint8"),
+        ({"x": np.zeros((0, 8, 8, 1), np.float32), "y": np.zeros(0, int)}, "one image or more"),
+        ({"y": np.array([0, 1, 2, 3])}, "`y` must be 0 to 2. Received: labels from 0 to 3"),
+        ({"y": np.array([0, 1])}, "4 in all"),
+    ],
+)
+def test_fit_names_bad_arrays_before_the_first_step(changes, message):
+    images, labels = make_images(4)
+    model = sr.SaliencyGuided(make_network())
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=message):
+        model.fit(**({"x": images, "y": labels, "verbose": 0} | changes))
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_weights_of_a_regular_wrapper_load_into_a_guided_one(tmp_path):
+    regular, guided = (sr.SaliencyGuided(make_network(dropout=0.5, seed=seed), seed > 0) for seed in (0, 1))
+    regular.save_weights(tmp_path / "regular.weights.h5")
+    guided.load_weights(tmp_path / "regular.weights.h5")
+    close(guided.model.get_weights(), regular.model.get_weights(), 0)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_softmax_in_half_precision_is_recognised(policy):
+    softmax = keras.layers.Dense(10, activation="softmax", dtype=policy)
+    with pytest.raises(ValueError, match="ends in softmax"):
+        sr.Classifier(keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), softmax]))
+
+
+def test_holm_finds_what_bonferroni_misses_and_stops_at_the_first_miss():
+    assert _holm([0.01, 0.02, 0.03, 0.005]) == [True, True, True, True]
+    assert _holm([0.012, 0.5, 0.001, 0.04]) == [True, False, True, False]
+    assert _holm([0.03, 0.04, 0.001]) == [False, False, True]
+
+
+def test_paired_interval_is_agresti_and_mins():
+    """30 gained, 10 lost of 100: with half an observation in each cell, (20 / 102) +- 1.96 x 0.0590."""
+    from test_statistics import pair
+
+    low, high = sr.compare(*pair(30, 10, both=60)).differences[0].interval
+    centre, spread = 20 / 102, np.sqrt(41 - 20**2 / 102) / 102
+    assert (low, high) == pytest.approx((centre - 1.959964 * spread, centre + 1.959964 * spread), abs=1e-6)
