@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,28 @@ from salrob_tf.datasets import check_labels
 from salrob_tf.losses import LOSSES
 
 NORMS = {"inf": np.inf, "2": 2.0}
+
+
+class Batch(NamedTuple):
+    """Images that are attacked together.
+
+    Attributes:
+        images: `(N, height, width, channels)`, float32 in [0, 1].
+        labels: True labels, int32 `(N,)`.
+        aims: The classes whose loss is climbed or, in a targeted attack, descended, int32 `(N,)`.
+        radii: Radius of each ball, float32 `(N,)`.
+        indices: Index of each image in its dataset, `(N,)`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    aims: np.ndarray
+    radii: np.ndarray
+    indices: np.ndarray
+
+    def part(self, rows: slice) -> Batch:
+        """Some of the rows."""
+        return Batch(*(column[rows] for column in self))
 
 
 @dataclass(frozen=True)
@@ -128,11 +150,10 @@ class Attack:
             raise ValueError(f"`epsilon` must be a number, 0 or more. Received: epsilon={epsilon}")
         indices = np.arange(len(images)) if indices is None else np.asarray(indices)
         aims = self.aims(classifier, images, labels, targets)
-        radii = np.full(len(images), epsilon, np.float32)
-        parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
-        return np.concatenate(
-            [self.craft(classifier, images[p], labels[p], aims[p], radii[p], indices[p], seed, restart) for p in parts]
-        )
+        whole = Batch(images, labels, aims, np.full(len(images), epsilon, np.float32), indices)
+        starts = range(0, len(images), batch_size)
+        parts = [whole.part(slice(start, start + batch_size)) for start in starts]
+        return np.concatenate([self.craft(classifier, part, seed, restart) for part in parts])
 
     def aims(
         self, classifier: Classifier, images: np.ndarray, labels: np.ndarray, targets: np.ndarray | None = None
@@ -140,8 +161,13 @@ class Attack:
         """The class whose loss is climbed or, in a targeted attack, descended: the label or the target, `(N,)`.
 
         Raises:
-            ValueError: If targets are not valid, equal labels, or are given to an untargeted attack.
+            ValueError: If targets are not valid, equal labels, or are given to an untargeted attack, or if the loss
+                needs more classes.
         """
+        if self.loss == "dlr" and classifier.num_classes < 3:
+            raise ValueError(
+                f"The DLR loss needs three classes or more: use margin. Received: {classifier.num_classes}"
+            )
         if not self.targeted:
             if targets is not None:
                 raise ValueError(f"Only a targeted attack takes `targets`. Received: {self}")
@@ -158,25 +184,23 @@ class Attack:
         return targets
 
     def craft(
-        self,
-        classifier: Classifier,
-        images: np.ndarray,
-        labels: np.ndarray,
-        aims: np.ndarray,
-        radii: np.ndarray,
-        indices: np.ndarray,
-        seed: int,
-        restart: int,
-        dtype: str = "float32",
+        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
     ) -> np.ndarray:
-        """Run all steps on one batch, each image with a radius of its own; arguments are not checked.
+        """Run all steps on one batch; arguments are not checked.
+
+        Args:
+            classifier: The model.
+            batch: What is attacked, each image with a radius of its own.
+            seed: Seed of random starts.
+            restart: Which restart this is, counted from 0.
+            dtype: What gradients are computed in, `"float32"` or `"bfloat16"`.
 
         Returns:
             The adversarial images of the last step.
         """
-        starts = self.start(images, radii, indices, seed, restart)
+        starts = self.start(batch.images, batch.radii, batch.indices, seed, restart)
         advance = self.compiled(classifier, dtype)
-        return advance(images, labels, aims, radii, starts, np.zeros_like(images), self.steps)[0].numpy()
+        return advance(*batch[:4], starts, np.zeros_like(starts), self.steps)[0].numpy()
 
     def start(
         self, images: np.ndarray, radii: np.ndarray, indices: np.ndarray, seed: int, restart: int | np.ndarray

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.utils import optimize_linear
 
-from salrob_tf.attack import Attack, clip
+from salrob_tf.attack import Attack, Batch, clip
 from salrob_tf.classifier import Classifier, over_devices
 from salrob_tf.cleverhans_attacks import CWL2, SPSA
 from salrob_tf.losses import LOSSES
@@ -23,19 +23,11 @@ class FGSM(Attack):
     packs: ClassVar[bool] = False
 
     def craft(
-        self,
-        classifier: Classifier,
-        images: np.ndarray,
-        labels: np.ndarray,
-        aims: np.ndarray,
-        radii: np.ndarray,
-        indices: np.ndarray,
-        seed: int,
-        restart: int,
-        dtype: str = "float32",
+        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
     ) -> np.ndarray:
         """One step on one batch."""
-        return self.along(images, self.gradients(classifier, images, aims, dtype), radii)
+        gradients = self.gradients(classifier, batch.images, batch.aims, dtype)
+        return self.along(batch.images, gradients, batch.radii)
 
     def gradients(
         self, classifier: Classifier, images: np.ndarray, aims: np.ndarray, dtype: str = "float32"

@@ -87,7 +87,7 @@ class Classifier:
     def function(self, key: Any, python_function: Callable[..., Any], signature: list[tf.TensorSpec]) -> Any:
         """The compiled function kept under `key`, made from `python_function` where there is none yet."""
         if key not in self._functions:
-            self._functions[key] = tf.function(python_function, input_signature=signature)
+            self._functions[key] = tf.function(python_function, input_signature=signature, autograph=False)
         return self._functions[key]
 
     def traces(self, key: Any) -> int:

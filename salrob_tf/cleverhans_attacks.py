@@ -15,7 +15,7 @@ import tensorflow as tf
 from cleverhans.tf2.attacks.carlini_wagner_l2 import CarliniWagnerL2
 from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss
 
-from salrob_tf.attack import Attack, clip
+from salrob_tf.attack import Attack, Batch, clip
 from salrob_tf.classifier import Classifier
 
 
@@ -60,34 +60,24 @@ class SPSA(Attack):
         return self.steps * (self.samples + 1)
 
     def craft(
-        self,
-        classifier: Classifier,
-        images: np.ndarray,
-        labels: np.ndarray,
-        aims: np.ndarray,
-        radii: np.ndarray,
-        indices: np.ndarray,
-        seed: int,
-        restart: int,
-        dtype: str = "float32",
+        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
     ) -> np.ndarray:
         """Attack one image after the other; `dtype` is not looked at."""
-        starts = self.start(images, radii, indices, seed, restart)
+        starts = self.start(batch.images, batch.radii, batch.indices, seed, restart)
         shape = [1, *classifier.input_shape]
-        image, one = tf.TensorSpec(shape, tf.float32), tf.TensorSpec([1], tf.int32)
-        signature = [image, one, one, tf.TensorSpec([], tf.float32), image, tf.TensorSpec([2], tf.int32)]
+        pixels, one = tf.TensorSpec(shape, tf.float32), tf.TensorSpec([1], tf.int32)
+        signature = [pixels, one, one, tf.TensorSpec([], tf.float32), pixels, tf.TensorSpec([2], tf.int32)]
 
         def run(x: tf.Tensor, y: tf.Tensor, aim: tf.Tensor, radius: tf.Tensor, start: tf.Tensor, key: tf.Tensor) -> Any:
             return self._optimize(classifier, x, y, aim, radius, start, key)
 
         attack = classifier.function((self, dtype), run, signature)
-        rows = [slice(row, row + 1) for row in range(len(images))]
-        return np.concatenate(
-            [
-                attack(images[r], labels[r], aims[r], radii[r.start], starts[r], [seed, int(indices[r.start])]).numpy()
-                for r in rows
-            ]
-        )
+        found = []
+        for row, start in enumerate(starts):
+            image, label, aim, radius, index = batch.part(slice(row, row + 1))
+            key = [seed % 2**31, int(index[0]) % 2**31]
+            found.append(attack(image, label, aim, radius[0], start[None], key).numpy())
+        return np.concatenate(found)
 
     def _optimize(
         self,
@@ -137,7 +127,7 @@ class _SeededSPSAAdam(SPSAAdam):
 
     def _get_delta(self, x: tf.Tensor, delta: float) -> tf.Tensor:
         shape = [self._num_samples, *x.shape[1:]]
-        seed = tf.stack([self.key[0] * 100_003 + self.step, self.key[1]])
+        seed = tf.random.experimental.stateless_fold_in(self.key, self.step)
         return delta * tf.sign(tf.random.stateless_uniform(shape, seed, -1.0, 1.0))
 
 
@@ -182,21 +172,12 @@ class CWL2(Attack):
         return self.steps * self.constants
 
     def craft(
-        self,
-        classifier: Classifier,
-        images: np.ndarray,
-        labels: np.ndarray,
-        aims: np.ndarray,
-        radii: np.ndarray,
-        indices: np.ndarray,
-        seed: int,
-        restart: int,
-        dtype: str = "float32",
+        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
     ) -> np.ndarray:
-        """Attack one batch; `radii` and `dtype` are not looked at. Images already misclassified stay as they are."""
+        """Attack one batch; radii and `dtype` are not looked at. Images already misclassified stay as they are."""
         attack = CarliniWagnerL2(
             classifier.logits,
-            batch_size=len(images),
+            batch_size=len(batch.images),
             clip_min=0.0,
             clip_max=1.0,
             binary_search_steps=self.constants,
@@ -206,9 +187,9 @@ class CWL2(Attack):
             learning_rate=self.learning_rate,
         )
         attack.optimizer = _ResettableAdam(self.learning_rate)
-        found = attack.attack(images)
-        wrong = classifier.predict_logits(images).argmax(-1) != labels
-        return np.where(wrong[:, None, None, None], images, found)
+        found = attack.attack(batch.images)
+        wrong = classifier.predict_logits(batch.images).argmax(-1) != batch.labels
+        return np.where(wrong[:, None, None, None], batch.images, found)
 
 
 class _ResettableAdam:

@@ -104,8 +104,10 @@ def evaluate(
     if ascending[-1] > 1 and any(attack.norm == np.inf for attack in chosen.values()):
         warnings.warn(f"epsilon {ascending[-1]:g} is larger than the range of the images, [0, 1]", stacklevel=2)
     classifier.crafting(craft_dtype)
-    how = {"search": search if survivors_only else "independent", "craft_dtype": craft_dtype}
-    settings = {label: _settings(attack, how) for label, attack in chosen.items()}
+    # FGSM's one gradient is not worth the loss, and the attacks that are not packed take float32.
+    dtypes = {label: craft_dtype if attack.packs else "float32" for label, attack in chosen.items()}
+    search_name = search if survivors_only else "independent"
+    settings = {label: _settings(attack, search_name, dtypes[label]) for label, attack in chosen.items()}
     kept = None
     if checkpoint is not None:
         identity = {"model": classifier.fingerprint, "epsilons": ascending.tolist(), "seed": seed}
@@ -113,8 +115,8 @@ def evaluate(
 
     shards, total = _shards(images, labels, batch_size * SHARD_BATCHES)
     indices = None if indices is None else np.asarray(indices)
-    if indices is not None and total is not None and indices.shape != (total,):
-        raise ValueError(f"`indices` must be one per image. Received: shape={indices.shape}")
+    if indices is not None and (total is None or indices.shape != (total,)):
+        raise ValueError(f"`indices` must be one per image of an array. Received: shape={indices.shape}")
     digest, seen, clean = hashlib.sha256(), 0, []
     correct: dict[str, list[np.ndarray]] = {label: [] for label in chosen}
     costs = {label: dict.fromkeys(("seconds", "gradients", "forwards", "attacked", "flat"), 0.0) for label in chosen}
@@ -134,7 +136,7 @@ def evaluate(
             if part is None:
                 began = time.perf_counter()
                 sweep = Sweep(
-                    attack, classifier, x, y, clean[-1], ascending, rows, seed, batch_size, craft_dtype, report,
+                    attack, classifier, x, y, clean[-1], ascending, rows, seed, batch_size, dtypes[label], report,
                     guess=guess, keep_all=adversarials is not None,
                 )  # fmt: skip
                 outcome = sweep.survivors(search) if survivors_only else sweep.everything()
@@ -167,7 +169,7 @@ def evaluate(
                 "seconds": cost["seconds"],
                 "gradient_evaluations": int(cost["gradients"]),
                 "forward_evaluations": int(cost["forwards"]),
-                "traces": classifier.traces((chosen[label], craft_dtype)),
+                "traces": classifier.traces((chosen[label], dtypes[label])),
                 "zero_gradients": cost["flat"] / max(1.0, cost["attacked"]),
             }
             for label, cost in costs.items()
@@ -228,8 +230,9 @@ def _shards(images: Any, labels: Any, size: int) -> tuple[Iterator[tuple[Any, An
     return ((images[start : start + size], labels[start : start + size]) for start in starts), len(images)
 
 
-def _settings(attack: Attack, how: dict[str, str]) -> dict[str, Any]:
+def _settings(attack: Attack, search: str, dtype: str) -> dict[str, Any]:
     norm = next(text for text, value in NORMS.items() if value == attack.norm)
+    how = {"search": search, "craft_dtype": dtype}
     return {**asdict(attack), "norm": norm, "relative_step": attack.step_size(1.0), **how}
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from salrob_tf.attack import Attack
+from salrob_tf.attack import Attack, Batch
 from salrob_tf.attacks import FGSM
 from salrob_tf.classifier import Classifier
 
@@ -122,7 +122,7 @@ class Sweep:
         correct = np.ones((len(self.epsilons), len(every)), bool)
         if self.keep_all:
             self.found = np.stack([self.images] * len(self.epsilons))
-        gradients = self._gradients(every)
+        gradients, pairs, reported = self._gradients(every), 0, 0
         for k in range(len(self.epsilons)):
             for rows in self._batches(every):
                 for restart in range(self.attack.restarts):
@@ -131,8 +131,9 @@ class Sweep:
                     if self.keep_all:
                         self.found[k, rows[standing]] = adversarial[standing]
                     correct[k, rows] &= ~self._broken(adversarial, rows)
-                last = k == len(self.epsilons) - 1
-                self.report(len(rows) if last else 0, int(correct[k].sum()))
+                pairs += len(rows)
+                self.report(pairs // len(self.epsilons) - reported, int(correct[k].sum()))
+                reported = pairs // len(self.epsilons)
         return correct
 
     def _packed(self) -> None:
@@ -203,7 +204,7 @@ class Sweep:
 
     def _ask_fgsm(self) -> np.ndarray:
         fgsm = FGSM(self.attack.norm, loss=self.attack.loss, targeted=self.attack.targeted)
-        sweep = replace(self, attack=fgsm, guess=None, report=lambda known, standing: None, counts=self.counts)
+        sweep = replace(self, attack=fgsm, guess=None, dtype="float32", report=lambda known, standing: None)
         return sweep.survivors("full").sum(axis=0)
 
     def _record(self, row: int, k: int, adversarial: np.ndarray | None) -> None:
@@ -214,7 +215,7 @@ class Sweep:
         else:
             change = (adversarial.astype(np.float64) - self.images[row]).reshape(-1)
             smallest = np.searchsorted(self.epsilons, np.linalg.norm(change, ord=self.attack.norm) - BALL_TOLERANCE)
-            self.broken[row] = smallest if self.attack.minimal else min(smallest, k)
+            self.broken[row] = max(self.floor + 1, smallest if self.attack.minimal else min(smallest, k))
             if self.attack.minimal or self.survived[row] >= self.broken[row]:
                 self.survived[row] = self.broken[row] - 1
             self.found[row] = adversarial
@@ -239,10 +240,9 @@ class Sweep:
         if not isinstance(self.attack, FGSM):
             return None
         gradients = np.zeros_like(self.images)
-        dtype = "float32"  # a single gradient is not worth a loss
         for part in self._batches(rows):
             images, aims = self._padded(self.images[part]), self._padded(self.aims[part])
-            gradients[part] = self.attack.gradients(self.classifier, images, aims, dtype)[: len(part)]
+            gradients[part] = self.attack.gradients(self.classifier, images, aims, self.dtype)[: len(part)]
             self._count_gradients(np.abs(gradients[part]).max(axis=(1, 2, 3)), first=np.ones(len(part), bool))
         return gradients
 
@@ -251,17 +251,8 @@ class Sweep:
             return self.attack.along(self.images[rows], gradients[rows], self.radii[k])
         self.counts.gradients += len(rows) * self.attack.gradients_per_image
         self.counts.forwards += len(rows) * self.attack.forwards_per_image
-        return self.attack.craft(
-            self.classifier,
-            self.images[rows],
-            self.labels[rows],
-            self.aims[rows],
-            self.radii[k],
-            self.indices[rows],
-            self.seed,
-            restart,
-            self.dtype,
-        )
+        batch = Batch(self.images[rows], self.labels[rows], self.aims[rows], self.radii[k], self.indices[rows])
+        return self.attack.craft(self.classifier, batch, self.seed, restart, self.dtype)
 
     def _broken(self, adversarial: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Judge adversarials by the untouched model, in float32."""

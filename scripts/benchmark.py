@@ -108,8 +108,12 @@ def sweep(data: Any, model: Any, args: argparse.Namespace) -> None:
         print(f"{name:32}{gradients:10,}" + "".join(f"{value:14.2f}" for value in ratios))
     for name in SEARCHES:
         for rival in (rival for rival in runs if rival not in (name, *list(SEARCHES)[1:])):
-            worst = max(float((accuracy[name][a] - accuracy[rival][a]).max()) for a in accuracy[name])
-            print(f"robust accuracy, {name}, above {rival} at the worst point: {100 * worst:+.2f} points")
+            above = {
+                attack: 100 * float((accuracy[name][attack] - accuracy[rival][attack]).max())
+                for attack in accuracy[name]
+            }
+            points = ", ".join(f"{attack} {value:+.2f}" for attack, value in above.items())
+            print(f"robust accuracy, {name}, above {rival} at the worst epsilon, in points: {points}")
 
 
 def cleverhans_grid(network: Any, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
