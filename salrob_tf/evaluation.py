@@ -111,13 +111,14 @@ def evaluate(
     kept = None
     if checkpoint is not None:
         identity = {"model": classifier.fingerprint, "epsilons": ascending.tolist(), "seed": seed}
-        kept = Checkpoint(checkpoint, {**identity, "batch_size": batch_size, "attacks": settings})
+        identity |= {"batch_size": batch_size, "adversarials": adversarials is not None}
+        kept = Checkpoint(checkpoint, {**identity, "attacks": settings})
 
     shards, total = _shards(images, labels, batch_size * SHARD_BATCHES)
     indices = None if indices is None else np.asarray(indices)
     if indices is not None and (total is None or indices.shape != (total,)):
         raise ValueError(f"`indices` must be one per image of an array. Received: shape={indices.shape}")
-    digest, seen, clean = hashlib.sha256(), 0, []
+    digests, seen, clean = (hashlib.sha256(), hashlib.sha256()), 0, []
     correct: dict[str, list[np.ndarray]] = {label: [] for label in chosen}
     costs = {label: dict.fromkeys(("seconds", "gradients", "forwards", "attacked", "flat"), 0.0) for label in chosen}
     done = 0
@@ -127,7 +128,8 @@ def evaluate(
         rows = np.arange(seen, seen + len(x)) if indices is None else indices[seen : seen + len(x)]
         seen += len(x)
         sha256 = fingerprint(x, y, rows)
-        digest.update(sha256.encode())
+        for digest, column in zip(digests, (x, y), strict=True):
+            digest.update(np.ascontiguousarray(column).data)
         clean.append(classifier.predict(x, batch_size) == y)
         guess = None
         for label, attack in chosen.items():
@@ -175,7 +177,7 @@ def evaluate(
             for label, cost in costs.items()
         },
         seed=seed,
-        sha256=digest.hexdigest(),
+        sha256=hashlib.sha256("".join(digest.hexdigest() for digest in digests).encode()).hexdigest(),
         path=classifier.path,
     )
 

@@ -233,6 +233,8 @@ def test_datasets_stream_and_give_what_arrays_give(trained):
     for label in ("fgsm", "pgd"):
         np.testing.assert_array_equal(found.correct[label], expected.correct[label])
     np.testing.assert_array_equal(found.indices, np.arange(64))
+    larger = sr.evaluate(model, images, labels, attacks, EPSILONS, batch_size=64)
+    assert not sum(abs(item.difference) for item in sr.compare(found, larger).differences)
     assert found.sha256 == expected.sha256 and calls[-1][2] is None
     with pytest.raises(ValueError, match="empty dataset"):
         sr.evaluate(model, stream.take(0), None, ["fgsm"], [0.1])
@@ -347,6 +349,7 @@ def test_a_checkpoint_is_of_one_model_settings_and_images(trained, tmp_path):
         ({"epsilons": (0.1, 0.3)}, r"epsilons=\[0.1, 0.2\] there, \[0.1, 0.3\] asked"),
         ({"seed": 1}, "seed=0 there, 1 asked"),
         ({"search": "full"}, "attacks="),
+        ({"adversarials": tmp_path}, "adversarials=False there, True asked"),
         ({"images": images[::-1].copy()}, "other images or labels"),
     ):
         with pytest.raises(ValueError, match=f"cannot be resumed.*{what}|{what}.*cannot be resumed"):
