@@ -216,7 +216,7 @@ class Sweep:
             change = (adversarial.astype(np.float64) - self.images[row]).reshape(-1)
             smallest = np.searchsorted(self.epsilons, np.linalg.norm(change, ord=self.attack.norm) - BALL_TOLERANCE)
             self.broken[row] = max(self.floor + 1, smallest if self.attack.minimal else min(smallest, k))
-            if self.attack.minimal or self.survived[row] >= self.broken[row]:
+            if self.attack.minimal:
                 self.survived[row] = self.broken[row] - 1
             self.found[row] = adversarial
         known = bool(self.survived[row] + 1 >= self.broken[row])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -59,6 +60,57 @@ def test_no_image_survives_that_the_plain_attack_breaks(trained, attack, search)
     assert 0.1 < plain.correct[label].mean() < 0.9, "the curve must fall for this to mean anything"
     cheaper = found.costs[label]["gradient_evaluations"], plain.costs[label]["gradient_evaluations"]
     assert cheaper[0] < cheaper[1] or isinstance(attack, sr.FGSM)
+
+
+@pytest.mark.parametrize("attack", [sr.MIM(2.0, steps=6), sr.PGD(steps=4, restarts=2)], ids=attack_id)
+def test_full_search_takes_the_first_success_of_each_trajectory(trained, attack):
+    """Each epsilon's whole trajectories, from shorter attacks with the same step size, searched by hand."""
+    model, images, labels = trained
+    classifier = sr.Classifier(model)
+    rows, radius = np.arange(64), np.array(radii(attack))
+    expected = np.where(classifier.predict(images) == labels, len(radius), 0)
+    for k, epsilon in enumerate(radius):
+        for restart in range(attack.restarts):
+            start = attack.start(images, np.full(64, epsilon, np.float32), rows, 3, restart)
+            shorter = [
+                replace(attack, steps=steps, relative_step=attack.step_size(1.0))
+                for steps in range(1, attack.steps + 1)
+            ]
+            later = [each(classifier, images, labels, epsilon, seed=3, restart=restart) for each in shorter]
+            for iterate in (start, *later):
+                wrong = (classifier.predict(iterate) != labels) & (expected > k)
+                change = (iterate.astype(np.float64) - images).reshape(64, -1)
+                size = np.linalg.norm(change, ord=attack.norm, axis=1)
+                expected[wrong] = np.minimum(k, np.searchsorted(radius, size - 1e-6))[wrong]
+    found = sweep(trained, attack, search="full")
+    np.testing.assert_array_equal(found.correct[attack.label].sum(axis=0), expected)
+
+
+def test_every_attack_starts_without_momentum(trained, monkeypatch):
+    compiled, starts = sr.MIM.compiled, []
+
+    def watching(self, *arguments):
+        run = compiled(self, *arguments)
+
+        def wrapped(images, labels, aims, radii, adversarial, momentum, steps):
+            fresh = (adversarial == images).all(axis=(1, 2, 3))
+            starts.append(momentum[fresh])
+            return run(images, labels, aims, radii, adversarial, momentum, steps)
+
+        return wrapped
+
+    monkeypatch.setattr(sr.MIM, "compiled", watching)
+    sweep(trained, sr.MIM(steps=5), search="full")
+    assert not np.concatenate(starts).any() and len(np.concatenate(starts)) > 2 * 64
+
+
+def test_a_success_that_only_the_crafting_copy_sees_does_not_count(trained, monkeypatch):
+    honest = sweep(trained, sr.PGD(steps=9))
+    tilt = tf.constant([3.0, 0.0, 0.0])
+    monkeypatch.setattr(sr.Classifier, "crafting", lambda self, dtype: lambda x: self.logits(x) + tilt)
+    found = sweep(trained, sr.PGD(steps=9), craft_dtype="bfloat16")
+    assert np.abs(found.accuracy("pgd") - honest.accuracy("pgd")).max() < 0.2
+    assert found.accuracy("pgd")[0] == found.clean_accuracy
 
 
 def test_every_success_is_a_real_adversarial_in_its_ball(trained, tmp_path):
