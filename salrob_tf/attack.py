@@ -1,7 +1,7 @@
 """What all gradient attacks share, built on the primitives of CleverHans.
 
 CleverHans' own functions retrace for every epsilon and refuse some; here epsilon, the number of steps and the batch are
-inputs of one compiled loop per attack and model. From the same start both give the same images.
+inputs of one compiled step per attack and model. From the same start both give the same images.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Attack:
         whole = Batch(images, labels, aims, np.full(len(images), epsilon, np.float32), indices)
         starts = range(0, len(images), batch_size)
         parts = [whole.part(slice(start, start + batch_size)) for start in starts]
-        return np.concatenate([self.craft(classifier, part, seed, restart) for part in parts])
+        return np.concatenate([self.craft(classifier, part, seed, restart)[0] for part in parts])
 
     def aims(
         self, classifier: Classifier, images: np.ndarray, labels: np.ndarray, targets: np.ndarray | None = None
@@ -185,7 +185,7 @@ class Attack:
 
     def craft(
         self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Run all steps on one batch; arguments are not checked.
 
         Args:
@@ -196,11 +196,34 @@ class Attack:
             dtype: What gradients are computed in, `"float32"` or `"bfloat16"`.
 
         Returns:
-            The adversarial images of the last step.
+            The adversarial images of the last step, and the largest magnitude in the first gradient of each, `(N,)`,
+            which is empty for attacks that are not driven by one.
+
+        Raises:
+            ValueError: If a gradient is missing or not finite.
         """
-        starts = self.start(batch.images, batch.radii, batch.indices, seed, restart)
-        advance = self.compiled(classifier, dtype)
-        return advance(*batch[:4], starts, np.zeros_like(starts), self.steps)[0].numpy()
+        step = self.compiled(classifier, dtype)
+        fixed = [tf.constant(column) for column in batch[:4]]
+        adversarial = tf.constant(self.start(batch.images, batch.radii, batch.indices, seed, restart))
+        momentum, sizes = tf.zeros_like(adversarial), []
+        for _ in range(self.steps):
+            adversarial, momentum, _, size = step(*fixed, adversarial, momentum)
+            sizes.append(size)
+        self.check_gradients(classifier, np.stack(sizes))
+        return adversarial.numpy(), sizes[0].numpy()
+
+    def check_gradients(self, classifier: Classifier, sizes: np.ndarray) -> None:
+        """Check the largest magnitudes in gradients of images.
+
+        Raises:
+            ValueError: If one is NaN or infinite.
+        """
+        if not np.isfinite(sizes).all():
+            share = np.mean(~np.isfinite(sizes).reshape(-1, sizes.shape[-1]).all(axis=0))
+            raise ValueError(
+                f"{classifier.name} cannot be attacked by {self.label}: its gradients must be finite. "
+                f"Received: NaN or infinity for {share:.1%} of a batch of {sizes.shape[-1]} images"
+            )
 
     def start(
         self, images: np.ndarray, radii: np.ndarray, indices: np.ndarray, seed: int, restart: int | np.ndarray
@@ -231,52 +254,39 @@ class Attack:
         return np.clip(images + radii[:, None, None, None] * noise, 0, 1)
 
     def compiled(self, classifier: Classifier, dtype: str = "float32") -> Callable[..., tuple[tf.Tensor, ...]]:
-        """The attack on one model, compiled and traced once.
+        """One step of the attack on one model, compiled and traced once.
 
         Args:
             classifier: The model.
             dtype: What the gradients are computed in, `"float32"` or `"bfloat16"`.
 
         Returns:
-            A function of images, labels, aims, radii `(N,)`, the adversarial images and the momentum so far, and how
-            many steps to take, all of any batch size. It gives the adversarial images and the momentum after these
-            steps, and what the steps' gradients were taken at: whether one of them was broken `(N,)`, the first
-            such images (or the last before the final step), and the largest magnitude
-            in the first gradient `(N,)`, NaN or infinity where any gradient had such.
+            A function of images, labels, aims, radii `(N,)`, and the adversarial images and the momentum so far, all
+            of any batch size. It gives the adversarial images and the momentum after the step, whether the
+            images that it was given were broken `(N,)`, and the largest magnitude in each of their gradients `(N,)`.
         """
 
         def step(
-            images: tf.Tensor, labels: tf.Tensor, aims: tf.Tensor, radii: tf.Tensor, *state: tf.Tensor
-        ) -> tuple[tf.Tensor, ...]:
-            adversarial, momentum, broken, found, size = state
-            gradient, logits = self.gradient(classifier, dtype, adversarial, aims)
-            wrong = tf.argmax(logits, axis=-1, output_type=tf.int32) != labels
-            found = tf.where(broken[:, None, None, None], found, adversarial)
-            magnitude = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3])
-            size = tf.where((size < 0) | ~tf.math.is_finite(magnitude), magnitude, size)
-            epsilon = radii[:, None, None, None]
-            moved, momentum = self.move(adversarial, gradient, momentum, epsilon)
-            adversarial = clip(images + clip_eta(moved - images, self.norm, epsilon))
-            return adversarial, momentum, broken | wrong, found, size
-
-        def advance(
             images: tf.Tensor,
             labels: tf.Tensor,
             aims: tf.Tensor,
             radii: tf.Tensor,
             adversarial: tf.Tensor,
             momentum: tf.Tensor,
-            steps: tf.Tensor,
         ) -> tuple[tf.Tensor, ...]:
-            unknown = -tf.ones_like(radii)
-            state = (tf.constant(0), adversarial, momentum, unknown > 0, adversarial, unknown)
-            body = lambda done, *state: (done + 1, *over_devices(step, images, labels, aims, radii, *state))  # noqa: E731
-            return tf.while_loop(lambda done, *_: done < steps, body, state)[1:]
+            gradient, logits = self.gradient(classifier, dtype, adversarial, aims)
+            broken = tf.argmax(logits, axis=-1, output_type=tf.int32) != labels
+            size = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3])
+            epsilon = radii[:, None, None, None]
+            moved, momentum = self.move(adversarial, gradient, momentum, epsilon)
+            return clip(images + clip_eta(moved - images, self.norm, epsilon)), momentum, broken, size
 
         batch = tf.TensorSpec([None, *classifier.input_shape], tf.float32)
         rows, radii = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)
-        signature = [batch, rows, rows, radii, batch, batch, tf.TensorSpec([], tf.int32)]
-        return classifier.function((self, dtype), advance, signature)
+        # The steps are not a loop inside the graph: there TensorFlow replaces some of its kernels by oneDNN's or not
+        # as chance has it, which costs a fifth of the speed in most processes.
+        run = lambda *batch: over_devices(step, *batch)  # noqa: E731
+        return classifier.function((self, dtype), run, [batch, rows, rows, radii, batch, batch])
 
     def gradient(
         self, classifier: Classifier, dtype: str, images: tf.Tensor, aims: tf.Tensor

@@ -24,22 +24,25 @@ class FGSM(Attack):
 
     def craft(
         self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """One step on one batch."""
-        gradients = self.gradients(classifier, batch.images, batch.aims, dtype)
-        return self.along(batch.images, gradients, batch.radii)
+        gradients, sizes = self.gradients(classifier, batch.images, batch.aims, dtype)
+        return self.along(batch.images, gradients, batch.radii), sizes
 
     def gradients(
         self, classifier: Classifier, images: np.ndarray, aims: np.ndarray, dtype: str = "float32"
-    ) -> np.ndarray:
-        """The gradients at the images, which serve every epsilon."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The gradients at the images, which serve every epsilon, and the largest magnitude in each, `(N,)`."""
         signature = [tf.TensorSpec([None, *classifier.input_shape], tf.float32), tf.TensorSpec([None], tf.int32)]
         run = classifier.function(
             (self, dtype),
             lambda *batch: over_devices(lambda x, y: self.gradient(classifier, dtype, x, y), *batch),
             signature,
         )
-        return run(images, aims)[0].numpy()
+        gradients = run(images, aims)[0].numpy()
+        sizes = np.abs(gradients).max(axis=(1, 2, 3))
+        self.check_gradients(classifier, sizes)
+        return gradients, sizes
 
     def along(self, images: np.ndarray, gradients: np.ndarray, radii: np.ndarray) -> np.ndarray:
         """The images moved along given gradients to the edge of their balls, clipped to [0, 1]."""

@@ -61,7 +61,7 @@ class SPSA(Attack):
 
     def craft(
         self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Attack one image after the other; `dtype` is not looked at."""
         starts = self.start(batch.images, batch.radii, batch.indices, seed, restart)
         shape = [1, *classifier.input_shape]
@@ -77,7 +77,7 @@ class SPSA(Attack):
             image, label, aim, radius, index = batch.part(slice(row, row + 1))
             key = [seed % 2**31, int(index[0]) % 2**31]
             found.append(attack(image, label, aim, radius[0], start[None], key).numpy())
-        return np.concatenate(found)
+        return np.concatenate(found), np.zeros(0)
 
     def _optimize(
         self,
@@ -173,7 +173,7 @@ class CWL2(Attack):
 
     def craft(
         self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Attack one batch; radii and `dtype` are not looked at. Images already misclassified stay as they are."""
         attack = CarliniWagnerL2(
             classifier.logits,
@@ -189,7 +189,7 @@ class CWL2(Attack):
         attack.optimizer = _ResettableAdam(self.learning_rate)
         found = attack.attack(batch.images)
         wrong = classifier.predict_logits(batch.images).argmax(-1) != batch.labels
-        return np.where(wrong[:, None, None, None], batch.images, found)
+        return np.where(wrong[:, None, None, None], batch.images, found), np.zeros(0)
 
 
 class _ResettableAdam:

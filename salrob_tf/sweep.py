@@ -151,9 +151,11 @@ class Sweep:
                 adversarial = np.concatenate([adversarial, self._start(fresh, k[-len(fresh) :], zeros)])
                 momentum = np.concatenate([momentum, np.zeros_like(self.images[fresh])])
             state = (self.images[row], self.labels[row], self.aims[row], self.radii[k], adversarial, momentum)
-            results = advance(*(self._padded(part) for part in state), 1)
-            adversarial, momentum, hit, found, size = (np.array(result)[: len(row)] for result in results)
-            self._count_gradients(size, first=step == 0)
+            found, results = adversarial, advance(*(self._padded(part) for part in state))
+            adversarial, momentum, hit, size = (np.array(result)[: len(row)] for result in results)
+            attack.check_gradients(self.classifier, size)
+            self.counts.gradients += len(row)
+            self._count_flat(size[step == 0])
             step += 1
             if self.dtype != "float32" and hit.any():
                 hit[hit] = self._broken(found[hit], row[hit])
@@ -242,8 +244,10 @@ class Sweep:
         gradients = np.zeros_like(self.images)
         for part in self._batches(rows):
             images, aims = self._padded(self.images[part]), self._padded(self.aims[part])
-            gradients[part] = self.attack.gradients(self.classifier, images, aims, self.dtype)[: len(part)]
-            self._count_gradients(np.abs(gradients[part]).max(axis=(1, 2, 3)), first=np.ones(len(part), bool))
+            found, sizes = self.attack.gradients(self.classifier, images, aims, self.dtype)
+            gradients[part] = found[: len(part)]
+            self.counts.gradients += len(part)
+            self._count_flat(sizes[: len(part)])
         return gradients
 
     def _craft(self, rows: np.ndarray, k: np.ndarray, restart: int, gradients: np.ndarray | None) -> np.ndarray:
@@ -252,7 +256,9 @@ class Sweep:
         self.counts.gradients += len(rows) * self.attack.gradients_per_image
         self.counts.forwards += len(rows) * self.attack.forwards_per_image
         batch = Batch(self.images[rows], self.labels[rows], self.aims[rows], self.radii[k], self.indices[rows])
-        return self.attack.craft(self.classifier, batch, self.seed, restart, self.dtype)
+        adversarial, sizes = self.attack.craft(self.classifier, batch, self.seed, restart, self.dtype)
+        self._count_flat(sizes)
+        return adversarial
 
     def _broken(self, adversarial: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Judge adversarials by the untouched model, in float32."""
@@ -260,15 +266,10 @@ class Sweep:
         logits = self.classifier.predict_logits(self._padded(adversarial), self.batch_size)[: len(rows)]
         return logits.argmax(-1) != self.labels[rows]
 
-    def _count_gradients(self, size: np.ndarray, first: np.ndarray) -> None:
-        if not np.isfinite(size).all():
-            raise ValueError(
-                f"{self.classifier.name} cannot be attacked by {self.attack.label}: its gradients must be finite. "
-                f"Received: NaN or infinity for {np.mean(~np.isfinite(size)):.1%} of a batch of {len(size)} images"
-            )
-        self.counts.gradients += len(size)
-        self.counts.attacked += int(first.sum())
-        self.counts.flat += int(np.sum(first & (size == 0)))
+    def _count_flat(self, sizes: np.ndarray) -> None:
+        """Note the largest magnitudes in first gradients."""
+        self.counts.attacked += len(sizes)
+        self.counts.flat += int(np.sum(sizes == 0))
 
     def _padded(self, batch: np.ndarray) -> np.ndarray:
         """Repeat the last row up to a full batch or some eighths of it: few shapes, each of which costs a set-up."""
