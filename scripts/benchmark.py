@@ -130,8 +130,6 @@ def cleverhans_grid(network: Any, x: np.ndarray, y: np.ndarray, batch_size: int 
     from cleverhans.tf2.attacks import projected_gradient_descent as module
     from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 
-    from salrob_tf import PGD
-
     logits = logits_of(network)
     bounds = {"clip_min": 0.0, "clip_max": 1.0}
     accuracy: dict[str, np.ndarray] = {name: np.zeros(len(EPSILONS)) for name in ("fgsm", "bim", "pgd")}
@@ -139,9 +137,7 @@ def cleverhans_grid(network: Any, x: np.ndarray, y: np.ndarray, batch_size: int 
         for start in range(0, len(x), batch_size):
             images, labels = tf.constant(x[start : start + batch_size]), tf.constant(y[start : start + batch_size])
             step = 2.5 / STEPS * epsilon
-            grey, rows = np.full_like(images, 0.5), np.arange(start, start + len(images))
-            unit = (PGD().start(grey, np.full(len(rows), 2.0**-6, np.float32), rows, 0, 0) - grey) * 2.0**6
-            starts = tf.constant(unit * np.float32(epsilon))
+            starts = tf.constant(unit_starts(images, start) * np.float32(epsilon))
             module.random_lp_vector = lambda *_, starts=starts, **__: starts
             found = {"fgsm": fast_gradient_method(logits, images, epsilon, np.inf, y=labels, **bounds)}
             for name, rand in (("bim", False), ("pgd", True)):
@@ -153,8 +149,16 @@ def cleverhans_grid(network: Any, x: np.ndarray, y: np.ndarray, batch_size: int 
     return accuracy
 
 
+def unit_starts(images: Any, first: int) -> np.ndarray:
+    """Where our PGD starts, as changes of these images, `first` being the index of the first, at epsilon 1."""
+    from salrob_tf import PGD
+
+    grey, rows = np.full(images.shape, 0.5, np.float32), np.arange(first, first + len(images))
+    return (PGD().start(grey, np.full(len(rows), 2.0**-6, np.float32), rows, 0, 0) - grey) * 2.0**6
+
+
 def foolbox_grid(network: Any, x: np.ndarray, y: np.ndarray) -> Callable[[], dict[str, np.ndarray]] | None:
-    """Foolbox over the grid, one call per attack, or nothing where it is not installed."""
+    """Foolbox over the grid, one call per attack, PGD from our starts, or nothing where it is not installed."""
     try:
         import foolbox
     except ImportError:
@@ -175,6 +179,8 @@ def foolbox_grid(network: Any, x: np.ndarray, y: np.ndarray) -> Callable[[], dic
         for start in range(0, len(x), batch_size):
             images = tf.constant(x[start : start + batch_size])
             labels = tf.constant(y[start : start + batch_size], tf.int64)
+            unit = tf.constant(unit_starts(images, start))
+            attacks["pgd"].get_random_start = lambda x0, epsilon, unit=unit: x0 + epsilon * unit
             for name, attack in attacks.items():
                 success = attack(model, images, labels, epsilons=list(EPSILONS))[2]
                 accuracy[name] += np.sum(~success.numpy(), axis=1) / len(x)
