@@ -16,6 +16,10 @@ import tensorflow as tf
 
 Seed: TypeAlias = "int | keras.random.SeedGenerator"
 
+# What the gradient of the class output starts from on its way back through the network, per image: float16 holds
+# magnitudes of 6e-8 to 65504, and the ranking does not change.
+SALIENCY_SCALE = 256.0
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -28,8 +32,8 @@ class Recipe:
         gradient_of: What is differentiated: the `"logit"` of the class (K), its `"log_softmax"` (I on MNIST), or
             the cross-entropy `"loss"` against it.
         target_class: The class: the `"true"` label or the `"predicted"` one.
-        saliency_mode: How the network runs in the saliency pass: `"inference"` or `"training"`. A training-mode
-            pass draws dropout masks of its own and updates moving statistics once more.
+        saliency_mode: How the network runs in the saliency pass: `"inference"`, or `"training"`, which is the very
+            pass over the clean images that the loss takes, with its dropout masks.
         unit: What is masked: a `"pixel"` with all its channels, ranked by the mean gradient over them (the mean
             is taken before the magnitude), or each `"feature"` (one channel of one pixel) by itself.
         mask_count: Exactly how many units to mask; `None` takes int(mask fraction x units).
@@ -39,6 +43,10 @@ class Recipe:
         fill_value: The constant of `fill="constant"`, in the units of the images.
         divergence: How the two outputs p = f(x) and q = f(x~) are compared: `"forward"` KL(p || q), `"reversed"`
             KL(q || p), `"symmetric"`, the mean of both, or `"stop_gradient"`, KL(p || q) with p held constant.
+        moving_statistics: Which passes of the loss update moving statistics, such as BatchNormalization's: that over
+            the `"clean"` images alone, or `"both"` (I's code). Both normalise by their own batch in any case.
+        dropout: Whether the masked images meet `"independent"` dropout masks (I's code) or, `"shared"`, those that
+            the clean images met. So for all layers that draw random numbers by a `keras.random.SeedGenerator`.
 
     Raises:
         ValueError: If a field has a value that is not listed.
@@ -53,6 +61,8 @@ class Recipe:
     fill: Literal["image_range", "channel_range", "kept_range", "constant", "channel_mean"] = "image_range"
     fill_value: float = 0.0
     divergence: Literal["forward", "reversed", "symmetric", "stop_gradient"] = "forward"
+    moving_statistics: Literal["clean", "both"] = "clean"
+    dropout: Literal["independent", "shared"] = "independent"
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -72,8 +82,8 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "karkehabadi2023": Recipe(),
-    "ismail2021": Recipe(ranking="signed", gradient_of="log_softmax", fill="channel_range"),
-    "ismail2021_cifar": Recipe(ranking="signed", gradient_of="logit", fill="channel_range"),
+    "ismail2021": Recipe(ranking="signed", gradient_of="log_softmax", fill="channel_range", moving_statistics="both"),
+    "ismail2021_cifar": Recipe(ranking="signed", gradient_of="logit", fill="channel_range", moving_statistics="both"),
     "random": Recipe(ranking="random"),
     "highest": Recipe(ranking="highest"),
 }
@@ -116,7 +126,7 @@ def mask_size(recipe: Recipe, mask_fraction: float, image_shape: tuple[int, ...]
 
 def saliency_scores(
     model: Callable[..., tf.Tensor], images: tf.Tensor, labels: tf.Tensor, recipe: Recipe, seed: Seed
-) -> tf.Tensor:
+) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Rank the units of each image: those with the lowest scores are masked first.
 
     Args:
@@ -128,20 +138,22 @@ def saliency_scores(
 
     Returns:
         Scores `(N, height, width)`, or `(N, height, width, channels)` where the unit is the feature, in the
-        dtype of the images.
+        dtype of the images; and the outputs of the model, `None` where a random ranking needs none.
     """
     if recipe.ranking == "random":
         shape = tf.shape(images) if recipe.unit == "feature" else tf.shape(images)[:-1]
-        return keras.random.uniform(shape, dtype=images.dtype, seed=seed)
-    gradient = input_gradient(model, images, labels, recipe)
+        return keras.random.uniform(shape, dtype=images.dtype, seed=seed), None
+    gradient, outputs = input_gradient(model, images, labels, recipe)
     if recipe.unit == "pixel":
         gradient = tf.reduce_mean(gradient, axis=-1)
     if recipe.ranking == "signed":
-        return gradient
-    return tf.abs(gradient) if recipe.ranking == "magnitude" else -tf.abs(gradient)
+        return gradient, outputs
+    return (tf.abs(gradient) if recipe.ranking == "magnitude" else -tf.abs(gradient)), outputs
 
 
-def input_gradient(model: Callable[..., tf.Tensor], images: tf.Tensor, labels: tf.Tensor, recipe: Recipe) -> tf.Tensor:
+def input_gradient(
+    model: Callable[..., tf.Tensor], images: tf.Tensor, labels: tf.Tensor, recipe: Recipe
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Gradient of the class output that `recipe` names, with respect to the images.
 
     Args:
@@ -151,47 +163,62 @@ def input_gradient(model: Callable[..., tf.Tensor], images: tf.Tensor, labels: t
         recipe: The recipe.
 
     Returns:
-        The gradient, in the shape and dtype of the images.
+        The gradient, in the shape and dtype of the images, and the outputs of the model. An outer tape sees the
+        outputs, but nothing of the gradient.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
-        logits = tf.cast(model(images, training=recipe.saliency_mode == "training"), tf.float32)
+        outputs = model(images, training=recipe.saliency_mode == "training")
+        logits = tf.cast(outputs, tf.float32)
+    with tf.GradientTape(watch_accessed_variables=False) as head:
+        head.watch(logits)
         if recipe.target_class == "predicted":
             labels = tf.argmax(logits, axis=-1, output_type=labels.dtype)
         if recipe.gradient_of == "logit":
             target = tf.gather(logits, labels, axis=-1, batch_dims=1)
         else:
             target = -tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    gradient = tape.gradient(target, images)
-    return -gradient if recipe.gradient_of == "loss" else gradient
+    upstream = head.gradient(target, logits)
+    scale = SALIENCY_SCALE / _power_of_two(tf.reduce_max(tf.abs(upstream), axis=-1))
+    gradient = tape.gradient(logits, images, output_gradients=upstream * scale[:, tf.newaxis])
+    gradient = tf.stop_gradient(gradient) / tf.cast(tf.reshape(scale, [-1, 1, 1, 1]), images.dtype)
+    return (-gradient if recipe.gradient_of == "loss" else gradient), outputs
 
 
-def lowest(scores: tf.Tensor, count: int) -> tf.Tensor:
+def _power_of_two(numbers: tf.Tensor) -> tf.Tensor:
+    """The power of two at or below each number, by its exponent bits, so that dividing by it is exact; 1 for 0."""
+    exponents = tf.bitwise.bitwise_and(tf.bitcast(numbers, tf.int32), 0x7F800000)
+    return tf.where(exponents > 0, tf.bitcast(exponents, tf.float32), 1.0)
+
+
+def lowest(scores: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
     """Mark exactly `count` units per image, those with the lowest scores; of equal ones, the first.
 
     Args:
         scores: `(N, ...)`.
-        count: How many to mark, a Python int below the number of units.
+        count: How many to mark, below the number of units: a Python int, or an int32 scalar, which costs a full sort.
 
     Returns:
         Boolean mask in the shape of `scores`, `True` where a unit is marked.
     """
     flat = tf.reshape(scores, [tf.shape(scores)[0], -1])
-    marked = tf.math.top_k(-flat, count, sorted=False).indices
-    rows = tf.broadcast_to(tf.range(tf.shape(marked)[0])[:, tf.newaxis], tf.shape(marked))
-    ones = tf.ones(tf.shape(marked), tf.int32)
-    mask = tf.scatter_nd(tf.stack([rows, marked], axis=-1), ones, tf.shape(flat))
+    fixed = isinstance(count, int)
+    # XLA wants the number that top_k selects when it compiles.
+    marked = tf.math.top_k(-flat, count if fixed else tf.shape(flat)[1], sorted=not fixed).indices
+    rows, ranks = tf.meshgrid(tf.range(tf.shape(marked)[0]), tf.range(tf.shape(marked)[1]), indexing="ij")
+    chosen = tf.cast(ranks < count, tf.int32)
+    mask = tf.scatter_nd(tf.stack([rows, marked], axis=-1), chosen, tf.shape(flat))
     return tf.reshape(mask > 0, tf.shape(scores))
 
 
-def masked_copy(images: tf.Tensor, scores: tf.Tensor, recipe: Recipe, count: int, seed: Seed) -> tf.Tensor:
+def masked_copy(images: tf.Tensor, scores: tf.Tensor, recipe: Recipe, count: int | tf.Tensor, seed: Seed) -> tf.Tensor:
     """Copy the images with the `count` lowest-scored units of each replaced (x~ of Algorithm 1, line 4).
 
     Args:
         images: Float images `(N, height, width, channels)`.
         scores: What `saliency_scores` gives for them.
         recipe: Says what the units are filled with.
-        count: How many units of each image are replaced.
+        count: How many units of each image are replaced, as `lowest` takes it.
         seed: Seed of a random fill.
 
     Returns:

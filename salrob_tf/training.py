@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.datasets import check_labels
+from salrob_tf.batches import check_arrays, unpack
+from salrob_tf.losses import Divergence
 from salrob_tf.networks import check_gives_logits
 from salrob_tf.saliency import Recipe, Seed, get_recipe, mask_size, masked_copy, saliency_scores
 
-VALIDATION_SEEDS = (
-    0,
-    1,
-)  # of a random ranking and of the fill, so that evaluating twice gives the same numbers
+VALIDATION_SEEDS = (0, 1)  # of a random ranking and of the fill, so that evaluating twice gives the same numbers
+
+Schedule: TypeAlias = "float | Callable[[int], float]"
 
 
 @keras.saving.register_keras_serializable(package="salrob_tf")
@@ -31,9 +34,14 @@ class SaliencyGuided(keras.Model):
 
     The metric `loss` is the whole objective, `cross_entropy` the loss given to `compile`, and `kl` the unweighted
     divergence (guided only), all three in evaluation too, where dropout is off and the fill is the same every time.
-    Sample weights weigh both terms. Losses that layers add are taken from the pass over the clean images. Dropout and
-    BatchNormalization are in training mode in both passes of the loss, so that moving statistics are updated twice a
-    step, on the clean and then on the masked images; the saliency pass is in inference mode unless the recipe says so.
+    Sample weights weigh both terms. Losses that layers add are taken from the pass over the clean images.
+
+    Passes of a step: the saliency pass is in inference mode, where dropout is off and moving statistics are used and
+    left alone. The clean and the masked pass of the loss are in training mode: each normalises by the statistics of
+    its own batch and draws dropout masks of its own. Only the clean pass updates moving statistics, so that the network
+    is later run with those of real images. `Recipe` has a switch for each of these choices. Where the saliency pass and
+    the clean pass are the same, because the recipe or the network knows no difference between the modes, they are
+    computed once.
 
     Example:
     ```python
@@ -47,8 +55,9 @@ class SaliencyGuided(keras.Model):
         model: A built Keras model from images `(N, height, width, channels)` to logits `(N, num_classes)`.
         saliency: Whether training is saliency-guided.
         recipe: A name in `RECIPES` or a `Recipe`.
-        mask_fraction: Share of the units that is masked, in [0, 1).
-        kl_weight: Weight of the divergence (lambda of Eq. 1), 0 or more.
+        mask_fraction: Share of the units that is masked, in [0, 1), or a function of the epoch, counted from 0, that
+            gives it, such as `lambda epoch: min(0.5, 0.1 * epoch)`. A function costs a full sort of the ranking.
+        kl_weight: Weight of the divergence (lambda of Eq. 1), 0 or more, or a function of the epoch that gives it.
         seed: Seed of random rankings and fills; `None` draws one from Python's random state.
         **kwargs: Passed on to `keras.Model`, such as `name`.
 
@@ -62,30 +71,55 @@ class SaliencyGuided(keras.Model):
         model: keras.Model,
         saliency: bool = True,
         recipe: str | Recipe = "karkehabadi2023",
-        mask_fraction: float = 0.5,
-        kl_weight: float = 1.0,
+        mask_fraction: Schedule = 0.5,
+        kl_weight: Schedule = 1.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 <= mask_fraction < 1:
-            raise ValueError(f"`mask_fraction` must be at least 0 and below 1. Received: mask_fraction={mask_fraction}")
-        if not 0 <= kl_weight < float("inf"):
-            raise ValueError(f"`kl_weight` must be a number, 0 or more. Received: kl_weight={kl_weight}")
-        image_shape, self.num_classes = check_gives_logits(model)
+        self.image_shape, self.num_classes = check_gives_logits(model)
         self.model = model
         self.saliency = saliency
         self.recipe = get_recipe(recipe)
         self.mask_fraction = mask_fraction
         self.kl_weight = kl_weight
         self.seed = seed
-        self.mask_count = mask_size(self.recipe, mask_fraction, image_shape)
+        self.shares_forward = self.recipe.saliency_mode == "training" or _alike_in_both_modes(model)
+        self._scheduled: dict[str, tf.Variable] = {}
+        self.set_epoch(0)
         self.cross_entropy_tracker = keras.metrics.Mean(name="cross_entropy")
         if saliency:
             self.divergence = Divergence(self.recipe.divergence)
             self.kl_tracker = keras.metrics.Mean(name="kl")
             self.seed_generator = keras.random.SeedGenerator(seed)
-        self.build((None, *image_shape))
+        self.build((None, *self.image_shape))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the values that schedules give for an epoch; `fit` calls this, loops of your own must.
+
+        Args:
+            epoch: Number of the epoch, counted from 0.
+
+        Raises:
+            ValueError: If a value is out of its range.
+        """
+        fraction, weight = (_at(schedule, epoch) for schedule in (self.mask_fraction, self.kl_weight))
+        if not 0 <= fraction < 1:
+            raise ValueError(f"`mask_fraction` must be at least 0 and below 1. Received: mask_fraction={fraction}")
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"`kl_weight` must be a number, 0 or more. Received: kl_weight={weight}")
+        self._hold("mask_count", mask_size(self.recipe, fraction, self.image_shape), callable(self.mask_fraction))
+        self._hold("current_kl_weight", weight, callable(self.kl_weight))
+
+    def _hold(self, name: str, value: float, changes: bool) -> None:
+        """Keep a number where compiled steps see it: as a constant, or as a variable if it changes with the epoch."""
+        if not changes:
+            setattr(self, name, value)
+        elif name in self._scheduled:
+            self._scheduled[name].assign(value)
+        else:
+            self._scheduled[name] = tf.Variable(value, trainable=False)
+            setattr(self, name, self._scheduled[name])
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Logits `(N, num_classes)` of the classifier."""
@@ -118,29 +152,53 @@ class SaliencyGuided(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """`keras.Model.fit`, which looks at arrays before the first step.
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """`keras.Model.fit`, which looks at arrays before the first step and follows schedules.
 
         Raises:
-            ValueError: If images in an array are not finite floats, or integer labels are out of range.
+            ValueError: If there are several inputs, images are not finite floats of the classifier's shape, or labels
+                are of another number or kind, or out of range.
         """
         if isinstance(x, np.ndarray):
-            if x.dtype.kind != "f" or not len(x):
-                raise ValueError(f"`x` must be floats, one image or more. Received: dtype={x.dtype}, shape={x.shape}")
-            if not np.isfinite(x).all():
-                share = 1 - np.isfinite(x.reshape(len(x), -1)).all(axis=1).mean()
-                raise ValueError(f"`x` must be finite. Received: NaN or infinity in {share:.1%} of the images")
-            if isinstance(y, np.ndarray) and y.dtype.kind in "iu" and (y.ndim == 1 or y.shape[1:] == (1,)):
-                check_labels(y, len(x), self.num_classes, "y")
-        return super().fit(x, y, *args, **kwargs)
+            check_arrays(x, y, self.image_shape, self.num_classes)
+        if self._scheduled:
+            follow = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.set_epoch(epoch))
+            if isinstance(callbacks, keras.callbacks.CallbackList):
+                callbacks.append(follow)
+            else:
+                callbacks = [
+                    follow,
+                    *(callbacks if isinstance(callbacks, list | tuple) else [callbacks] * bool(callbacks)),
+                ]
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of Algorithm 1, in the shape of Keras' own `train_step`."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        masked = self._masked(x, y, self.seed_generator, self.seed_generator) if self.saliency else None
+        x, y, sample_weight = unpack(data, self.image_shape, self.num_classes)
+        before = [tf.identity(state.value) for state in self._dropout_states()]
+        scores = None
+        if self.saliency and not self.shares_forward:
+            scores, _ = self._rank(x, y, training=False, seed=self.seed_generator)
         with tf.GradientTape() as tape:
-            logits = self(x, training=True)
-            loss = self._objective(x, y, logits, masked, sample_weight, training=True)
+            logits = None
+            if self.saliency and self.shares_forward:
+                scores, logits = self._rank(x, y, training=True, seed=self.seed_generator)
+            if logits is None:
+                logits = self(x, training=True)
+            loss = self._cross_entropy(x, y, logits, sample_weight, training=True)
+            if self.saliency:
+                masked = masked_copy(x, scores, self.recipe, self.mask_count, self.seed_generator)
+                loss += self._divergence(logits, self._masked_pass(masked, before), sample_weight)
+            self._track(self._loss_tracker, loss, x)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
@@ -148,32 +206,61 @@ class SaliencyGuided(keras.Model):
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """The objective and the metrics in inference mode."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        masked = self._masked(x, y, *VALIDATION_SEEDS) if self.saliency else None
-        logits = self(x, training=False)
-        self._objective(x, y, logits, masked, sample_weight, training=False)
+        x, y, sample_weight = unpack(data, self.image_shape, self.num_classes)
+        scores, logits = None, None
+        ranking_seed, fill_seed = VALIDATION_SEEDS
+        if self.saliency:
+            scores, logits = self._rank(x, y, training=False, seed=ranking_seed)
+        if logits is None:
+            logits = self(x, training=False)
+        loss = self._cross_entropy(x, y, logits, sample_weight, training=False)
+        if self.saliency:
+            masked = masked_copy(x, scores, self.recipe, self.mask_count, fill_seed)
+            loss += self._divergence(logits, self(masked, training=False), sample_weight)
+        self._track(self._loss_tracker, loss, x)
         return self.compute_metrics(x, y, logits, sample_weight=sample_weight)
 
-    def _masked(self, x: tf.Tensor, y: tf.Tensor, ranking_seed: Seed, fill_seed: Seed) -> tf.Tensor:
+    def _rank(self, x: tf.Tensor, y: tf.Tensor, training: bool, seed: Seed) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The saliency pass: scores of the units, and the logits, `None` where the ranking needs no pass."""
         one_hot = y.shape.rank == 2 and y.shape[-1] != 1
         labels = tf.argmax(y, axis=-1) if one_hot else tf.reshape(y, [-1])
-        scores = saliency_scores(self.model, x, tf.cast(labels, tf.int32), self.recipe, ranking_seed)
-        return masked_copy(x, scores, self.recipe, self.mask_count, fill_seed)
+        mode = replace(self.recipe, saliency_mode="training" if training else "inference")
+        return saliency_scores(self, x, tf.cast(labels, tf.int32), mode, seed)
 
-    def _objective(
-        self, x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor, masked: Any, sample_weight: Any, training: bool
+    def _cross_entropy(
+        self, x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor, sample_weight: Any, training: bool
     ) -> tf.Tensor:
-        batch_size = tf.shape(x)[0]
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync  # Keras divides losses by it: metrics want it back
         loss = self.compute_loss(x, y, logits, sample_weight, training=training)
         added = sum((tf.cast(tf.reduce_sum(term), loss.dtype) for term in self.losses), tf.zeros((), loss.dtype))
-        self.cross_entropy_tracker.update_state(loss * replicas - added, sample_weight=batch_size)
-        if masked is not None:
-            kl = self.divergence(logits, self(masked, training=training), sample_weight)
-            self.kl_tracker.update_state(kl * replicas, sample_weight=batch_size)
-            loss = loss + self.kl_weight * kl
-        self._loss_tracker.update_state(loss * replicas, sample_weight=batch_size)
+        self._track(self.cross_entropy_tracker, loss, x, less=added)
         return loss
+
+    def _divergence(self, logits: tf.Tensor, masked_logits: tf.Tensor, sample_weight: Any) -> tf.Tensor:
+        kl = self.divergence(logits, masked_logits, sample_weight)
+        self._track(self.kl_tracker, kl, logits)
+        return self.current_kl_weight * kl
+
+    def _track(self, tracker: keras.metrics.Mean, loss: tf.Tensor, batch: tf.Tensor, less: Any = 0.0) -> None:
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync  # Keras divides losses by it: metrics want it back
+        tracker.update_state(loss * replicas - less, sample_weight=tf.shape(batch)[0])
+
+    def _masked_pass(self, masked: tf.Tensor, before: list[tf.Tensor]) -> tf.Tensor:
+        """Logits of the masked images in training mode, whose effect on the layers' states is what the recipe says."""
+        seeds = self._dropout_states()
+        shared = zip(seeds, before, strict=True) if self.recipe.dropout == "shared" else ()
+        with keras.StatelessScope(list(shared), initialize_variables=False) as scope:
+            logits = self(masked, training=True)
+        drawn = {id(state) for state in seeds}
+        for variable in self.model.variables:
+            asked = (
+                self.recipe.dropout == "independent"
+                if id(variable) in drawn
+                else (self.recipe.moving_statistics == "both")
+            )
+            value = scope.get_current_value(variable)
+            if asked and value is not None:
+                variable.assign(value)
+        return logits
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Write the classifier alone as a SavedModel that plain TensorFlow loads; see `keras.Model.export`."""
@@ -191,9 +278,11 @@ class SaliencyGuided(keras.Model):
                 state.assign(store[key])
 
     def _random_states(self) -> dict[str, keras.Variable]:
-        states = [variable for variable in self.model.variables if variable.path.endswith("seed_generator_state")]
         own = {"fill": self.seed_generator.state} if self.saliency else {}
-        return {**own, **{f"layer_{number}": state for number, state in enumerate(states)}}
+        return {**own, **{f"layer_{number}": state for number, state in enumerate(self._dropout_states())}}
+
+    def _dropout_states(self) -> list[keras.Variable]:
+        return [variable for variable in self.model.variables if variable.path.endswith("seed_generator_state")]
 
     def get_config(self) -> dict[str, Any]:
         """Everything that rebuilds this model, for `.keras` files."""
@@ -202,41 +291,26 @@ class SaliencyGuided(keras.Model):
             "model": keras.saving.serialize_keras_object(self.model),
             "saliency": self.saliency,
             "recipe": self.recipe.get_config(),
-            "mask_fraction": self.mask_fraction,
-            "kl_weight": self.kl_weight,
+            "mask_fraction": keras.saving.serialize_keras_object(self.mask_fraction),
+            "kl_weight": keras.saving.serialize_keras_object(self.kl_weight),
             "seed": self.seed,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> SaliencyGuided:
         """Rebuild a model from what `get_config` gave."""
-        model = keras.saving.deserialize_keras_object(config["model"], custom_objects=custom_objects)
-        return cls(**{**config, "model": model, "recipe": Recipe(**config["recipe"])})
+        held = {
+            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+            for key in ("model", "mask_fraction", "kl_weight")
+        }
+        return cls(**{**config, **held, "recipe": Recipe(**config["recipe"])})
 
 
-class Divergence(keras.losses.Loss):
-    """Divergence between the predictions on clean and on masked images (K, Eq. 1), a Keras loss of two logits.
-
-    Args:
-        direction: The `divergence` of a `Recipe`.
-    """
-
-    def __init__(self, direction: str) -> None:
-        super().__init__(name="kl", dtype="float32")
-        self.direction = direction
-
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Divergence per image `(N,)`, in nats, of logits for clean images and logits for masked ones."""
-        clean, masked = tf.nn.log_softmax(y_true), tf.nn.log_softmax(y_pred)
-        if self.direction == "stop_gradient":
-            clean = tf.stop_gradient(clean)
-        if self.direction == "reversed":
-            return _kl(masked, clean)
-        if self.direction == "symmetric":
-            return (_kl(clean, masked) + _kl(masked, clean)) / 2
-        return _kl(clean, masked)
+def _at(schedule: Schedule, epoch: int) -> float:
+    return float(schedule(epoch)) if callable(schedule) else schedule
 
 
-def _kl(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
-    # Not keras.losses.kl_divergence: that clips probabilities at 1e-7, where the gradient dies.
-    return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=-1)
+def _alike_in_both_modes(model: keras.Model) -> bool:
+    """Whether no layer is told if it trains; Functional and Sequential models only pass it on and do not count."""
+    told = [layer for layer in model._flatten_layers() if "training" in inspect.signature(layer.call).parameters]
+    return all(layer.call.__module__.startswith("keras.src.models.") for layer in told)

@@ -54,7 +54,7 @@ def test_input_gradient_equals_finite_differences(gradient_of, target_class):
     images, _ = make_images(3, shape=(8, 8, 2))
     labels = np.array([2, 0, 1], np.int32)
     model = make_network(shape=(8, 8, 2))
-    gradient = input_gradient(model, tf.constant(images), tf.constant(labels), recipe).numpy()
+    gradient = input_gradient(model, tf.constant(images), tf.constant(labels), recipe)[0].numpy()
     slow = np.stack([slow_gradient(model, *pair, recipe) for pair in zip(images, labels, strict=True)])
     np.testing.assert_allclose(gradient, slow, atol=1e-5)
 
@@ -62,22 +62,22 @@ def test_input_gradient_equals_finite_differences(gradient_of, target_class):
 def test_scores_follow_ranking_and_unit():
     images, labels = make_images(4, shape=(8, 8, 3))
     model, x, y = make_network(shape=(8, 8, 3)), tf.constant(images), tf.constant(labels)
-    gradient = input_gradient(model, x, y, Recipe()).numpy()
+    gradient = input_gradient(model, x, y, Recipe())[0].numpy()
     expected = {"magnitude": np.abs, "signed": lambda g: g, "highest": lambda g: -np.abs(g)}
     for ranking, score in expected.items():
-        pixels = saliency_scores(model, x, y, Recipe(ranking=ranking), 0).numpy()
-        features = saliency_scores(model, x, y, Recipe(ranking=ranking, unit="feature"), 0).numpy()
+        pixels = saliency_scores(model, x, y, Recipe(ranking=ranking), 0)[0].numpy()
+        features = saliency_scores(model, x, y, Recipe(ranking=ranking, unit="feature"), 0)[0].numpy()
         np.testing.assert_allclose(pixels, score(gradient.mean(-1)), rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(features, score(gradient), rtol=1e-5, atol=1e-7)
-    random = saliency_scores(model, x, y, Recipe(ranking="random"), 0).numpy()
+    random = saliency_scores(model, x, y, Recipe(ranking="random"), 0)[0].numpy()
     assert random.shape == (4, 8, 8) and len(np.unique(random)) > 200
 
 
 def test_saliency_pass_in_training_mode_uses_dropout():
     images, labels = make_images(4)
     model, x, y = make_network(dropout=0.5), tf.constant(images), tf.constant(labels)
-    inference = [input_gradient(model, x, y, Recipe()).numpy() for _ in range(2)]
-    training = [input_gradient(model, x, y, Recipe(saliency_mode="training")).numpy() for _ in range(2)]
+    inference = [input_gradient(model, x, y, Recipe())[0].numpy() for _ in range(2)]
+    training = [input_gradient(model, x, y, Recipe(saliency_mode="training"))[0].numpy() for _ in range(2)]
     assert np.array_equal(*inference) and not np.array_equal(*training)
 
 
