@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -84,7 +83,7 @@ class SaliencyGuided(keras.Model):
         self.mask_fraction = mask_fraction
         self.kl_weight = kl_weight
         self.seed = seed
-        self.shares_forward = self.recipe.saliency_mode == "training" or _alike_in_both_modes(model)
+        self.shares_forward = self.recipe.saliency_mode == "training" or _alike_in_both_modes(model, self.image_shape)
         self._scheduled: dict[str, tf.Variable] = {}
         self.set_epoch(0)
         self.cross_entropy_tracker = keras.metrics.Mean(name="cross_entropy")
@@ -189,16 +188,15 @@ class SaliencyGuided(keras.Model):
         if self.saliency and not self.shares_forward:
             scores, _ = self._rank(x, y, training=False, seed=self.seed_generator)
         with tf.GradientTape() as tape:
-            logits = None
+            logits, masked_pass = None, None
             if self.saliency and self.shares_forward:
                 scores, logits = self._rank(x, y, training=True, seed=self.seed_generator)
             if logits is None:
                 logits = self(x, training=True)
-            loss = self._cross_entropy(x, y, logits, sample_weight, training=True)
             if self.saliency:
                 masked = masked_copy(x, scores, self.recipe, self.mask_count, self.seed_generator)
-                loss += self._divergence(logits, self._masked_pass(masked, before), sample_weight)
-            self._track(self._loss_tracker, loss, x)
+                masked_pass = lambda: self._masked_pass(masked, before)  # noqa: E731
+            loss = self._objective(x, y, logits, masked_pass, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
@@ -207,17 +205,15 @@ class SaliencyGuided(keras.Model):
     def test_step(self, data: Any) -> dict[str, Any]:
         """The objective and the metrics in inference mode."""
         x, y, sample_weight = unpack(data, self.image_shape, self.num_classes)
-        scores, logits = None, None
-        ranking_seed, fill_seed = VALIDATION_SEEDS
+        logits, masked_pass = None, None
         if self.saliency:
+            ranking_seed, fill_seed = VALIDATION_SEEDS
             scores, logits = self._rank(x, y, training=False, seed=ranking_seed)
+            masked = masked_copy(x, scores, self.recipe, self.mask_count, fill_seed)
+            masked_pass = lambda: self(masked, training=False)  # noqa: E731
         if logits is None:
             logits = self(x, training=False)
-        loss = self._cross_entropy(x, y, logits, sample_weight, training=False)
-        if self.saliency:
-            masked = masked_copy(x, scores, self.recipe, self.mask_count, fill_seed)
-            loss += self._divergence(logits, self(masked, training=False), sample_weight)
-        self._track(self._loss_tracker, loss, x)
+        self._objective(x, y, logits, masked_pass, sample_weight, training=False)
         return self.compute_metrics(x, y, logits, sample_weight=sample_weight)
 
     def _rank(self, x: tf.Tensor, y: tf.Tensor, training: bool, seed: Seed) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -227,22 +223,26 @@ class SaliencyGuided(keras.Model):
         mode = replace(self.recipe, saliency_mode="training" if training else "inference")
         return saliency_scores(self, x, tf.cast(labels, tf.int32), mode, seed)
 
-    def _cross_entropy(
-        self, x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor, sample_weight: Any, training: bool
+    def _objective(
+        self, x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor, masked_pass: Any, sample_weight: Any, training: bool
     ) -> tf.Tensor:
+        """This replica's part of Eq. 1 and of the layers' losses, those of the pass before; tracks the terms."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        samples = tf.shape(x)[0]
         loss = self.compute_loss(x, y, logits, sample_weight, training=training)
         added = sum((tf.cast(tf.reduce_sum(term), loss.dtype) for term in self.losses), tf.zeros((), loss.dtype))
-        self._track(self.cross_entropy_tracker, loss, x, less=added)
-        return loss
-
-    def _divergence(self, logits: tf.Tensor, masked_logits: tf.Tensor, sample_weight: Any) -> tf.Tensor:
-        kl = self.divergence(logits, masked_logits, sample_weight)
-        self._track(self.kl_tracker, kl, logits)
-        return self.current_kl_weight * kl
-
-    def _track(self, tracker: keras.metrics.Mean, loss: tf.Tensor, batch: tf.Tensor, less: Any = 0.0) -> None:
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync  # Keras divides losses by it: metrics want it back
-        tracker.update_state(loss * replicas - less, sample_weight=tf.shape(batch)[0])
+        # Keras divides losses by the replicas, each a mean over what its replica has; metrics want it back.
+        share = _share_of_batch(samples)
+        loss = loss - added / replicas
+        objective = loss if getattr(self.loss, "reduction", None) == "sum" else share * loss
+        self.cross_entropy_tracker.update_state(loss * replicas, sample_weight=samples)
+        if masked_pass is not None:
+            kl = self.divergence(logits, masked_pass(), sample_weight)
+            self.kl_tracker.update_state(kl * replicas, sample_weight=samples)
+            loss += self.current_kl_weight * kl
+            objective += share * self.current_kl_weight * kl
+        self._loss_tracker.update_state(loss * replicas + added, sample_weight=samples)
+        return objective + added / replicas
 
     def _masked_pass(self, masked: tf.Tensor, before: list[tf.Tensor]) -> tf.Tensor:
         """Logits of the masked images in training mode, whose effect on the layers' states is what the recipe says."""
@@ -310,7 +310,22 @@ def _at(schedule: Schedule, epoch: int) -> float:
     return float(schedule(epoch)) if callable(schedule) else schedule
 
 
-def _alike_in_both_modes(model: keras.Model) -> bool:
-    """Whether no layer is told if it trains; Functional and Sequential models only pass it on and do not count."""
-    told = [layer for layer in model._flatten_layers() if "training" in inspect.signature(layer.call).parameters]
-    return all(layer.call.__module__.startswith("keras.src.models.") for layer in told)
+def _alike_in_both_modes(model: keras.Model, image_shape: tuple[int, ...]) -> bool:
+    """Whether a network computes the same in training as in inference mode: whether its two graphs are the same."""
+    images = tf.TensorSpec([None, *image_shape], keras.config.floatx())
+    traced = (
+        tf.function(lambda batch, mode=mode: model(batch, training=mode)).get_concrete_function(images)
+        for mode in (True, False)
+    )
+    training, inference = (list(function.graph.as_graph_def().node) for function in traced)
+    return training == inference
+
+
+def _share_of_batch(samples: tf.Tensor) -> tf.Tensor | float:
+    """How many samples this replica has over the mean of all replicas: their last batches are not of one size."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    context = tf.distribute.get_replica_context()
+    if replicas == 1 or context is None:
+        return 1.0
+    samples = tf.cast(samples, tf.float32)
+    return tf.math.divide_no_nan(samples * replicas, context.all_reduce(tf.distribute.ReduceOp.SUM, samples))

@@ -1,0 +1,125 @@
+"""Training on several processes, which Keras 3 does not do by `fit` (keras#20585)."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def strategy() -> tf.distribute.Strategy:
+    """`MultiWorkerMirroredStrategy` where `TF_CONFIG` says that this process is one of several, else the current one.
+
+    It must be made before TensorFlow is used for anything else.
+    """
+    return tf.distribute.MultiWorkerMirroredStrategy() if worker_count() > 1 else tf.distribute.get_strategy()
+
+
+def worker_count() -> int:
+    """How many workers `TF_CONFIG` names; 1 without one."""
+    return max(1, len(_config().get("cluster", {}).get("worker", [])))
+
+
+def is_chief() -> bool:
+    """Whether this process is the first of its workers, which alone writes files and speaks."""
+    return int(_config().get("task", {}).get("index", 0)) == 0
+
+
+def fit_on_workers(
+    model: keras.Model,
+    batches: tf.data.Dataset,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    initial_epoch: int = 0,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    verbose: int = 0,
+) -> keras.callbacks.History:
+    """What `fit` does, by a loop over `train_step`, every worker on its share of each batch.
+
+    Args:
+        model: A compiled model that was made in the scope of `strategy()`.
+        batches: Batches of all workers together, the same on each, `steps_per_epoch` for each epoch to come.
+        epochs: Number of the last epoch.
+        steps_per_epoch: Batches of an epoch.
+        initial_epoch: Epochs that were done before.
+        callbacks: As for `fit`.
+        verbose: As for `fit`.
+
+    Returns:
+        The history of this process, whose metrics are those of all workers.
+    """
+    workers = model.distribute_strategy
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    share = iter(workers.experimental_distribute_dataset(batches.with_options(options)))
+
+    @tf.function
+    def step(batch: Any) -> None:
+        workers.run(model.train_step, args=(batch,))
+
+    watching = keras.callbacks.CallbackList(
+        list(callbacks),
+        add_history=True,
+        add_progbar=verbose != 0,
+        model=model,
+        verbose=verbose,
+        epochs=epochs,
+        steps=steps_per_epoch,
+    )
+    watching.on_train_begin()
+    logs: dict[str, float] = {}
+    for epoch in range(initial_epoch, epochs):
+        model.reset_metrics()
+        watching.on_epoch_begin(epoch)
+        for number in range(steps_per_epoch):
+            watching.on_train_batch_begin(number)
+            step(next(share))
+            logs = {key: float(value) for key, value in model.get_metrics_result().items()}
+            watching.on_train_batch_end(number, logs)
+        watching.on_epoch_end(epoch, logs)
+    model.optimizer.finalize_variable_values(model.trainable_weights)
+    watching.on_train_end(logs)
+    return model.history
+
+
+def launch(command: Sequence[str], workers: int) -> int:
+    """Run a command as several local workers, each with its `TF_CONFIG`; one that fails stops the others.
+
+    Args:
+        command: Program and arguments.
+        workers: How many, 2 or more.
+
+    Returns:
+        The exit code: 0, or that of the first worker that failed.
+    """
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(workers)]
+    addresses = [f"localhost:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    processes = []
+    for index in range(workers):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        processes.append(subprocess.Popen(command, env={**os.environ, "TF_CONFIG": json.dumps(config)}))
+    try:
+        while any(process.poll() is None for process in processes):
+            failed = [code for process in processes if (code := process.poll())]
+            if failed:
+                return failed[0]
+            time.sleep(0.1)
+        return max(abs(process.returncode) for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _config() -> dict[str, Any]:
+    return json.loads(os.environ.get("TF_CONFIG") or "{}")

@@ -1,0 +1,422 @@
+"""What `fit` and `compile` may bring, each against a hand-written eager loop: losses, logs and weights."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import make_images, make_network
+
+import salrob_tf as sr
+
+CONSTANT = sr.Recipe(fill="constant", fill_value=0.5)
+IMAGES, LABELS = make_images(20)
+ONE_HOT = np.eye(3, dtype=np.float32)[LABELS]
+WEIGHTS = np.linspace(0.2, 2.0, 20).astype(np.float32)
+CLASS_WEIGHT = {0: 0.5, 1: 1.0, 2: 3.0}
+BATCH = 8  # so that the last batch is ragged
+
+
+def cross_entropy(y, logits):
+    return -tf.gather(tf.nn.log_softmax(logits), y, axis=1, batch_dims=1)
+
+
+def smoothed(y, logits):
+    return -tf.reduce_sum((0.9 * y + 0.1 / 3) * tf.nn.log_softmax(logits), axis=1)
+
+
+def squared_margin(y, logits):
+    wanted = tf.gather(logits, tf.cast(tf.reshape(y, [-1]), tf.int32), axis=1, batch_dims=1)
+    return 0.1 * tf.square(1.0 - wanted)
+
+
+def masked_images(network, images, labels, mode):
+    x = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logit = tf.gather(tf.cast(network(x, training=mode), tf.float32), labels, axis=1, batch_dims=1)
+    score = np.abs(tape.gradient(logit, x).numpy().mean(-1)).reshape(len(images), -1)
+    masked = images.copy().reshape(len(images), -1, images.shape[-1])
+    for row, order in enumerate(np.argsort(score, axis=1, kind="stable")):
+        masked[row, order[: score.shape[1] // 2]] = 0.5
+    return masked.reshape(images.shape)
+
+
+def eager_loop(network, optimizer, loss=cross_entropy, targets=LABELS, weights=None, epochs=1, kl_weight=1.0):
+    """Algorithm 1 written out, batch after batch; gives the mean loss, cross-entropy and divergence of each epoch."""
+    weights = np.ones(len(IMAGES), np.float32) if weights is None else weights
+    optimizer.build(network.trainable_variables)
+    history = []
+    for epoch in range(epochs):
+        sums, weight_of_kl = np.zeros(3), kl_weight(epoch) if callable(kl_weight) else kl_weight
+        for start in range(0, len(IMAGES), BATCH):
+            rows = slice(start, start + BATCH)
+            masked = masked_images(network, IMAGES[rows], LABELS[rows], mode=False)
+            with tf.GradientTape() as tape:
+                logits = tf.cast(network(IMAGES[rows], training=True), tf.float32)
+                added = tf.add_n([tf.reduce_sum(term) for term in network.losses] or [tf.constant(0.0)])
+                log_p = tf.nn.log_softmax(logits)
+                log_q = tf.nn.log_softmax(tf.cast(network(masked, training=True), tf.float32))
+                first = tf.reduce_mean(loss(targets[rows], logits) * weights[rows])
+                kl = tf.reduce_mean(tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1) * weights[rows])
+                whole = first + added + weight_of_kl * kl
+                scaled = optimizer.scale_loss(whole)
+            optimizer.apply_gradients(
+                zip(tape.gradient(scaled, network.trainable_weights), network.trainable_weights, strict=True)
+            )
+            sums += np.array([whole, first, kl]) * len(masked)
+        history.append(sums / len(IMAGES))
+    optimizer.finalize_variable_values(network.trainable_variables)
+    return np.array(history)
+
+
+def sgd():
+    return keras.optimizers.SGD(0.5, momentum=0.9)
+
+
+def l2_network():
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.1), activity_regularizer="l2")
+    return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), dense])
+
+
+def warm_up(epoch):
+    return epoch / 2
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, number):
+        rows = slice(number * BATCH, (number + 1) * BATCH)
+        return IMAGES[rows], LABELS[rows]
+
+
+def generator():
+    for number in range(3):
+        yield Batches()[number]
+
+
+def dataset(*parts):
+    return tf.data.Dataset.from_tensor_slices(parts).batch(BATCH)
+
+
+ARRAYS = {"x": IMAGES, "y": LABELS, "batch_size": BATCH, "shuffle": False}
+# Name: what the wrapper's `fit` and `compile` are given, and what the written-out loop does about it.
+OPTIONS = {
+    "plain": ({}, {}, {}),
+    "two epochs": ({"epochs": 2}, {}, {"epochs": 2}),
+    "sample_weight": ({"sample_weight": WEIGHTS}, {}, {"weights": WEIGHTS}),
+    "class_weight": ({"class_weight": CLASS_WEIGHT}, {}, {"weights": np.float32([CLASS_WEIGHT[y] for y in LABELS])}),
+    "tf.data": ({"x": dataset(IMAGES, LABELS), "y": None, "batch_size": None}, {}, {}),
+    "tf.data with weights": (
+        {"x": dataset(IMAGES, LABELS, WEIGHTS), "y": None, "batch_size": None}, {}, {"weights": WEIGHTS},
+    ),
+    "generator": ({"x": generator, "y": None, "batch_size": None}, {}, {}),
+    "PyDataset": ({"x": Batches(), "y": None, "batch_size": None}, {}, {}),
+    "labels (N, 1)": ({"y": LABELS[:, None]}, {}, {}),
+    "steps_per_execution": ({"epochs": 2}, {"steps_per_execution": 2}, {"epochs": 2}),
+    "run_eagerly": ({}, {"run_eagerly": True}, {}),
+    "jit_compile": ({}, {"jit_compile": True}, {}),
+    "custom loss": ({}, {"loss": squared_margin}, {"loss": squared_margin}),
+    "label smoothing": (
+        {"y": ONE_HOT},
+        {"loss": keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)},
+        {"loss": smoothed, "targets": ONE_HOT},
+    ),
+    "layer losses": ({}, {"network": l2_network}, {}),
+    "clipnorm": ({}, {"optimizer": lambda: keras.optimizers.SGD(0.5, clipnorm=0.05)}, {}),
+    "global_clipnorm": ({}, {"optimizer": lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.05)}, {}),
+    "clipvalue": ({}, {"optimizer": lambda: keras.optimizers.SGD(0.5, clipvalue=0.01)}, {}),
+    "weight decay": ({}, {"optimizer": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1)}, {}),
+    "moving average": ({}, {"optimizer": lambda: keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.7)}, {}),
+    "gradient accumulation": (
+        {"epochs": 2}, {"optimizer": lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=2)}, {"epochs": 2},
+    ),
+    "kl_weight of the epoch": ({"epochs": 3}, {"kl_weight": warm_up}, {"epochs": 3, "kl_weight": warm_up}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_fit_does_what_the_written_out_loop_does(name):
+    fit, options, loop = OPTIONS[name]
+    options = {"network": make_network, "optimizer": sgd, "kl_weight": 1.0, **options}
+    build, optimizer, kl_weight = (options.pop(key) for key in ("network", "optimizer", "kl_weight"))
+    expected_network = build()
+    expected = eager_loop(expected_network, optimizer(), **loop)
+    model = sr.SaliencyGuided(build(), recipe=CONSTANT, kl_weight=kl_weight)
+    model.compile(optimizer(), metrics=["accuracy"], **options)
+    arguments = {**ARRAYS, **fit}
+    if arguments["x"] is generator:
+        arguments["x"] = generator()
+    history = model.fit(**arguments, verbose=0).history
+    for found, wanted in zip(model.model.get_weights(), expected_network.get_weights(), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    for column, key in enumerate(("loss", "cross_entropy", "kl")):
+        np.testing.assert_allclose(history[key], expected[:, column], rtol=0, atol=1e-5)
+
+
+def test_train_on_batch_does_what_the_written_out_loop_does():
+    expected_network = make_network()
+    expected = eager_loop(expected_network, sgd(), weights=WEIGHTS)
+    model = sr.SaliencyGuided(make_network(), recipe=CONSTANT)
+    model.compile(sgd())
+    losses = []
+    for start in range(0, 20, BATCH):
+        rows = slice(start, start + BATCH)
+        logs = model.train_on_batch(IMAGES[rows], LABELS[rows], sample_weight=WEIGHTS[rows], return_dict=True)
+        losses += [logs["loss"]] * len(LABELS[rows])
+    assert np.mean(losses) == pytest.approx(expected[0, 0], abs=1e-5)
+    for found, wanted in zip(model.model.get_weights(), expected_network.get_weights(), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_follows_the_float32_loop(policy):
+    expected_network = make_network()
+    expected = eager_loop(expected_network, keras.optimizers.SGD(0.1), epochs=2)
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = sr.SaliencyGuided(make_network(), recipe=CONSTANT)
+        model.compile(keras.optimizers.SGD(0.1))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
+    history = model.fit(**ARRAYS, epochs=2, verbose=0).history
+    for column, key in enumerate(("loss", "cross_entropy", "kl")):
+        np.testing.assert_allclose(history[key], expected[:, column], rtol=0, atol=1e-2)
+    for found, wanted in zip(model.model.get_weights(), expected_network.get_weights(), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-2)
+
+
+def test_no_input_gradient_underflows_in_float16():
+    """Images that a network is sure of: the gradient of their log-softmax is below what float16 can hold."""
+    keras.utils.set_random_seed(0)
+    networks = []
+    for policy in ("float32", "mixed_float16"):
+        layers = [keras.layers.Flatten(dtype=policy), keras.layers.Dense(3, dtype=policy)]
+        networks.append(keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Rescaling(40.0)]))
+    networks[1].set_weights(networks[0].get_weights())
+    labels = networks[0](IMAGES).numpy().argmax(-1)
+    recipe = sr.Recipe(gradient_of="log_softmax", ranking="signed")
+    from salrob_tf.saliency import input_gradient
+
+    exact, half = (input_gradient(net, tf.constant(IMAGES), tf.constant(labels), recipe)[0].numpy() for net in networks)
+    assert np.abs(exact).max(axis=(1, 2, 3)).min() < 1e-7 and (exact != 0).all()
+    assert (half != 0).all()
+    # The logits themselves differ, and with them the size of the whole gradient, which no ranking looks at.
+    half, exact = (gradient / np.abs(gradient).max(axis=(1, 2, 3), keepdims=True) for gradient in (half, exact))
+    np.testing.assert_allclose(half, exact, rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("recipe", [CONSTANT, sr.Recipe(fill="constant", fill_value=0.5, saliency_mode="training")])
+def test_validation_reports_the_objective_in_inference_mode(recipe):
+    network = make_network(dropout=0.5)
+    model = sr.SaliencyGuided(network, recipe=recipe, kl_weight=0.3)
+    model.compile(keras.optimizers.SGD(0.0))
+    held_out, held_labels = IMAGES[12:], LABELS[12:]
+    masked = masked_images(network, held_out, held_labels, mode=False)
+    log_p, log_q = (tf.nn.log_softmax(network(batch, training=False)) for batch in (held_out, masked))
+    kl = float(tf.reduce_mean(tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1)))
+    first = float(tf.reduce_mean(cross_entropy(held_labels, log_p)))
+    asked = {"validation_split": 0.4}, {"validation_data": (held_out, held_labels)}
+    for options in asked:
+        history = model.fit(IMAGES, LABELS, batch_size=BATCH, verbose=0, **options).history
+        assert history["val_cross_entropy"] == pytest.approx([first], abs=1e-5)
+        assert history["val_kl"] == pytest.approx([kl], abs=1e-5)
+        assert history["val_loss"] == pytest.approx([first + 0.3 * kl], abs=1e-5)
+
+
+def test_callbacks_of_keras_see_both_terms(tmp_path):
+    model = sr.SaliencyGuided(make_network(), recipe=CONSTANT)
+    model.compile(keras.optimizers.SGD(0.1), metrics=["accuracy"])
+    best = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="val_kl", save_best_only=True, mode="min")
+    history = model.fit(
+        **ARRAYS,
+        epochs=6,
+        verbose=0,
+        validation_data=(IMAGES, LABELS),
+        callbacks=[
+            keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+            keras.callbacks.TensorBoard(tmp_path / "board"),
+            keras.callbacks.EarlyStopping("val_kl", patience=0, min_delta=1e9, mode="min"),
+            best,
+        ],
+    ).history
+    assert len(history["loss"]) == 2  # nothing improves by 1e9, so that the second epoch is the last
+    with (tmp_path / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["kl"]) for row in rows] == pytest.approx(history["kl"])
+    assert {"loss", "cross_entropy", "val_loss", "val_kl", "accuracy"} <= set(rows[0])
+    tags = set()
+    for file in (tmp_path / "board").rglob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            tags |= {value.tag for value in event.summary.value}
+    assert {"epoch_kl", "epoch_cross_entropy", "epoch_loss"} <= tags
+    reloaded = keras.saving.load_model(tmp_path / "best.keras")
+    assert reloaded.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)["kl"] == pytest.approx(
+        min(history["val_kl"]), abs=1e-6
+    )
+
+
+def test_backup_and_restore_goes_on_where_it_was_interrupted(tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def start():
+        model = sr.SaliencyGuided(make_network(dropout=0.5), seed=3)
+        model.compile(keras.optimizers.Adam(0.01))
+        return model
+
+    def run(model, *callbacks):
+        return model.fit(**ARRAYS, epochs=4, verbose=0, callbacks=list(callbacks))
+
+    whole = start()
+    run(whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(start(), keras.callbacks.BackupAndRestore(tmp_path), Interrupt())
+    resumed = start()
+    history = run(resumed, keras.callbacks.BackupAndRestore(tmp_path)).history
+    assert len(history["loss"]) == 2
+    for found, wanted in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+
+
+def with_moving_parts():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    parts = [layers.Conv2D(4, 3), layers.BatchNormalization(momentum=0.5), layers.ReLU(), layers.Flatten()]
+    return keras.Sequential([keras.Input((8, 8, 1)), *parts, layers.Dropout(0.5), layers.Dense(3)])
+
+
+@pytest.mark.parametrize("dropout", ["independent", "shared"])
+@pytest.mark.parametrize("moving_statistics", ["clean", "both"])
+@pytest.mark.parametrize("saliency_mode", ["inference", "training"])
+def test_each_pass_does_to_the_layers_what_the_recipe_says(saliency_mode, moving_statistics, dropout):
+    """A step written out: states are set by hand before and after each pass."""
+    expected = with_moving_parts()
+    norm, drop = expected.layers[1], expected.layers[4].seed_generator.state
+    statistics = [norm.moving_mean, norm.moving_variance]
+    images, labels = IMAGES[:8], LABELS[:8]
+    drawn = drop.numpy()
+    masked = masked_images(expected, images, labels, mode=saliency_mode == "training")
+    for variable, fresh in zip(statistics, (0.0, 1.0), strict=True):
+        variable.assign(np.full(variable.shape, fresh, np.float32))  # the training-mode pass is the clean pass itself
+    drop.assign(drawn)
+    with tf.GradientTape() as tape:
+        log_p = tf.nn.log_softmax(expected(images, training=True))
+        after_clean = [variable.numpy() for variable in statistics]
+        if dropout == "shared":
+            drop.assign(drawn)
+        log_q = tf.nn.log_softmax(expected(masked, training=True))
+        if moving_statistics == "clean":
+            for variable, value in zip(statistics, after_clean, strict=True):
+                variable.assign(value)
+        kl = tf.reduce_mean(tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1))
+        loss = tf.reduce_mean(cross_entropy(labels, log_p)) + kl
+    for variable, gradient in zip(
+        expected.trainable_weights, tape.gradient(loss, expected.trainable_weights), strict=True
+    ):
+        variable.assign_sub(gradient)
+    recipe = sr.Recipe(
+        fill="constant",
+        fill_value=0.5,
+        saliency_mode=saliency_mode,
+        moving_statistics=moving_statistics,
+        dropout=dropout,
+    )
+    model = sr.SaliencyGuided(with_moving_parts(), recipe=recipe)
+    model.compile(keras.optimizers.SGD(1.0))
+    history = model.fit(images, labels, batch_size=8, shuffle=False, verbose=0).history
+    assert history["kl"] == pytest.approx([float(kl)], abs=1e-5)
+    for found, wanted in zip(model.model.variables, expected.variables, strict=True):
+        np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=0, atol=1e-5)
+
+
+def test_one_forward_pass_serves_the_ranking_and_the_loss_where_the_modes_agree():
+    def calls_in_a_step(recipe, *layers):
+        class Counted(keras.layers.Layer):
+            calls = 0
+
+            def call(self, inputs):
+                Counted.calls += 1
+                return inputs
+
+        parts = [Counted(), keras.layers.Flatten(), *layers, keras.layers.Dense(3)]
+        model = sr.SaliencyGuided(keras.Sequential([keras.Input((8, 8, 1)), *parts]), recipe=recipe)
+        model.compile(run_eagerly=True)
+        model.train_on_batch(IMAGES[:4], LABELS[:4])
+        Counted.calls = 0
+        model.train_on_batch(IMAGES[:4], LABELS[:4])
+        return Counted.calls
+
+    dropout = keras.layers.Dropout(0.5)
+    nested = keras.Sequential([keras.layers.Dense(5, activation="relu")])
+    assert calls_in_a_step(CONSTANT) == calls_in_a_step(CONSTANT, nested) == 2
+    assert calls_in_a_step(CONSTANT, dropout) == calls_in_a_step(CONSTANT, keras.Sequential([dropout])) == 3
+    assert calls_in_a_step(sr.Recipe(saliency_mode="training"), dropout) == 2
+    assert calls_in_a_step(sr.Recipe(ranking="random"), dropout) == 2
+
+
+def test_schedules_are_followed_saved_and_checked(tmp_path):
+    ramp = keras.optimizers.schedules.PolynomialDecay(0.0, 4, 0.8)
+    model = sr.SaliencyGuided(make_network(), recipe=CONSTANT, mask_fraction=ramp, kl_weight=lambda epoch: 2.0 - epoch)
+    model.compile(keras.optimizers.SGD(0.0))
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((int(model.mask_count), float(model.current_kl_weight), logs["kl"]))
+
+    model.fit(**ARRAYS, epochs=3, verbose=0, callbacks=Watch())
+    assert [(count, weight) for count, weight, _ in seen] == [(0, 2.0), (12, 1.0), (25, 0.0)]
+    assert seen[0][2] == pytest.approx(0, abs=1e-7)
+    for fraction, (_, _, kl) in zip((0.2, 0.4), seen[1:], strict=True):
+        fixed = sr.SaliencyGuided(make_network(), recipe=CONSTANT, mask_fraction=fraction)
+        fixed.compile()
+        assert fixed.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)["kl"] == pytest.approx(kl, abs=1e-6)
+    with pytest.raises(ValueError, match="kl_weight=-1.0"):
+        model.fit(**ARRAYS, initial_epoch=3, epochs=4, verbose=0)
+    plain = sr.SaliencyGuided(make_network(), mask_fraction=ramp)
+    plain.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    reloaded.set_epoch(2)
+    assert int(reloaded.mask_count) == 25
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (IMAGES[:, :4], LABELS, r"images of shape \(8, 8, 1\). Received: shape=\(20, 4, 8, 1\)"),
+        (IMAGES, np.eye(4)[LABELS], r"one-hot \(N, 3\). Received: shape=\(20, 4\)"),
+        (IMAGES, ONE_HOT[:7], "20 in all"),
+        (IMAGES, LABELS + 0.5, "must be integers"),
+        (dataset((IMAGES * 255).astype(np.uint8), LABELS), None, r"floats, .* Received: x=uint8 \(None, 8, 8, 1\)"),
+        (dataset((IMAGES, IMAGES), LABELS), None, "one tensor of floats.* Received: x=tuple"),
+        (dataset(IMAGES), None, "Received: y=NoneType"),
+        (dataset(IMAGES, np.eye(5)[LABELS]), None, r"Received: y=float64 \(None, 5\)"),
+        (dataset(IMAGES, LABELS.astype(str)), None, "Received: y=string"),
+    ],
+)
+def test_fit_names_bad_input_before_the_first_step(x, y, message):
+    model = sr.SaliencyGuided(make_network())
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=message):
+        model.fit(x, y, verbose=0)
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_networks_with_several_inputs_or_outputs_are_named():
+    one, two = keras.Input((8, 8, 1)), keras.Input((8, 8, 1))
+    logits = keras.layers.Dense(3)(keras.layers.Flatten()(one + two))
+    with pytest.raises(ValueError, match="one input"):
+        sr.SaliencyGuided(keras.Model([one, two], logits))
+    flat = keras.layers.Flatten()(one)
+    with pytest.raises(ValueError, match=r"logits \(N, num_classes\)"):
+        sr.SaliencyGuided(keras.Model(one, [keras.layers.Dense(3)(flat), keras.layers.Dense(2)(flat)]))
+    with pytest.raises(TypeError, match="rankng"):
+        sr.Recipe(rankng="signed")
