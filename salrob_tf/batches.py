@@ -43,13 +43,19 @@ def check_arrays(x: np.ndarray, y: Any, image_shape: tuple[int, ...], num_classe
         check_labels(whole, len(x), num_classes, "y")
 
 
-def unpack(data: Any, image_shape: tuple[int, ...], num_classes: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+def unpack(
+    data: Any, image_shape: tuple[int, ...], num_classes: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None, tf.Tensor]:
     """Images, labels and sample weights of one batch, whose shapes and types are looked at while a step is traced.
 
     Args:
         data: What `fit` hands to a step.
         image_shape: `(height, width, channels)`.
         num_classes: Number of classes.
+
+    Returns:
+        Images, labels, weights or `None`, and how many images there are. A replica without a share of the last batch
+        gets a black image that must not count, because oneDNN and BatchNormalization cannot do with none.
 
     Raises:
         ValueError: If images are not one tensor of floats of that shape, there are none, or labels are missing or
@@ -58,7 +64,10 @@ def unpack(data: Any, image_shape: tuple[int, ...], num_classes: int) -> tuple[t
     data = tf.nest.map_structure(lambda part: tf.constant(part) if isinstance(part, np.ndarray) else part, data)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     floats = tf.is_tensor(x) and x.dtype.is_floating and x.shape.is_compatible_with([None, *image_shape])
-    if not floats or x.shape[0] == 0:
+    alone = (
+        tf.distribute.get_strategy().num_replicas_in_sync == 1
+    )  # of several, one may have no share of the last batch
+    if not floats or (x.shape[0] == 0 and alone):
         raise ValueError(
             f"Images must be one tensor of floats, (N, {', '.join(map(str, image_shape))}), one image or more. "
             f"Received: x={_described(x)}"
@@ -66,7 +75,14 @@ def unpack(data: Any, image_shape: tuple[int, ...], num_classes: int) -> tuple[t
     numbers = tf.is_tensor(y) and (y.dtype.is_floating or y.dtype.is_integer)
     if not numbers or not (y.shape.rank == 1 or (y.shape.rank == 2 and y.shape[-1] in (1, num_classes))):
         raise ValueError(f"Labels must be classes (N,), or one-hot (N, {num_classes}). Received: y={_described(y)}")
-    return x, y, sample_weight
+    samples = tf.shape(x)[0]
+    if not alone:
+        missing = tf.cast(samples == 0, tf.int32)
+        x, y, sample_weight = (
+            None if part is None else tf.concat([part, tf.zeros([missing, *part.shape[1:]], part.dtype)], axis=0)
+            for part in (x, y, sample_weight)
+        )
+    return x, y, sample_weight, samples
 
 
 def _described(value: Any) -> str:

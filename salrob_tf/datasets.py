@@ -81,6 +81,30 @@ class Dataset:
         rows = choose_indices(len(self.x_train), samples, seed, "training samples")
         return replace(self, x_train=self.x_train[rows], y_train=self.y_train[rows])
 
+    def with_validation(self, fraction: float, seed: int = 0) -> tuple[Dataset, np.ndarray, np.ndarray]:
+        """The same data with a random share of the training images held out, for choosing an epoch.
+
+        Args:
+            fraction: Share of the training images to hold out, between 0 and 1, at least one of them.
+            seed: Seed of the choice.
+
+        Returns:
+            The data with the other training images, in their old order, and the images and labels held out.
+
+        Raises:
+            ValueError: If none would be held out, or all.
+        """
+        total = len(self.x_train)
+        if not 1 <= fraction * total < total:
+            raise ValueError(
+                f"A share between 0 and 1 of the {total} training images, one or more, can be held out. "
+                f"Received: {fraction}"
+            )
+        held = np.zeros(total, bool)
+        held[choose_indices(total, int(fraction * total), seed)] = True
+        kept = replace(self, x_train=self.x_train[~held], y_train=self.y_train[~held])
+        return kept, self.x_train[held], self.y_train[held]
+
 
 def load_data(source: str | Path) -> Dataset:
     """Load a data source.

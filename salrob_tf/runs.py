@@ -22,8 +22,10 @@ from salrob_tf.networks import NETWORKS
 from salrob_tf.results import environment
 from salrob_tf.saliency import get_recipe
 from salrob_tf.training import SaliencyGuided
+from salrob_tf.workers import fit_on_workers, is_chief, strategy, worker_count
 
-PRECISIONS = ("float32", "mixed_bfloat16")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+KEEP = ("last", "best")
 
 OPTIMIZERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
     # K names Adadelta and its learning rate; rho and epsilon are PyTorch's, which I's code trained with, not Keras'.
@@ -48,6 +50,9 @@ class Run:
         optimizer: A key of `OPTIMIZERS`.
         learning_rate: Above 0.
         precision: Keras dtype policy of the network, one of `PRECISIONS`.
+        validation_fraction: Share of the training images held out for validation, in [0, 1).
+        keep: Which epoch's network is kept in the end: the `"last"`, or the `"best"` by accuracy on the validation
+            images, of equals the first. Test images choose nothing.
         seed: Seed of weights, dropout, shuffling and masks.
 
     Raises:
@@ -64,14 +69,21 @@ class Run:
     optimizer: str = "adadelta"
     learning_rate: float = 0.1
     precision: str = "float32"
+    validation_fraction: float = 0.0
+    keep: str = "last"
     seed: int = 0
 
     def __post_init__(self) -> None:
         get_recipe(self.recipe)
-        names = {"network": NETWORKS, "optimizer": OPTIMIZERS, "precision": PRECISIONS}
+        names = {"network": NETWORKS, "optimizer": OPTIMIZERS, "precision": PRECISIONS, "keep": KEEP}
         for key, valid in names.items():
             if getattr(self, key) not in valid:
                 raise ValueError(f"Unknown {key}. Valid: {', '.join(valid)}. Received: {key}={getattr(self, key)}")
+        if not 0 <= self.validation_fraction < 1 or (self.keep == "best" and not self.validation_fraction):
+            raise ValueError(
+                "`validation_fraction` must be at least 0 and below 1, and above 0 to keep the best epoch. Received: "
+                f"validation_fraction={self.validation_fraction}, keep={self.keep}"
+            )
         in_range = self.epochs >= 1 and self.batch_size >= 1 and 0 <= self.seed < 2**32
         if not in_range or not 0 < self.learning_rate < float("inf"):
             raise ValueError(
@@ -117,44 +129,56 @@ def train(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "finished": False,
     }
-    model, history = run.build(data), []
-    steps_per_epoch = -(-len(data.x_train) // run.batch_size)
-    if holds_run(folder) and not (resume or overwrite):
-        raise ValueError(f"This folder already holds a run: pass --resume or --overwrite. Received: {folder}")
-    if overwrite:
-        remove_run(folder)
-    if (folder / "run.json").exists():
-        found = _read_record(folder)
-        _check_same_run(folder, found, record)
-        if found["finished"]:
-            return found
-        if (folder / "model.keras").is_file():
+    if worker_count() > 1 and run.validation_fraction:
+        raise ValueError(
+            "Several workers validate nothing: train on one, or leave validation out. "
+            f"Received: validation_fraction={run.validation_fraction}"
+        )
+    training, validation = data, None
+    if run.validation_fraction:
+        training, *validation = data.with_validation(run.validation_fraction, run.seed)
+    steps_per_epoch = -(-len(training.x_train) // run.batch_size)
+    with strategy().scope():
+        model, history = run.build(data), []
+        # Only now, when everything proved valid, is anything removed.
+        if is_chief():
+            _open(folder, record, resume, overwrite)
+        if resume and (folder / "run.json").exists() and _read_record(folder)["finished"]:
+            return _read_record(folder)
+        if resume and (folder / "model.keras").is_file():
             model = keras.saving.load_model(folder / "model.keras")
             history = _read_history(folder, int(model.optimizer.iterations) // steps_per_epoch)
-    elif holds_run(folder):
-        raise ValueError(f"This folder holds parts of a run without its run.json: pass --overwrite. Received: {folder}")
+    settings: dict[str, Any] = {
+        "initial_epoch": len(history),
+        "epochs": run.epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "callbacks": [_KeepRun(folder, history, run.keep)] if is_chief() else [],
+        "verbose": verbose if is_chief() else 0,
+    }
+    batches = _batches(training, run, first_epoch=len(history))
+    if worker_count() > 1:
+        fit_on_workers(model, batches, **settings)
     else:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "run.json").open("x").close()  # of two trainings that start at once, one fails here
-        write_json(folder / "run.json", record)
-    model.fit(
-        _batches(data, run, first_epoch=len(history)),
-        initial_epoch=len(history),
-        epochs=run.epochs,
-        steps_per_epoch=steps_per_epoch,
-        shuffle=False,
-        callbacks=[_SaveEachEpoch(folder, history)],
-        verbose=verbose,
-    )
+        validating: dict[str, Any] = (
+            {"validation_data": validation, "validation_batch_size": run.batch_size} if validation else {}
+        )
+        model.fit(batches, shuffle=False, **validating, **settings)
+    if not is_chief():
+        return record
+    if run.keep == "best":
+        (folder / BEST).replace(folder / "model.keras")
+    model = keras.saving.load_model(folder / "model.keras")
     with written_beside(folder / "export") as beside:
         model.export(str(beside), verbose=False)
     metrics = model.evaluate(data.x_test, data.y_test, batch_size=run.batch_size, verbose=0, return_dict=True)
-    record |= {"finished": True, "train": history[-1], "test": metrics}
+    kept = _best(history) if run.keep == "best" else len(history) - 1
+    record |= {"finished": True, "epoch": kept, "train": history[kept], "test": metrics}
     write_json(folder / "run.json", record)
     return record
 
 
-RUN_FILES = ("model.keras", "history.csv", "export", "run.json")
+BEST = "best.keras"
+RUN_FILES = ("model.keras", BEST, "history.csv", "export", "run.json")
 
 
 def holds_run(folder: str | Path) -> bool:
@@ -171,22 +195,58 @@ def remove_run(folder: str | Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class _SaveEachEpoch(keras.callbacks.Callback):
+def _open(folder: Path, record: dict[str, Any], resume: bool, overwrite: bool) -> None:
+    """Begin a run in a folder, or see whether the one that it holds can go on."""
+    if holds_run(folder) and not (resume or overwrite):
+        raise ValueError(f"This folder already holds a run: pass --resume or --overwrite. Received: {folder}")
+    if overwrite:
+        remove_run(folder)
+    if (folder / "run.json").exists():
+        _check_same_run(folder, _read_record(folder), record)
+    elif holds_run(folder):
+        raise ValueError(f"This folder holds parts of a run without its run.json: pass --overwrite. Received: {folder}")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").open("x").close()  # of two trainings that start at once, one fails here
+        write_json(folder / "run.json", record)
+
+
+class _KeepRun(keras.callbacks.Callback):
     """Writes the history, then the model: the model's step count says how much of the history it has seen."""
 
-    def __init__(self, folder: Path, history: list[dict[str, float]]) -> None:
+    def __init__(self, folder: Path, history: list[dict[str, float]], keep: str) -> None:
         super().__init__()
-        self.folder, self.history = folder, history
+        self.folder, self.history, self.keep = folder, history, keep
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if not np.isfinite(loss := float((logs or {})["loss"])):
+            self._stop(f"The loss became {loss} in step {batch + 1} of epoch {len(self.history) + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
+            self._stop(f"The weights became infinite or NaN in the last step of epoch {epoch + 1}")
         self.history.append({"epoch": epoch, **{key: float(value) for key, value in (logs or {}).items()}})
         table = io.StringIO()
         writer = csv.DictWriter(table, self.history[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
         write_text(self.folder / "history.csv", table.getvalue())
+        if self.keep == "best" and _best(self.history) == epoch:
+            with written_beside(self.folder / BEST) as beside:
+                self.model.save(beside)
         with written_beside(self.folder / "model.keras") as beside:
             self.model.save(beside)
+
+    def _stop(self, what: str) -> None:
+        epochs = len(self.history)
+        last = (
+            f"the last good model is {self.folder / 'model.keras'}, of epoch {epochs}" if epochs else "none was saved"
+        )
+        raise ValueError(f"{what}; {last}. Lower the learning rate, and pass --overwrite to start anew")
+
+
+def _best(history: list[dict[str, float]]) -> int:
+    return max(range(len(history)), key=lambda epoch: history[epoch]["val_accuracy"])
 
 
 def _batches(data: Dataset, run: Run, first_epoch: int) -> tf.data.Dataset:

@@ -182,7 +182,7 @@ class SaliencyGuided(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of Algorithm 1, in the shape of Keras' own `train_step`."""
-        x, y, sample_weight = unpack(data, self.image_shape, self.num_classes)
+        x, y, sample_weight, samples = unpack(data, self.image_shape, self.num_classes)
         before = [tf.identity(state.value) for state in self._dropout_states()]
         scores = None
         if self.saliency and not self.shares_forward:
@@ -196,15 +196,15 @@ class SaliencyGuided(keras.Model):
             if self.saliency:
                 masked = masked_copy(x, scores, self.recipe, self.mask_count, self.seed_generator)
                 masked_pass = lambda: self._masked_pass(masked, before)  # noqa: E731
-            loss = self._objective(x, y, logits, masked_pass, sample_weight, training=True)
+            loss = self._objective(x, y, logits, masked_pass, sample_weight, samples, training=True)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
-        return self.compute_metrics(x, y, logits, sample_weight=sample_weight)
+        return self._report(x, y, logits, sample_weight, samples)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """The objective and the metrics in inference mode."""
-        x, y, sample_weight = unpack(data, self.image_shape, self.num_classes)
+        x, y, sample_weight, samples = unpack(data, self.image_shape, self.num_classes)
         logits, masked_pass = None, None
         if self.saliency:
             ranking_seed, fill_seed = VALIDATION_SEEDS
@@ -213,8 +213,8 @@ class SaliencyGuided(keras.Model):
             masked_pass = lambda: self(masked, training=False)  # noqa: E731
         if logits is None:
             logits = self(x, training=False)
-        self._objective(x, y, logits, masked_pass, sample_weight, training=False)
-        return self.compute_metrics(x, y, logits, sample_weight=sample_weight)
+        self._objective(x, y, logits, masked_pass, sample_weight, samples, training=False)
+        return self._report(x, y, logits, sample_weight, samples)
 
     def _rank(self, x: tf.Tensor, y: tf.Tensor, training: bool, seed: Seed) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The saliency pass: scores of the units, and the logits, `None` where the ranking needs no pass."""
@@ -223,12 +223,23 @@ class SaliencyGuided(keras.Model):
         mode = replace(self.recipe, saliency_mode="training" if training else "inference")
         return saliency_scores(self, x, tf.cast(labels, tf.int32), mode, seed)
 
+    def _report(self, x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor, weight: Any, samples: tf.Tensor) -> dict[str, Any]:
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            x, y, logits, weight = (None if part is None else part[:samples] for part in (x, y, logits, weight))
+        return self.compute_metrics(x, y, logits, sample_weight=weight)
+
     def _objective(
-        self, x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor, masked_pass: Any, sample_weight: Any, training: bool
+        self,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        logits: tf.Tensor,
+        masked_pass: Callable[[], tf.Tensor] | None,
+        sample_weight: Any,
+        samples: tf.Tensor,
+        training: bool,
     ) -> tf.Tensor:
         """This replica's part of Eq. 1 and of the layers' losses, those of the pass before; tracks the terms."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        samples = tf.shape(x)[0]
         loss = self.compute_loss(x, y, logits, sample_weight, training=training)
         added = sum((tf.cast(tf.reduce_sum(term), loss.dtype) for term in self.losses), tf.zeros((), loss.dtype))
         # Keras divides losses by the replicas, each a mean over what its replica has; metrics want it back.

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 
+@cache
 def strategy() -> tf.distribute.Strategy:
     """`MultiWorkerMirroredStrategy` where `TF_CONFIG` says that this process is one of several, else the current one.
 
@@ -59,9 +58,11 @@ def fit_on_workers(
     workers = model.distribute_strategy
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    share = iter(workers.experimental_distribute_dataset(batches.with_options(options)))
+    distributed = workers.experimental_distribute_dataset(batches.with_options(options))
+    share = iter(distributed)
 
-    @tf.function
+    # The signature leaves the batch size open: Keras does not reduce losses of a batch known to be empty.
+    @tf.function(input_signature=[distributed.element_spec], autograph=False)
     def step(batch: Any) -> None:
         workers.run(model.train_step, args=(batch,))
 
@@ -88,37 +89,6 @@ def fit_on_workers(
     model.optimizer.finalize_variable_values(model.trainable_weights)
     watching.on_train_end(logs)
     return model.history
-
-
-def launch(command: Sequence[str], workers: int) -> int:
-    """Run a command as several local workers, each with its `TF_CONFIG`; one that fails stops the others.
-
-    Args:
-        command: Program and arguments.
-        workers: How many, 2 or more.
-
-    Returns:
-        The exit code: 0, or that of the first worker that failed.
-    """
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(workers)]
-    addresses = [f"localhost:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    processes = []
-    for index in range(workers):
-        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        processes.append(subprocess.Popen(command, env={**os.environ, "TF_CONFIG": json.dumps(config)}))
-    try:
-        while any(process.poll() is None for process in processes):
-            failed = [code for process in processes if (code := process.poll())]
-            if failed:
-                return failed[0]
-            time.sleep(0.1)
-        return max(abs(process.returncode) for process in processes)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 def _config() -> dict[str, Any]:

@@ -1,14 +1,18 @@
-"""What the scripts share: a quiet start, one-line errors, and progress bars."""
+"""What the scripts share: a quiet start, one-line errors, progress bars, and several processes."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import socket
+import subprocess
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +38,8 @@ def quiet_start() -> Iterator[None]:
         try:
             import tensorflow as tf
 
-            tf.config.list_logical_devices()
+            if "TF_CONFIG" not in os.environ:  # with one, the strategy must come before the devices
+                tf.config.list_logical_devices()
             tf.get_logger().setLevel("ERROR")
             yield
         except BaseException:
@@ -89,3 +94,44 @@ class SweepBar:
 def fit_verbosity() -> int:
     """Keras' `verbose`: a progress bar on a terminal, silence elsewhere."""
     return int(sys.stdout.isatty())
+
+
+def launch(command: Sequence[str], workers: int) -> int:
+    """Run a command as several local workers, each with its `TF_CONFIG`; one that fails stops the others.
+
+    Args:
+        command: Program and arguments. The first worker's output is shown, and that of one that fails.
+        workers: How many, 2 or more.
+
+    Returns:
+        The exit code: 0, or that of a worker that failed.
+    """
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(workers)]
+    addresses = [f"localhost:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    with ExitStack() as stack:
+        outputs: list[Any] = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in range(workers - 1))]
+        processes: list[subprocess.Popen[bytes]] = []
+        stack.callback(_end, processes)
+        for index, output in enumerate(outputs):
+            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
+            processes.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
+        while None in (codes := [process.poll() for process in processes]) and not any(codes):
+            time.sleep(0.1)
+        if not any(codes):
+            return 0
+        with suppress(subprocess.TimeoutExpired):
+            processes[0].wait(timeout=5)  # what is wrong for all of them the first one says
+        failed = next(index for index, process in enumerate(processes) if process.poll())
+        if outputs[failed] is not None:
+            outputs[failed].seek(0)
+            sys.stderr.write(outputs[failed].read().decode(errors="replace"))
+        return abs(processes[failed].returncode)
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.kill()
+        process.wait()

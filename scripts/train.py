@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
-from _common import Parser, fit_verbosity, quiet_start, run_main
+from _common import Parser, fit_verbosity, launch, quiet_start, run_main
 
 
 def arguments() -> argparse.Namespace:
@@ -22,8 +24,13 @@ def arguments() -> argparse.Namespace:
     add("--batch-size", type=int, default=256, help="default %(default)s")
     add("--optimizer", default="adadelta", help="adadelta (default), adam or sgd")
     add("--learning-rate", type=float, default=0.1, help="default %(default)s")
-    add("--precision", default="float32", help="float32 (default) or mixed_bfloat16")
+    add("--precision", default="float32", help="float32 (default), mixed_bfloat16 or mixed_float16")
     add("--train-samples", type=int, metavar="N", help="train on a random choice of N images")
+    add("--validation-fraction", type=float, default=0.0, metavar="F", help="share of the training images held out")
+    add("--keep", default="last", help="last epoch (default), or best by accuracy on the images held out")
+    add("--workers", type=int, default=1, metavar="N",
+        help="train on N processes of this machine; on several machines, start the script on each with TF_CONFIG set "
+        "and one shared --out")  # fmt: skip
     add("--seed", type=int, default=0, help="default %(default)s")
     add("--out", type=Path, help="folder to write (default saved_models/DATA-KIND-SEED)")
     existing = parser.add_mutually_exclusive_group()
@@ -35,9 +42,16 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Train one network."""
     args = arguments()
+    if args.workers < 1:
+        raise ValueError(f"--workers must be 1 or more. Received: --workers {args.workers}")
+    if args.workers > 1 and "TF_CONFIG" not in os.environ:
+        sys.exit(launch([sys.executable, *sys.argv], args.workers))
     with quiet_start():
         from salrob_tf.datasets import load_data
         from salrob_tf.runs import Run, train
+        from salrob_tf.workers import is_chief, strategy
+
+        strategy()
 
     run = Run(
         network=args.network,
@@ -50,6 +64,8 @@ def main() -> None:
         optimizer=args.optimizer,
         learning_rate=args.learning_rate,
         precision=args.precision,
+        validation_fraction=args.validation_fraction,
+        keep=args.keep,
         seed=args.seed,
     )
     kind = "guided" if args.saliency else "regular"
@@ -58,7 +74,8 @@ def main() -> None:
     if args.train_samples is not None:
         data = data.with_train_samples(args.train_samples, args.seed)
     record = train(folder, data, run, resume=args.resume, overwrite=args.overwrite, verbose=fit_verbosity())
-    print(f"{data.name}, {kind}: test accuracy {record['test']['accuracy']:.2%}; written to {folder}")
+    if is_chief():
+        print(f"{data.name}, {kind}: test accuracy {record['test']['accuracy']:.2%}; written to {folder}")
 
 
 if __name__ == "__main__":

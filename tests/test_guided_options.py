@@ -61,7 +61,8 @@ def test_two_replicas_equal_one_device(samples, loss):
     def trained():
         keras.utils.set_random_seed(0)
         dense = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.1))
-        network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), dense])
+        layers = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Flatten()]
+        network = keras.Sequential([keras.Input((8, 8, 1)), *layers, dense])
         model = sr.SaliencyGuided(network, recipe=CONSTANT, kl_weight=lambda epoch: 0.5)
         reduced = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=loss)
         model.compile(keras.optimizers.SGD(0.05), reduced, metrics=["accuracy"])

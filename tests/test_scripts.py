@@ -1,5 +1,6 @@
 """The scripts as users run them: files written, resuming, and one-line errors."""
 
+import csv
 import json
 import os
 import runpy
@@ -12,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import make_images, make_network
 
 import salrob_tf as sr
@@ -145,7 +147,58 @@ def test_an_interrupted_run_resumes_to_the_same_weights(data, tmp_path, sign):
     assert len((out / "history.csv").read_text().splitlines()) == 41
     broken, whole = (keras.saving.load_model(folder / "model.keras") for folder in (out, tmp_path / "whole"))
     for expected, found in zip(whole.get_weights(), broken.get_weights(), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_best_epoch_is_chosen_by_images_held_out_of_training(data, tmp_path):
+    options = ["--epochs", 6, "--learning-rate", 0.2, "--optimizer", "sgd", "--validation-fraction", 0.25]
+    for keep in ("best", "last"):
+        train(data, tmp_path / keep, *options, "--keep", keep)
+    best, last = (json.loads((tmp_path / keep / "run.json").read_text()) for keep in ("best", "last"))
+    with (tmp_path / "best" / "history.csv").open(newline="") as file:
+        history = [float(row["val_accuracy"]) for row in csv.DictReader(file)]
+    assert best["epoch"] == int(np.argmax(history)) < 5 and last["epoch"] == 5
+    assert best["train"]["val_accuracy"] == max(history) and best["test"] != last["test"]
+    kept, held = sr.load_data(data).with_validation(0.25)[0], 24
+    assert len(kept.x_train) == 96 - held
+    images, labels = sr.load_data(data).with_validation(0.25)[1:]
+    model = keras.saving.load_model(tmp_path / "best" / "model.keras")
+    assert not (tmp_path / "best" / "best.keras").exists()
+    found = model.evaluate(images, labels, verbose=0, return_dict=True)["accuracy"]
+    assert found == pytest.approx(max(history))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_last_good_model(data, tmp_path, capsys, monkeypatch):
+    step = sr.SaliencyGuided.compute_loss
+
+    def poisoned(self, x, y, logits, *arguments, **options):
+        late = tf.cast(self.optimizer.iterations >= 4, tf.float32)
+        return step(self, x, y, logits, *arguments, **options) + tf.math.log(0.5 - late)
+
+    monkeypatch.setattr(sr.SaliencyGuided, "compute_loss", poisoned)
+    out = tmp_path / "run"
+    assert run("train.py", "--data", data, "--epochs", 3, "--batch-size", 32, "--out", out, check=False) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "The loss became nan in step 2 of epoch 2; the last good model is" in error
+    assert f"{out / 'model.keras'}, of epoch 1. Lower the learning rate" in error
+    assert np.isfinite(keras.saving.load_model(out / "model.keras").get_weights()[0]).all()
+    assert len((out / "history.csv").read_text().splitlines()) == 2
+
+
+def test_two_workers_share_a_run_that_one_process_can_resume(data, tmp_path, capfd):
+    out = tmp_path / "shared"
+    with pytest.raises(AssertionError):
+        train(data, out, "--workers", 2, "--learning-rate", -1)
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and "learning_rate=-1.0" in error
+    train(data, out, "--workers", 2, "--saliency")
+    printed = capfd.readouterr()
+    assert printed.out.count("test accuracy") == 1
+    history = (out / "history.csv").read_text().splitlines()
+    assert len(history) == 3 and json.loads((out / "run.json").read_text())["finished"]
+    assert int(keras.saving.load_model(out / "model.keras").optimizer.iterations) == 6
+    train(data, out, "--saliency", "--resume")
+    assert (out / "history.csv").read_text().splitlines() == history
 
 
 def test_evaluate_attacks_models_of_every_form_alike(runs, data, tmp_path, capsys):

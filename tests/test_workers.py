@@ -1,0 +1,62 @@
+"""Two real processes against one device."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import salrob_tf as sr
+from salrob_tf.workers import fit_on_workers
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+SAMPLES, BATCH, EPOCHS = 13, 4, 3  # the last batch is one image, so that one worker has none
+
+
+def train(batches_of_epochs, fit):
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Flatten()]
+    dense = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.1))
+    model = sr.SaliencyGuided(
+        keras.Sequential([keras.Input((8, 8, 1)), *layers, dense]),
+        recipe=sr.Recipe(fill="constant", fill_value=0.5),
+    )
+    model.compile(keras.optimizers.Adam(0.01), metrics=["accuracy"])
+    return model, fit(model, batches_of_epochs).history
+
+
+def batches():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((SAMPLES, 8, 8, 1), np.float32), rng.integers(0, 3, SAMPLES).astype(np.int32)
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH).repeat(EPOCHS)
+
+
+def test_two_processes_equal_one_device(tmp_path):
+    code = "import sys; sys.path[:0] = sys.argv[1:3]; from _common import launch; sys.exit(launch(sys.argv[3:], 2))"
+    worker = [sys.executable, __file__, str(tmp_path / "shared.npz")]
+    subprocess.run([sys.executable, "-c", code, str(SCRIPTS), str(Path(__file__).parent), *worker], check=True)
+    steps = -(-SAMPLES // BATCH)
+    fit = lambda model, data: model.fit(data, epochs=EPOCHS, steps_per_epoch=steps, shuffle=False, verbose=0)  # noqa: E731
+    model, history = train(batches(), fit)
+    with np.load(tmp_path / "shared.npz") as shared:
+        for number, expected in enumerate(model.model.get_weights()):
+            np.testing.assert_allclose(shared[f"weight{number}"], expected, rtol=0, atol=1e-5)
+        for key, expected in history.items():
+            assert shared[key] == pytest.approx(expected, abs=1e-5), key
+
+
+if __name__ == "__main__":
+    from salrob_tf.workers import is_chief, strategy
+
+    with strategy().scope():
+        model, history = train(
+            batches(),
+            lambda model, data: fit_on_workers(model, data, epochs=EPOCHS, steps_per_epoch=-(-SAMPLES // BATCH)),
+        )
+    if is_chief():
+        weights = {f"weight{number}": weight for number, weight in enumerate(model.model.get_weights())}
+        np.savez(sys.argv[1], **weights, **history)
