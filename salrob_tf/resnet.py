@@ -74,31 +74,21 @@ def resnet18(
             f"resnet18 comes from KerasHub: pip install 'salrob-tf[hub]'. Received: no keras_hub ({error})"
         ) from error
 
-    channels = input_shape[-1]
-    mean, std = (
-        np.array(values if channels == 3 else [np.mean(values)] * channels) for values in (IMAGENET_MEAN, IMAGENET_STD)
-    )
-    scale, offset = 1 / std, -mean / std
     if weights is None:
-        kernel = RESNET18["input_conv_kernel_sizes"] if stem == "imagenet" else [3]
-        backbone = keras_hub.models.ResNetBackbone(
-            **{**RESNET18, "input_conv_kernel_sizes": kernel}, image_shape=input_shape
-        )
+        kernel = {"imagenet": [7], "small": [3]}[stem]
+        config = {**RESNET18, "input_conv_kernel_sizes": kernel, "image_shape": input_shape}
+        backbone, converter = keras_hub.models.ResNetBackbone(**config), None
     else:
         backbone, converter = _from_preset(keras_hub, weights)
-        if backbone.image_shape[-1] != channels:
+        if backbone.image_shape[-1] != input_shape[-1]:
             raise ValueError(
                 f"These weights are for images with {backbone.image_shape[-1]} channels. "
                 f"Received: weights={weights}, input_shape={input_shape}"
             )
-        if converter is not None:  # which expects images in [0, 255]
-            scale = 255 * np.asarray(1.0 if converter.scale is None else converter.scale)
-            offset = np.asarray(0.0 if converter.offset is None else converter.offset)
-
-    normalise = keras.layers.Rescaling(scale.tolist(), offset.tolist(), dtype="float32", name="normalise")
+    normalise = _normalisation(converter, input_shape[-1])
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = {**layer.get_config(), "dtype": dtype, "trainable": True}
+        config = {**layer.get_config(), "dtype": dtype}
         if stem == "small" and layer.name == "conv1_conv":
             config["strides"] = 1
         return type(layer).from_config(config)
@@ -118,6 +108,19 @@ def resnet18(
             if layer.weights:
                 network.get_layer(layer.name).set_weights(layer.get_weights())
     return network
+
+
+def _normalisation(converter: Any, channels: int) -> keras.layers.Layer:
+    """What a preset's image converter does to the values of images in [0, 255], for images in [0, 1]."""
+    if converter is not None:
+        scale = 255 * np.asarray(1.0 if converter.scale is None else converter.scale)
+        offset = np.asarray(0.0 if converter.offset is None else converter.offset)
+    else:
+        mean, std = np.array([IMAGENET_MEAN, IMAGENET_STD])
+        if channels != 3:
+            mean, std = np.full((2, channels), [[mean.mean()], [std.mean()]])
+        scale, offset = 1 / std, -mean / std
+    return keras.layers.Rescaling(scale.tolist(), offset.tolist(), dtype="float32", name="normalise")
 
 
 def _from_preset(keras_hub: Any, weights: str | Path) -> tuple[Any, Any]:

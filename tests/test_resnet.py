@@ -223,42 +223,76 @@ FRESH = """
 import sys
 sys.modules["keras_hub"] = None  # from here on, importing it fails
 import keras, numpy as np, tensorflow as tf
-folder = sys.argv[1]
+folder, run = sys.argv[1:]
 images = np.load(f"{folder}/images.npy")
 logits = {"network": keras.saving.load_model(f"{folder}/network.keras")(images, training=False)}
-logits["export"] = tf.saved_model.load(f"{folder}/export").signatures["serving_default"](tf.constant(images))
-(logits["export"],) = logits["export"].values()
+exported = tf.saved_model.load(f"{run}/export").signatures["serving_default"](tf.constant(images))
+(logits["export"],) = exported.values()
 import salrob_tf
-logits["guided"] = keras.saving.load_model(f"{folder}/guided.keras")(images, training=False)
+logits["guided"] = keras.saving.load_model(f"{run}/model.keras")(images, training=False)
 np.savez(f"{folder}/logits.npz", **{name: np.asarray(value) for name, value in logits.items()})
 """
 
 
-def test_guided_training_and_files_that_need_no_kerashub(hub, preset, tmp_path):
-    x, y = make_images(16, (8, 8, 3))
-    network = sr.resnet18((8, 8, 3), 3, weights=preset)
-    before = network.get_weights()
-    model = sr.SaliencyGuided(network, seed=0)
-    model.compile(keras.optimizers.Adam(1e-3), metrics=["accuracy"])
-    history = model.fit(x, y, batch_size=8, epochs=1, verbose=0).history
-    assert model.optimizer.iterations == 2 and np.isfinite([*history["loss"], *history["kl"]]).all()
-    assert history["kl"][0] > 0
-    for variable, old in zip(network.weights, before, strict=True):
-        assert (np.asarray(variable) != old).any(), variable.path
+@pytest.fixture(scope="module")
+def guided(hub, preset, tmp_path_factory):
+    """A folder with data, and what train.py made of them in two guided steps from the preset."""
+    folder = tmp_path_factory.mktemp("guided")
+    (x_train, y_train), (x_test, y_test) = make_images(16, (8, 8, 3)), make_images(8, (8, 8, 3), seed=1)
+    np.savez(folder / "data.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    train(folder, "--weights", preset)
+    return folder
 
-    result = sr.evaluate(model, x, y, ["fgsm"], [0.3])
-    assert result.correct["fgsm"].shape == (1, 16) and result.correct["fgsm"].sum() <= result.clean.sum()
 
-    np.save(tmp_path / "images.npy", x)
+def train(folder, *more, **options):
+    arguments = ["--data", folder / "data.npz", "--network", "resnet18", "--saliency", "--epochs", 1, "--batch-size", 8]
+    return run("train.py", *arguments, "--out", folder / "run", *more, **options)
+
+
+def test_guided_training_starts_from_the_preset_and_moves_every_weight(guided, preset):
+    data = sr.load_data(guided / "data.npz")
+    built = Run(network="resnet18", weights=str(preset)).build(data).model
+    start = sr.resnet18((8, 8, 3), 3, weights=preset)
+    np.testing.assert_array_equal(features(built)(data.x_test), features(start)(data.x_test))
+    model = keras.saving.load_model(guided / "run" / "model.keras")
+    assert model.saliency and model.optimizer.iterations == 2
+    for old, new in zip(built.variables, model.model.variables, strict=True):
+        assert old.path == new.path and (np.asarray(old) != np.asarray(new)).any(), old.path
+    record = json.loads((guided / "run" / "run.json").read_text())
+    assert np.isfinite(list(record["train"].values())).all() and record["train"]["kl"] > 0
+
+
+def test_a_trained_network_can_be_attacked(guided):
+    data = sr.load_data(guided / "data.npz")
+    result = sr.evaluate(guided / "run", data.x_test, data.y_test, ["fgsm"], [0.3])
+    assert result.correct["fgsm"].shape == (1, 8) and (result.correct["fgsm"] <= result.clean).all()
+
+
+def test_files_need_no_kerashub(guided, tmp_path):
+    images = sr.load_data(guided / "data.npz").x_test
+    network = keras.saving.load_model(guided / "run" / "model.keras").model
+    np.save(tmp_path / "images.npy", images)
     network.save(tmp_path / "network.keras")
-    model.save(tmp_path / "guided.keras")
-    model.export(tmp_path / "export", verbose=False)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", FRESH, tmp_path], check=True, env=environment, capture_output=True)
+    command = [sys.executable, "-c", FRESH, tmp_path, guided / "run"]
+    subprocess.run(command, check=True, env=environment, capture_output=True)
     with np.load(tmp_path / "logits.npz") as loaded:
-        assert len(loaded.files) == 3
+        assert sorted(loaded.files) == ["export", "guided", "network"]
         for name in loaded.files:
-            np.testing.assert_allclose(loaded[name], network(x, training=False), rtol=1e-5, atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(loaded[name], network(images), rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_weights_are_recorded_and_bad_ones_end_the_scripts_with_one_line(guided, preset, tmp_path, capsys):
+    record = json.loads((guided / "run" / "run.json").read_text())
+    assert record["arguments"]["weights"] == str(preset) and record["arguments"]["network"] == "resnet18"
+    assert train(guided, "--resume", check=False) == 2
+    assert f"weights={preset} there, weights=None asked" in capsys.readouterr().err
+    for script in ("train.py", "reproduce.py"):
+        arguments = ["--data", guided / "data.npz", "--network", "resnet18", "--weights", tmp_path]
+        assert run(script, *arguments, "--out", tmp_path / "none", check=False) == 2
+        printed = capsys.readouterr().err
+        assert "holds no ResNet-18 preset" in printed and printed.count("\n") == 1
+        assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
@@ -273,29 +307,3 @@ def test_saliency_maps_are_the_input_gradient(hub, images, stem):
     expected = tape.gradient(chosen, x).numpy()
     maps = sr.saliency_maps(network, images, labels)
     np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-
-
-def test_train_script_starts_from_a_preset_and_resumes_only_with_it(hub, preset, tmp_path, capsys):
-    (x_train, y_train), (x_test, y_test) = make_images(16, (8, 8, 3)), make_images(8, (8, 8, 3), seed=1)
-    np.savez(tmp_path / "data.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    data = sr.load_data(tmp_path / "data.npz")
-    built = Run(network="resnet18", weights=str(preset)).build(data).model
-    expected = sr.resnet18((8, 8, 3), 3, weights=preset)
-    np.testing.assert_array_equal(features(built)(x_test), features(expected)(x_test))
-
-    arguments = ["--data", tmp_path / "data.npz", "--network", "resnet18", "--epochs", 1, "--batch-size", 8]
-    run("train.py", *arguments, "--weights", preset, "--learning-rate", 1e-12, "--out", tmp_path / "run")
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["arguments"]["weights"] == str(preset) and record["arguments"]["network"] == "resnet18"
-    trained = keras.saving.load_model(tmp_path / "run" / "model.keras").model
-    kernels = (network.get_layer("conv1_conv").kernel for network in (trained, expected))
-    np.testing.assert_allclose(*kernels, atol=1e-6)
-    arguments += ["--learning-rate", 1e-12, "--out", tmp_path / "run", "--resume"]
-    assert run("train.py", *arguments, check=False) == 2
-    assert f"weights={preset} there, weights=None asked" in capsys.readouterr().err
-    for script in ("train.py", "reproduce.py"):
-        arguments = ["--data", tmp_path / "data.npz", "--network", "resnet18", "--weights", tmp_path]
-        assert run(script, *arguments, "--out", tmp_path / "none", check=False) == 2
-        printed = capsys.readouterr().err
-        assert "holds no ResNet-18 preset" in printed and printed.count("\n") == 1
-        assert not (tmp_path / "none").exists()
