@@ -17,6 +17,7 @@ from salrob_tf.datasets import Dataset, load_data
 from salrob_tf.evaluation import evaluate
 from salrob_tf.explanations import saliency_maps
 from salrob_tf.networks import cnn
+from salrob_tf.resnet import resnet18
 from salrob_tf.results import load_results, save_results
 from salrob_tf.robustness import Robustness
 from salrob_tf.saliency import RECIPES, Recipe
@@ -45,6 +46,7 @@ __all__ = [
     "evaluate",
     "load_data",
     "load_results",
+    "resnet18",
     "saliency_maps",
     "save_results",
 ]

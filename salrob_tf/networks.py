@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 import numpy as np
+
+from salrob_tf.resnet import resnet18
 
 
 def cnn(input_shape: tuple[int, ...], num_classes: int, dtype: str | None = None) -> keras.Model:
@@ -43,7 +46,12 @@ def cnn(input_shape: tuple[int, ...], num_classes: int, dtype: str | None = None
     return keras.Model(images, logits, name="cnn")
 
 
-NETWORKS: dict[str, Callable[..., keras.Model]] = {"cnn": cnn}
+NETWORKS: dict[str, Callable[..., keras.Model]] = {
+    "cnn": cnn,
+    "resnet18": resnet18,
+    "resnet18_small": partial(resnet18, stem="small"),
+}
+PRETRAINED = ("resnet18",)  # those that take `weights`
 
 
 def outputs_probabilities(outputs: np.ndarray) -> bool:

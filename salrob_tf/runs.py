@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from salrob_tf.datasets import Dataset
 from salrob_tf.files import write_json, write_text, written_beside
-from salrob_tf.networks import NETWORKS
+from salrob_tf.networks import NETWORKS, PRETRAINED
 from salrob_tf.results import environment
 from salrob_tf.saliency import get_recipe
 from salrob_tf.training import SaliencyGuided
@@ -41,6 +41,7 @@ class Run:
 
     Attributes:
         network: A key of `NETWORKS`.
+        weights: Where the network starts, as `resnet18` takes it; `None` is at random.
         saliency: Whether training is saliency-guided.
         recipe: Name of the recipe, a key of `RECIPES`.
         mask_fraction: Share of the units that is masked, in [0, 1).
@@ -60,6 +61,7 @@ class Run:
     """
 
     network: str = "cnn"
+    weights: str | None = None
     saliency: bool = False
     recipe: str = "karkehabadi2023"
     mask_fraction: float = 0.5
@@ -84,6 +86,11 @@ class Run:
                 "`validation_fraction` must be at least 0 and below 1, and above 0 to keep the best epoch. Received: "
                 f"validation_fraction={self.validation_fraction}, keep={self.keep}"
             )
+        if self.weights is not None and self.network not in PRETRAINED:
+            raise ValueError(
+                f"Only {', '.join(PRETRAINED)} takes pretrained weights. "
+                f"Received: network={self.network}, weights={self.weights}"
+            )
         in_range = self.epochs >= 1 and self.batch_size >= 1 and 0 <= self.seed < 2**32
         if not in_range or not 0 < self.learning_rate < float("inf"):
             raise ValueError(
@@ -95,7 +102,8 @@ class Run:
     def build(self, data: Dataset) -> SaliencyGuided:
         """The compiled, untrained model; seeds all random states first."""
         keras.utils.set_random_seed(self.seed)
-        network = NETWORKS[self.network](data.input_shape, data.num_classes, dtype=self.precision)
+        pretrained = {} if self.weights is None else {"weights": self.weights}
+        network = NETWORKS[self.network](data.input_shape, data.num_classes, dtype=self.precision, **pretrained)
         model = SaliencyGuided(network, self.saliency, self.recipe, self.mask_fraction, self.kl_weight, seed=self.seed)
         model.compile(OPTIMIZERS[self.optimizer](self.learning_rate), metrics=["accuracy"])
         return model

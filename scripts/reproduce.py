@@ -24,7 +24,8 @@ def arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--data", default="mnist5k", metavar="SOURCE", help="mnist5k (default), mnist, fashion_mnist, or an .npz file")
-    add("--network", default="cnn", help="cnn (default)")
+    add("--network", default="cnn", help="cnn (default), resnet18, or resnet18_small, whose stem suits small images")
+    add("--weights", metavar="PRESET", help="start resnet18 from: imagenet, or a folder of KerasHub's save_to_preset")
     add("--recipe", default="karkehabadi2023", help="of the guided network (default %(default)s)")
     add("--epochs", type=int, default=12, help="default %(default)s; the paper's is 100")
     add("--batch-size", type=int, default=256, help="default %(default)s")
@@ -70,6 +71,7 @@ def main() -> None:
     runs = {
         f"{kind}-{seed}": Run(
             network=args.network,
+            weights=args.weights,
             saliency=saliency,
             recipe=args.recipe,
             epochs=args.epochs,

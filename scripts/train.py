@@ -15,7 +15,8 @@ def arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--data", required=True, metavar="SOURCE", help="mnist5k, mnist, fashion_mnist, or an .npz file")
-    add("--network", default="cnn", help="cnn (default)")
+    add("--network", default="cnn", help="cnn (default), resnet18, or resnet18_small, whose stem suits small images")
+    add("--weights", metavar="PRESET", help="start resnet18 from: imagenet, or a folder of KerasHub's save_to_preset")
     add("--saliency", action="store_true", help="train with saliency guidance")
     add("--recipe", default="karkehabadi2023", help="which paper's choices, or a control (default %(default)s)")
     add("--mask-fraction", type=float, default=0.5, help="share of the pixels masked (default %(default)s)")
@@ -55,6 +56,7 @@ def main() -> None:
 
     run = Run(
         network=args.network,
+        weights=args.weights,
         saliency=args.saliency,
         recipe=args.recipe,
         mask_fraction=args.mask_fraction,

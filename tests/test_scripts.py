@@ -247,7 +247,12 @@ def test_reproduce_walks_the_whole_paper(data, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["train.py", "--data", "mnits"], "Valid: mnist5k, mnist, fashion_mnist"),
-        (["train.py", "--data", "{data}", "--network", "vgg"], "Unknown network. Valid: cnn."),
+        (
+            ["train.py", "--data", "{data}", "--network", "vgg"],
+            "Unknown network. Valid: cnn, resnet18, resnet18_small.",
+        ),
+        (["train.py", "--data", "{data}", "--weights", "imagenet"], "Only resnet18 takes pretrained weights. Received"),
+        (["reproduce.py", "--data", "{data}", "--weights", "imagenet"], "network=cnn, weights=imagenet"),
         (["train.py", "--data", "{data}", "--optimizer", "lion"], "Valid: adadelta, adam, sgd"),
         (["train.py", "--data", "{data}", "--saliency", "--recipe", "x"], "Unknown recipe. Valid: karkehabadi2023"),
         (["train.py", "--data", "{data}", "--mask-fraction", "1"], "mask_fraction=1.0"),
