@@ -19,6 +19,7 @@ from salrob_tf.checkpoint import Checkpoint
 from salrob_tf.classifier import as_classifier
 from salrob_tf.datasets import check_labels, fingerprint
 from salrob_tf.files import written_beside
+from salrob_tf.inspection import inspect
 from salrob_tf.robustness import Robustness
 from salrob_tf.sweep import SEARCHES, Sweep
 
@@ -110,9 +111,9 @@ def evaluate(
     settings = {label: _settings(attack, search_name, dtypes[label]) for label, attack in chosen.items()}
     kept = None
     if checkpoint is not None:
-        identity = {"model": classifier.fingerprint, "epsilons": ascending.tolist(), "seed": seed}
+        identity = {"model": classifier.fingerprint, "bounds": list(classifier.bounds), "seed": seed}
         identity |= {"batch_size": batch_size, "adversarials": adversarials is not None}
-        kept = Checkpoint(checkpoint, {**identity, "attacks": settings})
+        kept = Checkpoint(checkpoint, {**identity, "epsilons": ascending.tolist(), "attacks": settings})
 
     shards, total = _shards(images, labels, batch_size * SHARD_BATCHES)
     indices = None if indices is None else np.asarray(indices)
@@ -131,6 +132,10 @@ def evaluate(
         for digest, column in zip(digests, (x, y), strict=True):
             digest.update(np.ascontiguousarray(column).data)
         clean.append(classifier.predict(x, batch_size) == y)
+        if not number:
+            description, doubts = inspect(classifier, x, y, clean[-1])
+            for doubt in doubts:
+                warnings.warn(doubt, stacklevel=2)
         guess = None
         for label, attack in chosen.items():
             report = _Report(progress, label, done, None if total is None else total * len(chosen))
@@ -179,6 +184,7 @@ def evaluate(
         seed=seed,
         sha256=hashlib.sha256("".join(digest.hexdigest() for digest in digests).encode()).hexdigest(),
         path=classifier.path,
+        description=description,
     )
 
 
