@@ -20,8 +20,8 @@ from salrob_tf.outputs import LOG_PROBABILITIES, LOGITS, Forward, logits_of, ope
 class Classifier:
     """Logits of a model, as attacks and evaluations use them: a function of images in [0, 1], whatever it is inside.
 
-    A model that gives probabilities is attacked by its logits all the same: the softmax of a Keras model is left out,
-    those of other models are taken the logarithm of. `outputs` says which.
+    A model that gives probabilities is attacked by logits all the same: the softmax of a Keras model is left out; of
+    the probabilities of other models the logarithms are taken. `outputs` says which.
 
     Args:
         model: A Keras model (a `SaliencyGuided` counts as its classifier); the path of a folder that
@@ -105,7 +105,9 @@ class Classifier:
 
     def logits(self, images: tf.Tensor) -> tf.Tensor:
         """Float32 logits `(N, num_classes)` of images `(N, height, width, channels)`, in inference mode."""
-        return tf.cast(self._forward(images), tf.float32)
+        logits = tf.cast(self._forward(images), tf.float32)
+        logits.set_shape([None, self.num_classes])  # some SavedModels do not say it
+        return logits
 
     def crafting(self, dtype: str) -> Callable[[tf.Tensor], tf.Tensor]:
         """Logits to take gradients of: those of the model, or of a copy of it that computes in bfloat16.

@@ -43,7 +43,7 @@ class Form:
         """
         own = self.shape[1:]
         shape = own if given is None else tuple(given)
-        if len(shape) != 3 or not all(size is None or (isinstance(size, int) and size > 0) for size in shape):
+        if len(shape) != 3 or not all(size is None or _is_count(size) for size in shape):
             raise ValueError(f"`input_shape` must be (height, width, channels). Received: input_shape={given}")
         if any(size not in (None, asked) for size, asked in zip(own, shape, strict=True)):
             raise ValueError(f"{name} takes images of shape {own}. Received: images of shape {shape}")
@@ -155,7 +155,7 @@ def _in_parts(forward: Callable[[tf.Tensor], tf.Tensor], size: int) -> Callable[
         full = tf.concat([images, tf.repeat(images[-1:], -count % size, axis=0)], axis=0)
         parts = tf.reshape(full, [-1, size, *images.shape[1:]])
         outputs = tf.map_fn(lambda part: tf.cast(forward(part), tf.float32), parts)
-        return tf.reshape(outputs, [-1, outputs.shape[-1]])[:count]
+        return tf.reshape(outputs, [-1, tf.shape(outputs)[-1]])[:count]
 
     return run
 
@@ -172,6 +172,10 @@ def _files_digest(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def _is_count(size: Any) -> bool:
+    return isinstance(size, int | np.integer) and bool(size > 0)
 
 
 def _takes_any_number(signature: Any) -> bool:

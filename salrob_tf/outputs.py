@@ -47,8 +47,13 @@ def logits_of(model: Any, forward: Forward, images: tf.Tensor) -> tuple[Forward,
     if isinstance(model, keras.Model) and given.min() >= 0 and given.max() <= 1:
         for operation, step in reversed(list(_activations(model))):
             without = _leaving_out(forward, operation, step)
+            try:
+                left = without(images)
+            except Exception:
+                # An activation that changes the shape or the type leaves a model that does not fit together.
+                continue
             for done, function in REMOVED.items():
-                if _alike(function(without(images)), outputs):
+                if _alike(function(left), outputs):
                     return without, done
     if outputs_probabilities(given):
         return lambda batch: tf.math.log(tf.maximum(tf.cast(forward(batch), tf.float32), SMALLEST)), LOG_PROBABILITIES

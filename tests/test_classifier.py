@@ -91,6 +91,26 @@ def test_a_softmax_that_is_not_the_last_thing_stays(trained):
     np.testing.assert_allclose(np.exp(classifier.logits(trained[1])), once_more(trained[1]), atol=1e-6)
 
 
+class Halves(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.activation = lambda inputs: tf.split(inputs, 2, axis=-1)
+
+    def call(self, inputs):
+        low, high = self.activation(inputs)
+        return low - high
+
+
+def test_an_activation_that_cannot_be_left_out_is_passed_over(trained):
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Dense(3)(Halves()(keras.layers.Flatten()(inputs)))
+    model = keras.Model(inputs, keras.layers.Lambda(lambda z: tf.nn.softmax(z))(outputs))
+    classifier = sr.Classifier(model)
+    assert classifier.outputs == "log-probabilities"
+    expected = tf.nn.log_softmax(keras.Model(inputs, outputs)(trained[1]))
+    np.testing.assert_allclose(classifier.logits(trained[1]), expected, atol=1e-5)
+
+
 def test_a_softmax_model_is_copied_in_bfloat16_without_its_softmax(trained):
     network, images, _ = trained
     inputs = keras.Input((8, 8, 1))
@@ -325,6 +345,21 @@ def test_saved_models_that_cannot_be_attacked_are_named(trained, tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "empty"))
     with pytest.raises(ValueError, match="must have a serving_default signature, or be callable"):
         sr.Classifier(tmp_path / "empty")
+
+
+def test_a_saved_model_that_does_not_say_its_shapes_is_attacked_alike(trained, tmp_path):
+    network, images, labels = trained
+
+    def serve(x):
+        logits = network(tf.ensure_shape(x, [None, 8, 8, 1]))
+        return tf.reshape(logits, tf.stack([-1, 3 + 0 * tf.size(logits)]))
+
+    expected = sr.evaluate(network, images, labels, ["pgd-dlr"], [0.1], steps=3)
+    for number, shape in enumerate((None, [None] * 4, [4, 8, 8, 1])):
+        path = saved(tmp_path / str(number), serve, tf.TensorSpec(shape), network=network)
+        classifier = sr.Classifier(path, input_shape=np.array([8, 8, 1]))
+        found = sr.evaluate(classifier, images, labels, ["pgd-dlr"], [0.1], steps=3)
+        np.testing.assert_array_equal(found.correct["pgd-dlr"], expected.correct["pgd-dlr"])
 
 
 def test_files_with_code_are_refused_in_one_line(trained, tmp_path):
