@@ -111,9 +111,10 @@ def evaluate(
     settings = {label: _settings(attack, search_name, dtypes[label]) for label, attack in chosen.items()}
     kept = None
     if checkpoint is not None:
-        identity = {"model": classifier.fingerprint, "bounds": list(classifier.bounds), "seed": seed}
+        identity = {"model": classifier.fingerprint, "epsilons": ascending.tolist(), "seed": seed}
         identity |= {"batch_size": batch_size, "adversarials": adversarials is not None}
-        kept = Checkpoint(checkpoint, {**identity, "epsilons": ascending.tolist(), "attacks": settings})
+        identity |= {"bounds": list(classifier.bounds)}
+        kept = Checkpoint(checkpoint, {**identity, "attacks": settings})
 
     shards, total = _shards(images, labels, batch_size * SHARD_BATCHES)
     indices = None if indices is None else np.asarray(indices)
