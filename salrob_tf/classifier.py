@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,55 +12,102 @@ import numpy as np
 import tensorflow as tf
 
 from salrob_tf.datasets import check_images, fingerprint
-from salrob_tf.networks import check_gives_logits, outputs_probabilities
-from salrob_tf.training import SaliencyGuided
+from salrob_tf.forms import form_of
+from salrob_tf.networks import check_outputs, outputs_probabilities
+from salrob_tf.outputs import LOG_PROBABILITIES, LOGITS, Forward, logits_of, operations
 
 
 class Classifier:
-    """Logits of a model, as attacks and evaluations use them.
+    """Logits of a model, as attacks and evaluations use them: a function of images in [0, 1], whatever it is inside.
+
+    A model that gives probabilities is attacked by logits all the same: the softmax of a Keras model is left out; of
+    the probabilities of other models the logarithms are taken. `outputs` says which.
 
     Args:
-        model: A Keras model that gives logits (a `SaliencyGuided` counts as its classifier), or the path of a
-            folder that `scripts/train.py` wrote, of a `.keras` file, or of a SavedModel folder. A SavedModel
-            is a program: load only what you trust.
+        model: A Keras model (a `SaliencyGuided` counts as its classifier); the path of a folder that
+            `scripts/train.py` wrote, of a `.keras` file, or of a SavedModel folder, whoever made it; or a callable
+            made of TensorFlow operations, from a float32 batch of any size to logits or probabilities
+            `(N, num_classes)`, which runs as it is: only a Keras model can be told to be in inference mode. A
+            SavedModel is a program: load only what you trust. Of a `.keras` file no code is run.
         name: What reports call it; by default the model's name or the last part of the path.
+        bounds: The range of images that the model itself takes, `(low, high)`. Images are in [0, 1] everywhere
+            outside it, and so are epsilons: x becomes low + x (high - low) on the way in.
+        input_shape: `(height, width, channels)` of images, for callables and models that take images of any size.
 
     Attributes:
         name: See above.
         path: Where it was loaded from, or `None`.
+        bounds: See above, two floats.
         input_shape: `(height, width, channels)`.
         num_classes: Number of logits.
+        outputs: How logits are had: `"logits"`, as given; `"softmax removed"` or `"sigmoid removed"`;
+            `"log-probabilities"`.
+        preprocessing: Names of the layers that rescale or normalise images inside a Keras model.
 
     Raises:
-        ValueError: If there is no model, or it does not turn images into logits.
+        ValueError: If there is no model, or it does not turn images into logits or probabilities.
     """
 
-    def __init__(self, model: Any, name: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        name: str | None = None,
+        bounds: tuple[float, float] = (0, 1),
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
         self.path: str | None = None
         self._functions: dict[Any, Any] = {}  # compiled for this model: attacks and prediction
         if isinstance(model, str | Path):
             self.path = str(model)
             path = Path(model)
             name = name or (path.stem if path.suffix == ".keras" else path.resolve().name)
-            model = _load(Path(model))
-        if isinstance(model, SaliencyGuided):
-            model = model.model
-        if isinstance(model, keras.Model):
-            self.input_shape, self.num_classes = check_gives_logits(model)
-            self._forward = lambda images: model(images, training=False)
-        else:
-            self._forward, self.input_shape, self.num_classes = _signature(model)
-            images = np.random.default_rng(0).random((8, *self.input_shape), np.float32)
-            if outputs_probabilities(self._forward(images)):
-                raise ValueError(
-                    f"A SavedModel must give logits. Received: {self.path}, whose outputs are probabilities"
-                )
-        self._model = model  # a SavedModel's functions die with it
-        self.name = str(name or getattr(model, "name", "model"))
+        self.bounds = _check_bounds(bounds)
+        self._form = form_of(model)
+        self._model = self._form.model
+        self.name = str(name or getattr(self._model, "name", None) or getattr(model, "__name__", "model"))
+        self.input_shape = self._form.image_shape(input_shape, self.name)
+        self._probe = tf.constant(np.random.default_rng(0).random((8, *self.input_shape), np.float32))
+        if self._form.kind == "callable":
+            self._check_callable()
+        self.num_classes = check_outputs(self._inside(self._form.forward)(self._probe), self.name)
+        self._forward, self.outputs = logits_of(self._model, self._inside(self._form.forward), self._probe)
+        self.preprocessing = self._check_preprocessing()
+
+    def __repr__(self) -> str:
+        return f"<Classifier {self.name}: {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """What was found out about the model, in one line."""
+        height, width, channels = self.input_shape
+        low, high = self.bounds
+        inside = f" ({', '.join(self.preprocessing)} inside)" if self.preprocessing else ""
+        outputs = {
+            LOGITS: "logits",
+            LOG_PROBABILITIES: "probabilities, attacked by their logarithms (no gradient where they round to 0)",
+        }.get(self.outputs, f"probabilities, attacked by logits ({self.outputs})")
+        return (
+            f"{self._form.kind}, {height} x {width} x {channels} images in [{low:g}, {high:g}]{inside} to "
+            f"{self.num_classes} {outputs}"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What was found out about the model, as JSON holds it."""
+        return {
+            "summary": self.summary,
+            "form": self._form.kind,
+            "input_shape": list(self.input_shape),
+            "num_classes": self.num_classes,
+            "bounds": list(self.bounds),
+            "preprocessing": self.preprocessing,
+            "outputs": self.outputs,
+        }
 
     def logits(self, images: tf.Tensor) -> tf.Tensor:
         """Float32 logits `(N, num_classes)` of images `(N, height, width, channels)`, in inference mode."""
-        return tf.cast(self._forward(images), tf.float32)
+        logits = tf.cast(self._forward(images), tf.float32)
+        logits.set_shape([None, self.num_classes])  # some SavedModels do not say it
+        return logits
 
     def crafting(self, dtype: str) -> Callable[[tf.Tensor], tf.Tensor]:
         """Logits to take gradients of: those of the model, or of a copy of it that computes in bfloat16.
@@ -81,7 +128,8 @@ class Classifier:
                 raise ValueError(
                     f"Only a Functional or Sequential Keras model can be attacked in bfloat16. Received: {self.name}"
                 ) from error
-            self._functions["copy"] = lambda images: tf.cast(copy(images, training=False), tf.float32)
+            forward, _ = logits_of(copy, self._inside(lambda images: copy(images, training=False)), self._probe)
+            self._functions["copy"] = lambda images: tf.cast(forward(images), tf.float32)
         return self._functions["copy"]
 
     def function(self, key: Any, python_function: Callable[..., Any], signature: list[tf.TensorSpec]) -> Any:
@@ -94,10 +142,12 @@ class Classifier:
         """How often the function kept under `key` was traced."""
         return self._functions[key].experimental_get_tracing_count() if key in self._functions else 0
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Identity of the weights, as a hexadecimal digest."""
-        return fingerprint(*(np.asarray(variable) for variable in self._model.variables))
+        """Identity of the model, as a hexadecimal digest: of its weights, its files, or what a callable gives."""
+        if self._form.identity is None:
+            return fingerprint(self.logits(self._probe).numpy())
+        return self._form.identity()
 
     def check(self, images: Any) -> np.ndarray:
         """Images as `check_images` returns them, which must have this model's shape.
@@ -141,6 +191,46 @@ class Classifier:
         starts = range(0, len(images), batch_size)
         return np.concatenate([run(images[start : start + batch_size])[0].numpy() for start in starts])
 
+    def _inside(self, forward: Forward) -> Forward:
+        """A function of images in the model's own range as one of images in [0, 1]."""
+        low, high = self.bounds
+        return forward if (low, high) == (0, 1) else lambda images: forward(low + images * (high - low))
+
+    def _check_callable(self) -> None:
+        batch = tf.TensorSpec([None, *self.input_shape], tf.float32)
+        try:
+            tf.function(self._inside(self._form.forward), input_signature=[batch], autograph=False)(self._probe)
+        except Exception as error:
+            # Anything may be wrong inside a callable.
+            raise ValueError(
+                f"A callable must be made of TensorFlow operations on a batch {batch.shape} of any size. Received: "
+                f"{self.name}, which raised {type(error).__name__}: {error}"
+            ) from error
+
+    def _check_preprocessing(self) -> list[str]:
+        if not isinstance(self._model, keras.Model):
+            return []
+        low, high = self.bounds
+        found: list[str] = []
+        for layer in operations(self._model):
+            narrow = False
+            if isinstance(layer, keras.layers.Rescaling):
+                narrow = bool(np.max(np.abs(layer.scale)) * (high - low) < 0.1)
+            elif isinstance(layer, keras.layers.Normalization):
+                narrow = bool(np.min(layer.mean) > high)
+            elif getattr(layer, "weights", ()):
+                break
+            else:
+                continue
+            found.append(type(layer).__name__)
+            if narrow:
+                warnings.warn(
+                    f"{self.name} begins with {found[-1]} for a wider range than that of the images it is given, "
+                    f"[{low:g}, {high:g}]: the bounds that it expects are probably 0 and 255",
+                    stacklevel=3,
+                )
+        return found
+
 
 def as_classifier(model: Any) -> Classifier:
     """A `Classifier` of anything that `Classifier` takes; a `Classifier` is returned as it is."""
@@ -179,44 +269,11 @@ def _layer_in_bfloat16(layer: keras.layers.Layer) -> keras.layers.Layer:
     return type(layer).from_config({**layer.get_config(), "dtype": "mixed_bfloat16"})
 
 
-def _load(path: Path) -> Any:
-    file = path / "model.keras" if (path / "model.keras").is_file() else path
+def _check_bounds(bounds: Any) -> tuple[float, float]:
     try:
-        if file.suffix == ".keras" and file.is_file():
-            return keras.saving.load_model(file, compile=False)
-        if (path / "saved_model.pb").is_file():
-            return tf.saved_model.load(str(path))
-    except Exception as error:
-        # What a damaged file or an unknown layer raises depends on where Keras or TensorFlow stumbles.
-        raise ValueError(f"This model cannot be loaded ({type(error).__name__}: {error}). Received: {path}") from error
-    raise ValueError(
-        "Not a model: pass a folder from train.py, a .keras file, or a SavedModel folder. "
-        f"Received: {path}{'' if path.exists() else ', which does not exist'}"
-    )
-
-
-def _signature(saved: Any) -> tuple[Any, tuple[int, ...], int]:
-    function = getattr(saved, "signatures", {}).get("serving_default")
-    if function is None:
-        raise ValueError(
-            f"A model must be a keras.Model or a SavedModel with a serving_default signature. Received: {type(saved)}"
-        )
-    inputs, outputs = function.structured_input_signature[1], function.structured_outputs
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ValueError(
-            "A SavedModel must have one input and one output. "
-            f"Received: inputs={sorted(inputs)}, outputs={sorted(outputs)}"
-        )
-    ((key, image),) = inputs.items()
-    ((output, logits),) = outputs.items()
-    shaped = image.shape.rank == 4 and None not in image.shape[1:] and logits.shape.rank == 2
-    if not shaped or image.shape[0] is not None or logits.shape[-1] is None or not image.dtype.is_floating:
-        raise ValueError(
-            "A SavedModel must turn float images (N, height, width, channels), N being any number, into logits "
-            f"(N, num_classes). Received: {image.dtype.name} {image.shape} into {logits.shape}"
-        )
-    return (
-        lambda images: function(**{key: tf.cast(images, image.dtype)})[output],
-        tuple(image.shape[1:]),
-        int(logits.shape[-1]),
-    )
+        low, high = map(float, bounds)
+    except (TypeError, ValueError):
+        low = high = np.nan
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(f"`bounds` must be two finite numbers, the lower one first. Received: bounds={bounds}")
+    return low, high

@@ -19,6 +19,7 @@ from salrob_tf.checkpoint import Checkpoint
 from salrob_tf.classifier import as_classifier
 from salrob_tf.datasets import check_labels, fingerprint
 from salrob_tf.files import written_beside
+from salrob_tf.inspection import inspect
 from salrob_tf.robustness import Robustness
 from salrob_tf.sweep import SEARCHES, Sweep
 
@@ -112,6 +113,7 @@ def evaluate(
     if checkpoint is not None:
         identity = {"model": classifier.fingerprint, "epsilons": ascending.tolist(), "seed": seed}
         identity |= {"batch_size": batch_size, "adversarials": adversarials is not None}
+        identity |= {"bounds": list(classifier.bounds)}
         kept = Checkpoint(checkpoint, {**identity, "attacks": settings})
 
     shards, total = _shards(images, labels, batch_size * SHARD_BATCHES)
@@ -131,6 +133,10 @@ def evaluate(
         for digest, column in zip(digests, (x, y), strict=True):
             digest.update(np.ascontiguousarray(column).data)
         clean.append(classifier.predict(x, batch_size) == y)
+        if not number:
+            description, doubts = inspect(classifier, x, y, clean[-1])
+            for doubt in doubts:
+                warnings.warn(doubt, stacklevel=2)
         guess = None
         for label, attack in chosen.items():
             report = _Report(progress, label, done, None if total is None else total * len(chosen))
@@ -179,6 +185,7 @@ def evaluate(
         seed=seed,
         sha256=hashlib.sha256("".join(digest.hexdigest() for digest in digests).encode()).hexdigest(),
         path=classifier.path,
+        description=description,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -69,6 +70,38 @@ def outputs_probabilities(outputs: np.ndarray) -> bool:
     return bool(rows.max() < 1 + within and rows.min() > -within and np.abs(rows.sum(-1) - 1).max() < within)
 
 
+def batch_shape(model: keras.Model) -> tuple[int | None, ...]:
+    """What a built model takes, `(N, height, width, channels)`, with `None` where any number will do.
+
+    Raises:
+        ValueError: If the model is not built, or does not have one input of images.
+    """
+    shape = None
+    if model.built:
+        shape = getattr(model, "input_shape", None) or (model.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, tuple | list) or len(shape) != 4 or not all(isinstance(n, int | None) for n in shape):
+        raise ValueError(
+            "The classifier must be built, with one input of (height, width, channels): "
+            f"start it with keras.Input or call build(). Received: {model.name} with input_shape={shape}"
+        )
+    return tuple(shape)
+
+
+def check_outputs(outputs: Any, name: str) -> int:
+    """Number of classes of a classifier's outputs.
+
+    Raises:
+        ValueError: If they are not one tensor `(N, num_classes)`, of two classes or more.
+    """
+    shape = getattr(outputs, "shape", type(outputs).__name__)
+    if isinstance(shape, str) or len(shape) != 2 or shape[-1] < 2:
+        raise ValueError(
+            "The classifier must give logits (N, num_classes), two classes or more; a binary one needs two outputs, "
+            f"such as 0 and its logit. Received: {name} with outputs {shape}"
+        )
+    return int(shape[-1])
+
+
 def check_gives_logits(model: keras.Model) -> tuple[tuple[int, ...], int]:
     """Find out what a classifier takes and gives; refuse one that does not turn images into logits.
 
@@ -81,26 +114,20 @@ def check_gives_logits(model: keras.Model) -> tuple[tuple[int, ...], int]:
         Shape of one image, `(height, width, channels)`, and the number of logits.
 
     Raises:
-        ValueError: If the model is not built, has several inputs or outputs, or ends in softmax.
+        ValueError: If the model is not built, has several inputs or outputs, takes images of any size, or ends in
+            softmax.
     """
-    shape = None
-    if model.built:
-        shape = getattr(model, "input_shape", None) or (model.get_build_config() or {}).get("input_shape")
-    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+    shape = tuple(size for size in batch_shape(model)[1:] if size is not None)
+    if len(shape) != 3:
         raise ValueError(
-            "The classifier must be built, with one input of (height, width, channels): "
-            f"start it with keras.Input or call build(). Received: {model.name} with input_shape={shape}"
+            f"The classifier must take images of one size. Received: {model.name} with input_shape={batch_shape(model)}"
         )
-    images = np.random.default_rng(0).random((8, *shape[1:]), np.float32)
+    images = np.random.default_rng(0).random((8, *shape), np.float32)
     outputs = model(images, training=False)
-    if getattr(getattr(outputs, "shape", None), "rank", None) != 2 or outputs.shape[-1] < 2:
-        raise ValueError(
-            "The classifier must give logits (N, num_classes), two classes or more. "
-            f"Received: {model.name} with outputs {getattr(outputs, 'shape', type(outputs))}"
-        )
+    num_classes = check_outputs(outputs, model.name)
     if outputs_probabilities(outputs):
         raise ValueError(
             "The classifier must give logits, but ends in softmax: remove the softmax, its gradients hide attacks. "
             f"Received: {model.name}, whose outputs sum to 1"
         )
-    return tuple(shape[1:]), int(outputs.shape[-1])
+    return shape, num_classes

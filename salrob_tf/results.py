@@ -17,6 +17,7 @@ from salrob_tf.robustness import Robustness, check_comparable
 from salrob_tf.statistics import Comparison
 
 SCHEMA = 1
+ENTRY = ("name", "path", "clean_accuracy")  # of a model, beside its description
 OUTCOMES = ("model", "attack", "epsilons", "accuracy", "interval")
 COSTS = ("seconds", "gradient_evaluations", "forward_evaluations", "traces", "zero_gradients")
 
@@ -72,7 +73,13 @@ def save_results(
         "data": {"name": data_name, "split": split, "samples": len(first.clean), "sha256": first.sha256},
         "seed": first.seed,
         "models": [
-            {"name": result.model, "path": result.path, "clean_accuracy": result.clean_accuracy} for result in results
+            {
+                "name": result.model,
+                "path": result.path,
+                "clean_accuracy": result.clean_accuracy,
+                **result.description,
+            }
+            for result in results
         ],
         "curves": curves,
         **({"comparison": {"pairs": [comparison.record() for comparison in comparisons]}} if comparisons else {}),
@@ -112,6 +119,7 @@ def load_results(folder: str | Path) -> list[Robustness]:
                 seed=record["seed"],
                 sha256=record["data"]["sha256"],
                 path=model["path"],
+                description={key: value for key, value in model.items() if key not in ENTRY},
             )
         )
     return results

@@ -25,6 +25,7 @@ class Robustness:
         seed: Seed of the random starts.
         sha256: Identity of images and labels.
         path: Where the model was loaded from, or `None`.
+        description: What was found out about the model; see `inspect`.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Robustness:
     seed: int = 0
     sha256: str = ""
     path: str | None = None
+    description: dict[str, Any] = field(default_factory=dict)
 
     @property
     def clean_accuracy(self) -> float:
@@ -60,6 +62,9 @@ class Robustness:
 
     def __str__(self) -> str:
         lines = [f"{self.model}: clean accuracy {self.clean_accuracy:.1%} on {len(self.clean)} images"]
+        if self.description:
+            repeats = "" if self.description["deterministic"] else "; NOT deterministic"
+            lines.append(self.description["summary"] + repeats)
         lines.append(f"{'epsilon':10}" + "".join(f"{epsilon:8.4g}" for epsilon in self.epsilons))
         lines += [f"{label:10}" + "".join(f"{a:8.1%}" for a in self.accuracy(label)) for label in self.correct]
         return "\n".join(lines)

@@ -25,6 +25,8 @@ def arguments() -> argparse.Namespace:
         help="default fgsm bim pgd mim; also spsa, cw; with -margin, -dlr, -targeted, and mim-l2",
     )
     add("--epsilons", nargs="+", type=float, default=[0.05, 0.1, 0.15, 0.2, 0.25, 0.3], help="for images in [0, 1]")
+    add("--bounds", nargs=2, type=float, default=[0.0, 1.0], metavar=("LOW", "HIGH"),
+        help="range of images that the models take, one for all (default 0 1); epsilons stay for [0, 1]")  # fmt: skip
     add("--norm", default="inf", choices=["inf", "2"], help="default %(default)s")
     add("--steps", type=int, default=40, help="of the iterative attacks (default %(default)s)")
     add("--restarts", type=int, default=1, help="of PGD (default %(default)s)")
@@ -64,9 +66,9 @@ def main() -> None:
     check_epsilons(args.epsilons)
     data = load_data(args.data)
     indices = choose_indices(len(data.x_test), min(args.samples, len(data.x_test)), args.seed)
-    classifiers = [Classifier(path, name) for path, name in zip(args.models, names, strict=True)]
-    for classifier in classifiers:
-        classifier.check(data.x_test[indices[:1]])
+    classifiers = [
+        Classifier(path, name, args.bounds, data.input_shape) for path, name in zip(args.models, names, strict=True)
+    ]
     if args.overwrite:
         shutil.rmtree(args.out / SWEEP, ignore_errors=True)
     results = [

@@ -1,12 +1,18 @@
+import json
+import math
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import make_images, make_network
 
 import salrob_tf as sr
+from salrob_tf.inspection import at_chance, passes_agree
+from salrob_tf.outputs import saturated
 
 PLAIN_TENSORFLOW = """
 import sys
@@ -55,14 +61,313 @@ def test_every_way_to_name_a_model_gives_the_same_logits(trained, tmp_path):
     assert sr.Classifier(tmp_path / "run").name == "run" and sr.Classifier(model).name == "tiny"
 
 
-def test_softmax_is_refused_in_every_form(trained, tmp_path):
-    model, images, _ = trained
-    softmax = keras.Sequential([model, keras.layers.Softmax()])
-    softmax.export(tmp_path / "export", verbose=False)
-    with pytest.raises(ValueError, match="ends in softmax"):
-        sr.Classifier(softmax)
-    with pytest.raises(ValueError, match="probabilities"):
-        sr.Classifier(tmp_path / "export").predict(images)
+def softmax_of(model):
+    return keras.Sequential([keras.Input(model.input_shape[1:]), model, keras.layers.Softmax()])
+
+
+def test_leaving_the_softmax_out_changes_nothing_of_the_users_model(trained):
+    network, images, labels = trained
+    model = softmax_of(keras.models.clone_model(network))
+    before, nodes = model(images).numpy(), len(model.layers[0]._inbound_nodes)
+    classifier = sr.Classifier(model)
+    sr.PGD(steps=2)(classifier, images, labels, 0.1)
+    np.testing.assert_array_equal(model(images), before)
+    assert len(model.layers[0]._inbound_nodes) == nodes and "call" not in vars(model.layers[-1])
+    model.layers[0].set_weights(network.get_weights())
+    np.testing.assert_allclose(classifier.logits(images), network(images), atol=1e-6)
+    np.testing.assert_array_equal(classifier.predict(images), network(images).numpy().argmax(-1))
+
+
+def test_a_softmax_that_is_not_the_last_thing_stays(trained):
+    """Two softmaxes, one weighing the image: the right one goes. Where both are one layer, none can."""
+    inputs, shared = keras.Input((8, 8, 1)), keras.layers.Softmax()
+    flat = keras.layers.Flatten()(inputs)
+    logits = keras.layers.Dense(3)(flat * keras.layers.Softmax()(flat))
+    classifier = sr.Classifier(keras.Model(inputs, keras.layers.Softmax()(logits)))
+    np.testing.assert_allclose(classifier.logits(trained[1]), keras.Model(inputs, logits)(trained[1]), atol=1e-6)
+    once_more = keras.Model(inputs, shared(keras.layers.Dense(3)(flat * shared(flat))))
+    classifier = sr.Classifier(once_more)
+    assert classifier.outputs == "log-probabilities"
+    np.testing.assert_allclose(np.exp(classifier.logits(trained[1])), once_more(trained[1]), atol=1e-6)
+
+
+class Halves(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.activation = lambda inputs: tf.split(inputs, 2, axis=-1)
+
+    def call(self, inputs):
+        low, high = self.activation(inputs)
+        return low - high
+
+
+def test_an_activation_that_cannot_be_left_out_is_passed_over(trained):
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Dense(3)(Halves()(keras.layers.Flatten()(inputs)))
+    model = keras.Model(inputs, keras.layers.Lambda(lambda z: tf.nn.softmax(z))(outputs))
+    classifier = sr.Classifier(model)
+    assert classifier.outputs == "log-probabilities"
+    expected = tf.nn.log_softmax(keras.Model(inputs, outputs)(trained[1]))
+    np.testing.assert_allclose(classifier.logits(trained[1]), expected, atol=1e-5)
+
+
+def test_a_softmax_model_is_copied_in_bfloat16_without_its_softmax(trained):
+    network, images, _ = trained
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(6, 3, activation="relu")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
+    model.set_weights(network.get_weights())
+    crafted = sr.Classifier(model).crafting("bfloat16")(images)
+    np.testing.assert_allclose(crafted, network(images), rtol=0.05, atol=0.2)
+
+
+def test_models_run_in_inference_mode(trained):
+    network, images, labels = trained
+    layers = [keras.layers.BatchNormalization(), network, keras.layers.Dropout(0.5)]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    before = [np.array(variable) for variable in model.variables]
+    found = sr.evaluate(model, images, labels, ["fgsm"], [0.1])
+    assert found.description["deterministic"]
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+class AlwaysNoisy(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs + tf.random.normal(tf.shape(inputs), 0.0, 0.01)
+
+
+def test_a_model_that_gives_other_logits_each_time_is_said_to(trained):
+    network, images, labels = trained
+    noisy = keras.Sequential([keras.Input((8, 8, 1)), AlwaysNoisy(), network])
+    rng = np.random.default_rng(0)
+    drawn = sr.Classifier(lambda x: network(x + rng.normal(0, 0.01)), "drawn", input_shape=(8, 8, 1))
+    for model in (noisy, drawn):
+        with pytest.warns(UserWarning, match="gives other logits for the same images .* overestimated"):
+            found = sr.evaluate(model, images, labels, ["fgsm"], [0.1])
+        assert not found.description["deterministic"] and "; NOT deterministic" in str(found)
+
+
+def test_passes_agree_as_in_the_flag_of_autoattack():
+    logits = np.random.default_rng(0).normal(size=(9, 4))
+    labels = logits.argmax(-1)
+    assert passes_agree(np.stack([logits, logits, 3 * logits]), labels), "scale does not count"
+    for size, expected in ((3e-5, True), (3e-4, False)):
+        moved = logits / np.linalg.norm(logits, axis=1, keepdims=True)
+        moved = np.stack([moved, moved])
+        moved[1, 5, 1] += size
+        assert passes_agree(moved, labels) is expected
+    other = np.tile([[1.0, 1.0 + 1e-6]], (2, 1, 1))
+    other[1] = other[1, :, ::-1]
+    assert not passes_agree(other, np.array([0])), "the correct count differs"
+
+
+@pytest.mark.parametrize("samples", [3, 10, 64, 500])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_chance_is_an_exact_binomial_test(samples, classes):
+    for right in range(samples + 1):
+        above = sum(
+            math.comb(samples, k) * (classes - 1) ** (samples - k) for k in range(right, samples + 1)
+        ) / classes**samples  # fmt: skip
+        expected = above > 0.01 and 1 / classes**samples <= 0.01
+        assert at_chance(np.arange(samples) < right, classes) == expected
+
+
+def test_an_accuracy_at_chance_is_laid_to_preprocessing(trained):
+    network, images, labels = trained
+    rescaled = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), network])
+    with pytest.warns(UserWarning) as said:
+        found = sr.evaluate(rescaled, images, labels, ["fgsm"], [0.1], name="x")
+    texts = [str(warning.message) for warning in said]
+    assert any("begins with Rescaling for a wider range" in text for text in texts)
+    assert any("is not above chance" in text and "bounds (here 0 to 1) and another order" in text for text in texts)
+    assert found.clean_accuracy < 0.5 and found.description["preprocessing"] == ["Rescaling"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = sr.evaluate(sr.Classifier(rescaled, bounds=(0, 255)), images, labels, ["fgsm"], [0.1])
+    assert found.clean_accuracy > 0.9 and found.description["bounds"] == [0, 255]
+
+
+def test_saturated_probabilities_are_said_and_cost_nothing_where_the_softmax_goes(trained):
+    network, images, labels = trained
+    sure = keras.Sequential([keras.Input((8, 8, 1)), network, keras.layers.Rescaling(50.0), keras.layers.Softmax()])
+    opaque = sr.Classifier(lambda x: sure(x), "opaque", input_shape=(8, 8, 1))
+    attack = sr.PGD(steps=9, loss="margin")
+    with pytest.warns(UserWarning) as said:
+        blind = sr.evaluate(opaque, images, labels, [attack], [0.2])
+    texts = [str(warning.message) for warning in said]
+    assert any("opaque gives probabilities, and for 100.0% of the images all but one round to 0" in t for t in texts)
+    assert any("gradient was zero" in text for text in texts) and blind.description["saturated"] == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        seeing = sr.evaluate(sure, images, labels, [attack], [0.2])
+    plain = sr.evaluate(network, images, labels, [attack], [0.2])
+    assert seeing.accuracy("pgd-margin") == plain.accuracy("pgd-margin") < blind.accuracy("pgd-margin") - 0.2
+    rows = np.log(np.array([[1, 1e-30, 1e-37], [1, 1e-38, 1e-38], [0.5, 0.5, 1e-38]], np.float32))
+    np.testing.assert_array_equal(saturated(rows), [False, True, False])
+
+
+def test_hidden_sigmoids_are_asked_about(trained):
+    network, images, labels = trained
+    classifier = sr.Classifier(lambda x: tf.sigmoid(network(x)), "hidden", input_shape=(8, 8, 1))
+    with pytest.warns(UserWarning, match="All outputs of hidden lie in .*if a sigmoid gives them"):
+        sr.evaluate(classifier, images, labels, ["fgsm"], [0.1])
+
+
+def test_what_was_found_out_is_said_and_kept(trained, tmp_path):
+    network, images, labels = trained
+    classifier = sr.Classifier(softmax_of(network), "soft")
+    assert repr(classifier) == (
+        "<Classifier soft: Keras model, 8 x 8 x 1 images in [0, 1] to 3 probabilities, attacked by logits "
+        "(softmax removed)>"
+    )
+    result = sr.evaluate(classifier, images, labels, ["fgsm"], [0.1])
+    assert str(result).splitlines()[1] == classifier.summary
+    sr.save_results(tmp_path, [result])
+    (entry,) = json.loads((tmp_path / "results.json").read_text())["models"]
+    assert entry == {
+        "name": "soft",
+        "path": None,
+        "clean_accuracy": result.clean_accuracy,
+        "summary": classifier.summary,
+        "form": "Keras model",
+        "input_shape": [8, 8, 1],
+        "num_classes": 3,
+        "bounds": [0.0, 1.0],
+        "preprocessing": [],
+        "outputs": "softmax removed",
+        "deterministic": True,
+    }
+    assert sr.load_results(tmp_path)[0].description == result.description
+
+
+def test_identity_tells_models_of_every_form_apart(trained, tmp_path):
+    network, _, _ = trained
+    other = keras.models.clone_model(network)
+    for number, model in enumerate((network, other)):
+        model.export(str(tmp_path / str(number)), verbose=False)
+    forms = [network, other, tmp_path / "0", tmp_path / "1", lambda x: network(x), lambda x: other(x)]
+
+    def identities():
+        return [sr.Classifier(form, input_shape=(8, 8, 1)).fingerprint for form in forms]
+
+    assert len(set(identities())) == 6 and identities() == identities()
+    classifier = sr.Classifier(other)
+    assert classifier.fingerprint != sr.Classifier(network).fingerprint
+    other.set_weights(network.get_weights())
+    assert classifier.fingerprint == sr.Classifier(network).fingerprint, "the weights as they are now"
+
+
+def test_a_checkpoint_is_of_one_range(trained, tmp_path):
+    network, images, labels = trained
+    sr.evaluate(network, images, labels, ["fgsm"], [0.1], checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"bounds=\[0.0, 1.0\] there, \[-1.0, 1.0\] asked"):
+        sr.evaluate(sr.Classifier(network, bounds=(-1, 1)), images, labels, ["fgsm"], [0.1], checkpoint=tmp_path)
+
+
+def test_half_precision_models_are_attacked(trained, tmp_path):
+    network, images, labels = trained
+    module = tf.Module()
+    module.network = network
+    half = [tf.TensorSpec([None, 8, 8, 1], tf.float16)]
+    module.serve = tf.function(lambda x: tf.cast(network(tf.cast(x, tf.float32)), tf.float16), input_signature=half)
+    tf.saved_model.save(module, str(tmp_path / "half"))
+    classifier = sr.Classifier(tmp_path / "half")
+    np.testing.assert_allclose(classifier.logits(images), network(images), rtol=1e-2, atol=1e-2)
+    assert sr.evaluate(classifier, images, labels, ["bim"], [0.2]).accuracy("bim")[0] < 0.3
+    for policy in ("bfloat16", "mixed_bfloat16", "mixed_float16"):
+        softmax = keras.layers.Dense(10, activation="softmax", dtype=policy)
+        classifier = sr.Classifier(keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), softmax]))
+        assert classifier.outputs == "softmax removed" and len(classifier.fingerprint) == 64
+        assert sr.Classifier(lambda x, f=softmax: f(tf.reshape(x, [-1, 64])), input_shape=(8, 8, 1)).outputs == (
+            "log-probabilities"
+        )
+
+
+def test_a_quantised_model_is_attacked_without_its_softmax(trained):
+    _, images, labels = trained
+    dense = [keras.layers.Dense(16, activation="relu"), keras.layers.Dense(3, activation="softmax")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), *dense])
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.fit(*make_images(256), epochs=8, verbose=0)
+    model.quantize("int8", filters=lambda layer: "dense" in layer.name)
+    classifier = sr.Classifier(model)
+    assert classifier.outputs == "softmax removed"
+    found = sr.evaluate(classifier, images, labels, ["pgd"], [0.25], steps=9)
+    assert found.clean_accuracy > 0.9 and found.accuracy("pgd")[0] < 0.3
+
+
+def test_a_model_of_images_of_any_size_takes_those_it_is_told(trained, tmp_path):
+    inputs = keras.Input((None, None, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x), name="any")
+    model.export(str(tmp_path / "export"), verbose=False)
+    for form in (model, tmp_path / "export"):
+        classifier = sr.Classifier(form, input_shape=(8, 8, 1))
+        np.testing.assert_allclose(classifier.logits(trained[1]), model(trained[1]), atol=1e-6)
+        with pytest.raises(ValueError, match=r"needs Classifier\(model, input_shape=.*Received: .*\(None, None, 1\)"):
+            sr.Classifier(form)
+    with pytest.raises(ValueError, match=r"must take images of one size. .*input_shape=\(None, None, None, 1\)"):
+        sr.SaliencyGuided(model)
+    with pytest.raises(ValueError, match=r"takes images of shape \(None, None, 1\). Received: .*\(8, 8, 3\)"):
+        sr.Classifier(model, input_shape=(8, 8, 3))
+
+
+def saved(folder, function, *specs, **attributes):
+    module = tf.Module()
+    for name, value in attributes.items():
+        setattr(module, name, value)
+    module.serve = tf.function(function, input_signature=specs)
+    tf.saved_model.save(module, str(folder / "saved"))
+    return folder / "saved"
+
+
+def test_saved_models_that_cannot_be_attacked_are_named(trained, tmp_path):
+    network, images, labels = trained
+    batch, two = (tf.TensorSpec([None, 8, 8, 1], name=name) for name in "xy")
+    cases = {
+        "there is no gradient with respect to integers. Received: images of uint8": (
+            lambda x: network(tf.cast(x, tf.float32)),
+            tf.TensorSpec([None, 8, 8, 1], tf.uint8),
+        ),
+        r"must take batches .*Received: images \(8, 8, 1\)": (lambda x: network(x[None]), tf.TensorSpec([8, 8, 1])),
+        r"one input and one output. Received: inputs=\['x', 'y'\]": (lambda x, y: network(x + y), batch, two),
+        r"outputs=\['a', 'b'\]": (lambda x: {"a": network(x), "b": network(x)}, batch),
+        r"must give logits \(N, num_classes\).*with outputs \(8, 3, 1\)": (lambda x: network(x)[..., None], batch),
+    }
+    for number, (message, (function, *specs)) in enumerate(cases.items()):
+        with pytest.raises(ValueError, match=message):
+            sr.Classifier(saved(tmp_path / str(number), function, *specs, network=network))
+    rounded = saved(tmp_path, lambda x: network(tf.cast(tf.cast(x, tf.int32), tf.float32)), batch, network=network)
+    message = "^saved has no gradient with respect to its images: it cannot be attacked$"
+    with pytest.warns(UserWarning, match="not above chance"), pytest.raises(ValueError, match=message):
+        sr.evaluate(rounded, images, labels, ["bim"], [0.1])
+    tf.saved_model.save(tf.Module(), str(tmp_path / "empty"))
+    with pytest.raises(ValueError, match="must have a serving_default signature, or be callable"):
+        sr.Classifier(tmp_path / "empty")
+
+
+def test_a_saved_model_that_does_not_say_its_shapes_is_attacked_alike(trained, tmp_path):
+    network, images, labels = trained
+
+    def serve(x):
+        logits = network(tf.ensure_shape(x, [None, 8, 8, 1]))
+        return tf.reshape(logits, tf.stack([-1, 3 + 0 * tf.size(logits)]))
+
+    expected = sr.evaluate(network, images, labels, ["pgd-dlr"], [0.1], steps=3)
+    for number, shape in enumerate((None, [None] * 4, [4, 8, 8, 1])):
+        path = saved(tmp_path / str(number), serve, tf.TensorSpec(shape), network=network)
+        classifier = sr.Classifier(path, input_shape=np.array([8, 8, 1]))
+        found = sr.evaluate(classifier, images, labels, ["pgd-dlr"], [0.1], steps=3)
+        np.testing.assert_array_equal(found.correct["pgd-dlr"], expected.correct["pgd-dlr"])
+
+
+def test_files_with_code_are_refused_in_one_line(trained, tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Lambda(lambda x: 2 * x), trained[0]])
+    model.save(tmp_path / "code.keras")
+    message = "^This file holds Python code, such as a Lambda layer, which is not run: [^\n]*code.keras$"
+    with pytest.raises(ValueError, match=message):
+        sr.Classifier(tmp_path / "code.keras")
 
 
 def test_models_that_do_not_fit(trained, tmp_path):
@@ -75,12 +380,39 @@ def test_models_that_do_not_fit(trained, tmp_path):
         sr.Classifier(model).predict(np.zeros((2, 9, 8, 1), np.float32))
     with pytest.raises(ValueError, match="must be built"):
         sr.Classifier(keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)]))
-    with pytest.raises(ValueError, match="must be a keras.Model or a SavedModel"):
+    with pytest.raises(ValueError, match="a path, or a callable from images to logits. Received: object"):
         sr.Classifier(object())
+    binary = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")])
+    with pytest.raises(ValueError, match=r"a binary one needs two outputs.* with outputs \(8, 1\)"):
+        sr.Classifier(binary)
+    for bounds in ((0, 0), (1, 0), (0, np.inf), (0,), 255, ("a", "b")):
+        with pytest.raises(ValueError, match="two finite numbers, the lower one first. Received: bounds="):
+            sr.Classifier(model, bounds=bounds)
+    for shape in ((8, 8), (8, 8, 0), (8, 8, 1.0)):
+        with pytest.raises(ValueError, match="`input_shape` must be .*Received: input_shape="):
+            sr.Classifier(model, input_shape=shape)
     broken = make_network()
     broken.layers[-1].bias.assign([np.nan, 0, 0])
     with pytest.raises(ValueError, match="finite logits"):
         sr.Classifier(broken).predict(images)
+
+
+def test_callables_that_do_not_fit(trained):
+    network, images, _ = trained
+
+    def wrapped(function, shape=(8, 8, 1)):
+        return sr.Classifier(function, "mine", input_shape=shape)
+
+    with pytest.raises(ValueError, match=r"A callable, or .*Received: mine, a callable of images"):
+        wrapped(lambda x: network(x), None)
+    with pytest.raises(ValueError, match=r"\(N, num_classes\).*Received: mine with outputs \(8, 8, 8, 1\)"):
+        wrapped(lambda x: x)
+    with pytest.raises(ValueError, match="mine with outputs tuple"):
+        wrapped(lambda x: (network(x), x))
+    with pytest.raises(ValueError, match=r"made of TensorFlow operations on a batch \(None, 8, 8, 1\).*'numpy'"):
+        wrapped(lambda x: tf.constant(network(x).numpy()))
+    with pytest.raises(ValueError, match="finite logits. Received: NaN"):
+        wrapped(lambda x: network(x) + np.nan).predict(images)
 
 
 def test_predict_takes_batches_of_any_size(trained):

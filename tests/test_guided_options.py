@@ -112,7 +112,7 @@ def test_weights_of_a_regular_wrapper_load_into_a_guided_one(tmp_path):
 def test_softmax_in_half_precision_is_recognised(policy):
     softmax = keras.layers.Dense(10, activation="softmax", dtype=policy)
     with pytest.raises(ValueError, match="ends in softmax"):
-        sr.Classifier(keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), softmax]))
+        sr.SaliencyGuided(keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), softmax]))
 
 
 def test_holm_finds_what_bonferroni_misses_and_stops_at_the_first_miss():

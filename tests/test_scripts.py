@@ -355,15 +355,31 @@ def test_damaged_models_and_uint8_saved_models_are_named(data, tmp_path, capsys)
     spec = tf.TensorSpec([None, 8, 8, 1], tf.uint8)
     serve = tf.function(lambda images: {"logits": network(tf.cast(images, tf.float32))}, input_signature=[spec])
     tf.saved_model.save(module, str(tmp_path / "bytes"), {"serving_default": serve.get_concrete_function()})
-    for model, message in (("damaged.keras", "cannot be loaded"), ("bytes", "must turn float images")):
+    for model, message in (("damaged.keras", "cannot be loaded"), ("bytes", "must take float images")):
         arguments = [tmp_path / model, "--data", data, "--out", tmp_path / "out"]
         assert run("evaluate.py", *arguments, check=False) == 2
         printed = capsys.readouterr().err
         assert message in printed and printed.count("\n") == 1
 
 
-def test_a_softmax_model_is_refused_by_the_script(data, tmp_path, capsys):
-    softmax = keras.Sequential([make_network(), keras.layers.Softmax()])
-    softmax.save(tmp_path / "softmax.keras")
-    code = run("evaluate.py", tmp_path / "softmax.keras", "--data", data, "--out", tmp_path / "out", check=False)
-    assert code == 2 and "ends in softmax" in capsys.readouterr().err
+def test_softmax_models_and_other_bounds_are_evaluated_and_described(runs, data, tmp_path, capsys):
+    network = keras.saving.load_model(runs / "regular" / "model.keras").model
+    layers = keras.layers
+    inputs = keras.Input((None, None, 1))  # of any size: the data says which
+    logits = keras.Model(inputs, network(layers.Rescaling(1 / 255)(inputs)), name="logits")
+    logits.save(tmp_path / "logits.keras")
+    keras.Model(inputs, layers.Softmax()(logits.output)).save(tmp_path / "softmax.keras")
+    models = [tmp_path / "logits.keras", tmp_path / "softmax.keras"]
+    arguments = ["--data", data, "--epsilons", 0.1, "--steps", 3, "--attacks", "fgsm", "pgd"]
+    run("evaluate.py", *models, *arguments, "--bounds", 0, 255, "--out", tmp_path / "out")
+    printed = capsys.readouterr()
+    assert printed.err == "" and "8 x 8 x 1 images in [0, 255] (Rescaling inside) to 3 logits\n" in printed.out
+    assert "to 3 probabilities, attacked by logits (softmax removed)\n" in printed.out
+    run("evaluate.py", runs / "regular", *arguments, "--out", tmp_path / "plain")
+    (plain,), found = sr.load_results(tmp_path / "plain"), sr.load_results(tmp_path / "out")
+    for result in found:
+        for label, correct in plain.correct.items():
+            np.testing.assert_array_equal(result.correct[label], correct)
+    assert found[1].description["outputs"] == "softmax removed" and found[0].description["bounds"] == [0, 255]
+    assert run("evaluate.py", *models, *arguments, "--bounds", 1, 0, "--out", tmp_path / "no", check=False) == 2
+    assert "the lower one first. Received: bounds=[1.0, 0.0]" in capsys.readouterr().err

@@ -1,0 +1,216 @@
+"""One classifier in every form, attacked alike; and what becomes of forms that cannot be."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
+
+import salrob_tf as sr
+from salrob_tf.losses import margin
+
+layers = keras.layers
+SHAPE = (8, 8, 1)
+EPSILONS = [0.05, 0.1, 0.2]
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Subclassed(keras.Model):
+    def __init__(self, activation=None, **kwargs):
+        super().__init__(**kwargs)
+        self.convolution = layers.Conv2D(6, 3, activation="relu")
+        self.flatten = layers.Flatten()
+        self.classes = layers.Dense(3, activation=activation)
+        self.activation_name = activation
+
+    def call(self, inputs):
+        return self.classes(self.flatten(self.convolution(inputs)))
+
+    def get_config(self):
+        return {"activation": self.activation_name}
+
+
+class Module(tf.Module):
+    """A network as plain TensorFlow saves it, with a traced call and no signature of its own choice."""
+
+    def __init__(self, network, spec, outputs=tf.identity):
+        super().__init__()
+        self.network, self.outputs = network, outputs
+        self.call = tf.function(lambda images: outputs(network(tf.cast(images, tf.float32))), input_signature=[spec])
+
+
+def body(inputs, activation=None):
+    x = layers.Conv2D(6, 3, activation="relu")(inputs)
+    return layers.Dense(3, activation=activation)(layers.Flatten()(x))
+
+
+def functional(activation=None, before=None, after=None):
+    inputs = keras.Input(SHAPE)
+    outputs = body(before(inputs) if before else inputs, activation)
+    return keras.Model(inputs, after(outputs) if after else outputs)
+
+
+def subclassed(activation=None):
+    model = Subclassed(activation)
+    model(np.zeros((1, *SHAPE), np.float32))  # the batch that it is built with binds nobody
+    return model
+
+
+def nested(*after, activation=None):
+    return keras.Sequential([keras.Input(SHAPE), functional(activation), layers.Rescaling(1.0), *after])
+
+
+def keras_file(model, folder):
+    model.save(folder / "model.keras")
+    return folder / "model.keras"
+
+
+def exported(model, folder, **settings):
+    model.export(str(folder / "export"), verbose=False, **settings)
+    return folder / "export"
+
+
+def module(model, folder, spec, outputs=tf.identity):
+    saved = Module(model, spec, outputs)
+    tf.saved_model.save(saved, str(folder / "module"))
+    return folder / "module"
+
+
+def traced_call(model, folder):
+    """A module that is only callable, once traced with a fixed batch and once with training=True, as Keras 2 did."""
+
+    class Callable(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = model
+
+        @tf.function
+        def __call__(self, images, training=False):
+            return self.network(images) * (-1.0 if training else 1.0)
+
+    saved = Callable()
+    for size, training in ((4, True), (None, True), (4, False), (None, False)):
+        saved.__call__.get_concrete_function(tf.TensorSpec([size, *SHAPE]), training)
+    tf.saved_model.save(saved, str(folder / "callable"))
+    return folder / "callable"
+
+
+ANY, FOUR = (tf.TensorSpec([size, *SHAPE], tf.float32) for size in (None, 4))
+# How each form is made of a Keras model and an empty folder, of which model, and how its logits are had.
+FORMS = {
+    "functional": (functional, None, "logits"),
+    "subclassed": (subclassed, None, "logits"),
+    "nested": (nested, None, "logits"),
+    "keras file": (functional, keras_file, "logits"),
+    "subclassed keras file": (subclassed, keras_file, "logits"),
+    "export": (functional, exported, "logits"),
+    "export for batches of 4": (functional, lambda *a: exported(*a, input_signature=[FOUR]), "logits"),
+    "tf.Module": (functional, lambda *a: module(*a, ANY), "logits"),
+    "tf.Module called": (functional, traced_call, "logits"),
+    "callable": (functional, lambda model, _: lambda images: model(images), "logits"),
+    "log-softmax": (lambda: functional("log_softmax"), None, "logits"),
+    "softmax of Dense": (lambda: functional("softmax"), None, "softmax removed"),
+    "layer in Dense": (lambda: functional(layers.Softmax()), None, "softmax removed"),
+    "Softmax layer": (lambda: functional(after=layers.Softmax()), None, "softmax removed"),
+    "Activation layer": (lambda: functional(after=layers.Activation("softmax")), None, "softmax removed"),
+    "keras.ops.softmax": (lambda: functional(after=keras.ops.softmax), None, "softmax removed"),
+    "softmax nested": (lambda: nested(activation="softmax"), None, "softmax removed"),
+    "Softmax after nested": (lambda: nested(layers.Softmax()), None, "softmax removed"),
+    "softmax subclassed": (lambda: subclassed("softmax"), None, "softmax removed"),
+    "softmax keras file": (lambda: functional("softmax"), keras_file, "softmax removed"),
+    "sigmoid": (lambda: functional("sigmoid"), None, "sigmoid removed"),
+    "softmax export": (lambda: functional("softmax"), exported, "log-probabilities"),
+    "softmax tf.Module": (functional, lambda *a: module(*a, FOUR, tf.nn.softmax), "log-probabilities"),
+    "softmax callable": (functional, lambda model, _: lambda x: tf.nn.softmax(model(x)), "log-probabilities"),
+}
+BOUNDED = {
+    "Rescaling": (lambda: functional(before=layers.Rescaling(1 / 255)), None, (0, 255)),
+    "Rescaling, softmax": (lambda: functional("softmax", layers.Rescaling(1 / 255)), None, (0, 255)),
+    "Rescaling with offset": (lambda: functional(before=layers.Rescaling(0.5, 0.5)), None, (-1, 1)),
+    "Normalization": (
+        lambda: functional(before=layers.Normalization(mean=128.0, variance=64.0**2)), None, (128, 192)
+    ),
+    "Rescaling, export": (lambda: functional(before=layers.Rescaling(1 / 255)), exported, (0, 255)),
+    "callable": (functional, lambda model, _: lambda images: model(images / 255), (0, 255)),
+}  # fmt: skip
+
+
+def same_weights(make, trained):
+    model = make()
+    model.set_weights([*model.get_weights()[: -len(trained.weights)], *trained.get_weights()])
+    return model
+
+
+def attacked(model, images, labels):
+    return sr.evaluate(model, images, labels, ["fgsm", "pgd"], EPSILONS, steps=5)
+
+
+@pytest.fixture(scope="module")
+def expected(trained):
+    found = attacked(*trained)
+    assert found.accuracy("pgd")[0] > 0.8 > 0.2 > found.accuracy("pgd")[2], "some survive and some do not"
+    return found
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_weights_in_every_form_give_the_same_matrix(trained, expected, tmp_path, form):
+    make, save, outputs = FORMS[form]
+    model = same_weights(make, trained[0])
+    classifier = sr.Classifier(save(model, tmp_path) if save else model, form, input_shape=SHAPE)
+    assert classifier.outputs == outputs
+    some = trained[1][:7]
+    close = np.testing.assert_allclose
+    close(tf.nn.log_softmax(classifier.logits(some)), tf.nn.log_softmax(trained[0](some)), atol=1e-4)
+    found = check_alike(classifier, expected, *trained[1:])
+    assert classifier.describe().items() <= found.description.items()
+
+
+@pytest.mark.parametrize("form", BOUNDED)
+def test_bounds_give_the_same_matrix_at_the_same_epsilons(trained, expected, tmp_path, form):
+    make, save, bounds = BOUNDED[form]
+    model = same_weights(make, trained[0])
+    classifier = sr.Classifier(save(model, tmp_path) if save else model, form, bounds, SHAPE)
+    check_alike(classifier, expected, *trained[1:])
+
+
+def check_alike(classifier, expected, images, labels):
+    found = attacked(classifier, images, labels)
+    np.testing.assert_array_equal(found.clean, expected.clean)
+    for label, correct in expected.correct.items():
+        np.testing.assert_array_equal(found.correct[label], correct)
+    assert found.description["deterministic"]
+    return found
+
+
+def hand_made(attacked, images, epsilon, labels):
+    """CleverHans' BIM in L2 on the margin of whatever outputs it is given."""
+    return projected_gradient_descent(
+        attacked, images, epsilon, 0.25 * epsilon, 20, 2, clip_min=0.0, clip_max=1.0, y=labels, rand_init=False,
+        loss_fn=margin,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["keras", "callable", "export"])
+def test_probabilities_taken_for_logits_look_robust_and_their_classifier_does_not(trained, tmp_path, form):
+    network, images, labels = trained
+    inputs = keras.Input(SHAPE)
+    logits = keras.Model(inputs, layers.Rescaling(4.0)(same_weights(functional, network)(inputs)))  # a sure one
+    softmax = keras.Model(inputs, layers.Softmax()(logits.output))
+    forms = {
+        "keras": lambda: softmax,
+        "callable": lambda: lambda batch: softmax(batch),
+        "export": lambda: exported(softmax, tmp_path),
+    }
+    classifier = sr.Classifier(forms[form](), input_shape=SHAPE)
+    bim = sr.BIM(2, steps=20, relative_step=0.25, loss="margin")
+    radii = [0.4, 0.8, 1.2]
+    guarded = sr.evaluate(classifier, images, labels, [bim], radii, survivors_only=False).accuracy("bim-margin")
+    curves = {
+        what: [
+            (sr.Classifier(logits).predict(hand_made(model, images, epsilon, labels)) == labels).mean()
+            for epsilon in radii
+        ]
+        for what, model in (("logits", logits), ("probabilities", softmax))
+    }
+    np.testing.assert_array_equal(guarded, curves["logits"])
+    assert guarded[2] < 0.3 and curves["probabilities"][2] > 0.9
