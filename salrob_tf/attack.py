@@ -312,7 +312,17 @@ class Attack:
         self, adversarial: tf.Tensor, gradient: tf.Tensor, momentum: tf.Tensor, epsilon: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One step before it is projected to the ball, and the momentum after it: the attack's update rule."""
-        return clip(adversarial + optimize_linear(gradient, self.step_size(epsilon), self.norm)), momentum
+        return clip(adversarial + steepest(gradient, self.step_size(epsilon), self.norm)), momentum
+
+
+def steepest(gradient: tf.Tensor, size: tf.Tensor, norm: float) -> tf.Tensor:
+    """The change of a given size that climbs most: CleverHans' `optimize_linear`, however small the gradient is.
+
+    CleverHans takes a norm below 1e-6 for 1e-6, which stops L2 attacks where the network is sure of itself.
+    """
+    if norm == 2:
+        gradient = tf.math.divide_no_nan(gradient, tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True))
+    return optimize_linear(gradient, size, norm)
 
 
 def clip(images: tf.Tensor) -> tf.Tensor:

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
-from cleverhans.tf2.utils import optimize_linear
 
-from salrob_tf.attack import Attack, Batch, clip
+from salrob_tf.attack import Attack, Batch, clip, steepest
 from salrob_tf.classifier import Classifier, over_devices
 from salrob_tf.cleverhans_attacks import CWL2, SPSA
 from salrob_tf.losses import LOSSES
@@ -46,7 +45,7 @@ class FGSM(Attack):
 
     def along(self, images: np.ndarray, gradients: np.ndarray, radii: np.ndarray) -> np.ndarray:
         """The images moved along given gradients to the edge of their balls, clipped to [0, 1]."""
-        step = optimize_linear(tf.constant(gradients), radii[:, None, None, None], self.norm)
+        step = steepest(tf.constant(gradients), radii[:, None, None, None], self.norm)
         return clip(images + step).numpy()
 
 
@@ -105,7 +104,7 @@ class MIM(BIM):
         else:
             size = tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=[1, 2, 3], keepdims=True))
         momentum = self.decay * momentum + gradient / tf.maximum(size, 1e-12)
-        return adversarial + optimize_linear(momentum, self.step_size(epsilon), self.norm), momentum
+        return adversarial + steepest(momentum, self.step_size(epsilon), self.norm), momentum
 
 
 ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (FGSM, BIM, PGD, MIM, SPSA, CWL2)}

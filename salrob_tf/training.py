@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.batches import check_arrays, unpack
+from salrob_tf.inputs import check_arrays, unpack
 from salrob_tf.losses import Divergence
 from salrob_tf.networks import check_gives_logits
 from salrob_tf.saliency import Recipe, Seed, get_recipe, mask_size, masked_copy, saliency_scores

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -150,3 +151,24 @@ def test_attacks_run_in_inference_mode():
     model = make_network(dropout=0.9)
     first, second = (sr.BIM(steps=3)(model, images, labels, 0.1) for _ in range(2))
     assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "attack", [sr.FGSM(2.0), sr.PGD(2.0, steps=3), sr.MIM(2.0, steps=3)], ids=lambda attack: attack.name
+)
+def test_l2_steps_have_their_full_length_however_small_the_gradient(trained, attack):
+    """Logits sharpened until gradients are of order 1e-20: CleverHans' step would all but vanish."""
+    model, images, labels = trained
+    sure = model(images).numpy().argmax(-1) == labels
+    images, labels = images[sure], labels[sure]
+    sharp = keras.Sequential([*model.layers, keras.layers.Rescaling(8.0)])
+    inputs = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, sharp(inputs))
+    norms = np.linalg.norm(tape.gradient(loss, inputs).numpy().reshape(len(images), -1), axis=1)
+    small = (norms > 0) & (norms < 1e-8)
+    assert small.sum() >= 5
+    change = attack(sharp, images[small], labels[small], 0.01) - images[small]
+    lengths = np.linalg.norm(change.reshape(len(change), -1), axis=1)
+    np.testing.assert_allclose(lengths, 0.01, rtol=0.1)  # some is lost where pixels meet 0 or 1
