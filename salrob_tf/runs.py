@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-import tensorflow as tf
 
+from salrob_tf.batches import batches, file_errors
 from salrob_tf.datasets import Dataset
 from salrob_tf.files import write_json, write_text, written_beside
 from salrob_tf.networks import NETWORKS
@@ -48,7 +47,8 @@ class Run:
         optimizer: A key of `OPTIMIZERS`.
         learning_rate: Above 0.
         precision: Keras dtype policy of the network, one of `PRECISIONS`.
-        seed: Seed of weights, dropout, shuffling and masks.
+        augment: Whether training images are moved by up to 4 pixels and flipped at random; see `batches`.
+        seed: Seed of weights, dropout, shuffling, augmentation and masks.
 
     Raises:
         ValueError: If a name is unknown or a number is out of its range.
@@ -64,6 +64,7 @@ class Run:
     optimizer: str = "adadelta"
     learning_rate: float = 0.1
     precision: str = "float32"
+    augment: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -89,6 +90,7 @@ class Run:
         return model
 
 
+@file_errors()
 def train(
     folder: str | Path, data: Dataset, run: Run, *, resume: bool = False, overwrite: bool = False, verbose: int = 0
 ) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def train(
 
     Raises:
         ValueError: If the folder holds a run and neither `resume` nor `overwrite` is on, if that run had other
-            settings or data, or if `run` does not fit the data.
+            settings or data, if `run` does not fit the data, or if an image in a folder cannot be decoded.
     """
     folder = Path(folder)
     record: dict[str, Any] = {
@@ -138,7 +140,15 @@ def train(
         (folder / "run.json").open("x").close()  # of two trainings that start at once, one fails here
         write_json(folder / "run.json", record)
     model.fit(
-        _batches(data, run, first_epoch=len(history)),
+        batches(
+            data.x_train,
+            data.y_train,
+            run.batch_size,
+            seed=run.seed,
+            epochs=run.epochs,
+            first_epoch=len(history),
+            augment=run.augment,
+        ),
         initial_epoch=len(history),
         epochs=run.epochs,
         steps_per_epoch=steps_per_epoch,
@@ -148,7 +158,7 @@ def train(
     )
     with written_beside(folder / "export") as beside:
         model.export(str(beside), verbose=False)
-    metrics = model.evaluate(data.x_test, data.y_test, batch_size=run.batch_size, verbose=0, return_dict=True)
+    metrics = model.evaluate(batches(data.x_test, data.y_test, run.batch_size), verbose=0, return_dict=True)
     record |= {"finished": True, "train": history[-1], "test": metrics}
     write_json(folder / "run.json", record)
     return record
@@ -187,19 +197,6 @@ class _SaveEachEpoch(keras.callbacks.Callback):
         write_text(self.folder / "history.csv", table.getvalue())
         with written_beside(self.folder / "model.keras") as beside:
             self.model.save(beside)
-
-
-def _batches(data: Dataset, run: Run, first_epoch: int) -> tf.data.Dataset:
-    """Batches of all epochs from `first_epoch` on; an epoch's order depends on the seed and its number alone."""
-    rows = np.arange(len(data.x_train))
-    x, y = tf.constant(data.x_train), tf.constant(data.y_train)
-
-    def epoch_rows(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(rows, seed=tf.stack([tf.constant(run.seed, tf.int64), epoch]))
-        return tf.data.Dataset.from_tensor_slices(order).batch(run.batch_size)
-
-    batches = tf.data.Dataset.range(first_epoch, run.epochs).flat_map(epoch_rows)
-    return batches.map(lambda rows: (tf.gather(x, rows), tf.gather(y, rows))).prefetch(2)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from _common import Parser, fit_verbosity, quiet_start, run_main
+from _common import Parser, add_data, fit_verbosity, quiet_start, run_main
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("--data", required=True, metavar="SOURCE", help="mnist5k, mnist, fashion_mnist, or an .npz file")
+    add_data(parser, required=True)
     add("--network", default="cnn", help="cnn (default)")
     add("--saliency", action="store_true", help="train with saliency guidance")
     add("--recipe", default="karkehabadi2023", help="which paper's choices, or a control (default %(default)s)")
@@ -23,6 +23,7 @@ def arguments() -> argparse.Namespace:
     add("--optimizer", default="adadelta", help="adadelta (default), adam or sgd")
     add("--learning-rate", type=float, default=0.1, help="default %(default)s")
     add("--precision", default="float32", help="float32 (default) or mixed_bfloat16")
+    add("--augment", action="store_true", help="move training images by up to 4 pixels and flip half of them")
     add("--train-samples", type=int, metavar="N", help="train on a random choice of N images")
     add("--seed", type=int, default=0, help="default %(default)s")
     add("--out", type=Path, help="folder to write (default saved_models/DATA-KIND-SEED)")
@@ -50,11 +51,12 @@ def main() -> None:
         optimizer=args.optimizer,
         learning_rate=args.learning_rate,
         precision=args.precision,
+        augment=args.augment,
         seed=args.seed,
     )
     kind = "guided" if args.saliency else "regular"
     folder = args.out or Path("saved_models") / f"{Path(args.data).stem}-{kind}-{args.seed}"
-    data = load_data(args.data)
+    data = load_data(args.data, args.image_size)
     if args.train_samples is not None:
         data = data.with_train_samples(args.train_samples, args.seed)
     record = train(folder, data, run, resume=args.resume, overwrite=args.overwrite, verbose=fit_verbosity())
