@@ -55,12 +55,13 @@ def batches(
     def epoch_rows(epoch: tf.Tensor) -> tf.data.Dataset:
         if seed is None:
             return tf.data.Dataset.from_tensor_slices({"row": rows}).batch(batch_size)
-        order = tf.random.experimental.stateless_shuffle(rows, seed=_seed(seed, epoch, 0))
-        columns = {"row": order}
+        columns = {"row": tf.random.experimental.stateless_shuffle(rows, seed=_seed(seed, epoch, 0))}
         if augment:
-            offsets = tf.random.stateless_uniform([len(rows), 2], _seed(seed, epoch, 1), 0, 2 * PADDING + 1, tf.int32)
-            flips = tf.random.stateless_uniform([len(rows)], _seed(seed, epoch, 2), 0, 2, tf.int32)
-            columns |= {"offset": tf.gather(offsets, order), "flip": tf.gather(flips, order)}
+            corners = [len(rows), 2]
+            columns["offset"] = tf.random.stateless_uniform(
+                corners, _seed(seed, epoch, 1), 0, 2 * PADDING + 1, tf.int32
+            )
+            columns["flip"] = tf.random.stateless_uniform([len(rows)], _seed(seed, epoch, 2), 0, 2, tf.int32)
         return tf.data.Dataset.from_tensor_slices(columns).batch(batch_size)
 
     def load(columns: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,5 +1,7 @@
 """Batches: order and augmentation depend on seed, epoch and image alone."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -69,7 +71,7 @@ def test_augmentation_reaches_every_offset_and_flips_half():
 
 def test_an_augmented_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
     data = sr.Dataset.from_arrays(*make_images(96), *make_images(20, seed=1))
-    run = runs.Run(saliency=True, epochs=2, batch_size=32, optimizer="adam", augment=True)
+    run = runs.Run(epochs=2, batch_size=32, optimizer="adam", augment=True)
     original, calls = runs.write_text, []
 
     def interrupted(*arguments):
@@ -86,10 +88,12 @@ def test_an_augmented_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
     weights = [keras.saving.load_model(tmp_path / name / "model.keras").get_weights() for name in ("broken", "whole")]
     for found, expected in zip(*weights, strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    plain = dataclasses.replace(run, augment=False)
     with pytest.raises(ValueError, match="augment=True there, augment=False asked"):
-        runs.train(
-            tmp_path / "broken", data, runs.Run(saliency=True, epochs=2, batch_size=32, optimizer="adam"), resume=True
-        )
+        runs.train(tmp_path / "broken", data, plain, resume=True)
+    runs.train(tmp_path / "plain", data, plain)
+    histories = [(tmp_path / name / "history.csv").read_text() for name in ("plain", "whole")]
+    assert histories[0] != histories[1]
 
 
 @pytest.mark.parametrize(

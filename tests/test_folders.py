@@ -105,6 +105,7 @@ def test_training_and_evaluation_never_hold_all_images(tree, tmp_path, decoded):
     sr.evaluate(model, select(data.x_test, np.arange(0, 40, 2)), data.y_test[::2], ["fgsm"], [0.1], batch_size=2)
     assert max(decoded) == 256 and sum(decoded) == 340 + 2 * 300 + 40 + 20
     assert max(decoded[3:]) == 32, "after the 256 at a time of the identity there are batches only"
+    assert decoded[-2:] == [16, 4], "a sweep reads eight batches at a time"
 
 
 def test_reproduce_predicts_a_whole_test_set_in_parts(tree, decoded, monkeypatch):
@@ -200,7 +201,7 @@ def save(mode="RGB", **settings):
     [
         (lambda path: path.write_text("not an image"), "is not an image in a format that is read, which are PNG, JPEG"),
         (lambda path: path.write_bytes(b""), "is not an image"),
-        (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0"), "is not an image"),
+        (save(format="EPS"), "is not an image in a format that is read"),
         (lambda path: (path.unlink(), path.mkdir()), "must hold image files and nothing else"),
         (lambda path: (path.unlink(), path.symlink_to("nowhere")), "must hold image files and nothing else"),
         (lambda path: png(path, 8, 8, 16, 2, 6), "more than 8 bits per channel"),

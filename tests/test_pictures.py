@@ -81,6 +81,7 @@ def test_figure_3_shows_colours_as_they_are():
     figure = adversarial_grid(stack, predicted, labels, [0, 1 / 255], ("a", "b", "c"))
     shown = [axis.images[0].get_array() for axis in figure.subfigs[1].axes]
     np.testing.assert_array_equal(shown, [*images, *images[:, ::-1]])
+    assert [axis.get_ylabel() for axis in figure.subfigs[0].axes[::2]] == ["ε = 0", "ε = 1/255"]
 
 
 def test_saliency_maps_equal_our_own_gradient_and_are_seeded(trained):

@@ -201,7 +201,7 @@ def test_reproduce_draws_cifar_as_the_paper_does(tmp_path, monkeypatch, capsys):
     run("reproduce.py", *arguments, "--out", out, "--overwrite")
     assert (out / "figure2.png").is_file() and not stale.exists() and (out / "figure3.png").is_file()
     table = (out / "table1.md").read_text()
-    assert "| CIFAR-10 in the paper | 82.8% | 82.2% |" in table and "| FGSM | 0.003922 |" in table
+    assert "| CIFAR-10 in the paper | 82.8% | 82.2% |" in table and "| FGSM | 1/255 |" in table
     np.testing.assert_allclose(sr.load_results(out)[0].epsilons * 255, [1, 2, 4, 6, 8, 16])
 
 
