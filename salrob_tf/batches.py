@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -121,8 +123,32 @@ def _reader(images: Images) -> Callable[[tf.Tensor], tf.Tensor]:
             values = tf.constant(images)
         return lambda rows: tf.gather(values, rows)
 
+    atexit.unregister(_let_reads_end)  # once is enough
+    atexit.register(_let_reads_end)
+
+    def decode(rows: np.ndarray) -> np.ndarray:
+        _reading.add(call := object())
+        try:
+            return images[rows]
+        finally:
+            _reading.discard(call)
+
     def read(rows: tf.Tensor) -> tf.Tensor:
-        x = tf.numpy_function(lambda rows: images[rows], [rows], tf.float32)
+        x = tf.numpy_function(decode, [rows], tf.float32)
         return tf.ensure_shape(x, (None, *images.shape[1:]))
 
     return read
+
+
+_reading: set[object] = set()  # calls under way in TensorFlow's threads
+
+
+def _let_reads_end() -> None:
+    """Wait until no file is read: a thread that needs Python when it is gone never ends, and its iterator waits for it.
+
+    From here on reads fail at once, because thread pools are closed, so that a few moments do.
+    """
+    quiet = 0
+    while quiet < 5:
+        time.sleep(0.01)
+        quiet = 0 if _reading else quiet + 1

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import signal
 import struct
 import zlib
 from pathlib import Path
@@ -333,3 +334,17 @@ def test_scripts_take_folders(tmp_path, capsys):
         assert run(*arguments, "--out", tmp_path / "none", check=False) == 2
         printed = capsys.readouterr().err
         assert printed.count("\n") == 1 and message in printed
+
+
+def test_interrupting_a_training_on_files_ends_it(tmp_path):
+    from test_scripts import interrupt
+
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    for split, count in (("train", 64), ("test", 2)):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(noise).save(tmp_path / split / name / f"{number}.bmp")
+    arguments = ["--data", tmp_path, "--image-size", 8, "--batch-size", 32, "--out", tmp_path / "run"]
+    code, output, errors = interrupt(arguments, tmp_path / "run" / "model.keras", signal.SIGINT)
+    assert (code, output, errors) == (130, "", "\ntrain.py: interrupted; what was finished is kept\n")
