@@ -10,6 +10,7 @@ if keras.backend.backend() != "tensorflow":
 
 from salrob_tf.attack import Attack
 from salrob_tf.attacks import ATTACKS, BIM, FGSM, MIM, PGD
+from salrob_tf.batches import batches
 from salrob_tf.callbacks import RobustAccuracy
 from salrob_tf.classifier import Classifier
 from salrob_tf.cleverhans_attacks import CWL2, SPSA
@@ -41,6 +42,7 @@ __all__ = [
     "RobustAccuracy",
     "Robustness",
     "SaliencyGuided",
+    "batches",
     "cnn",
     "compare",
     "evaluate",

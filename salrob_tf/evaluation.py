@@ -19,12 +19,12 @@ from salrob_tf.checkpoint import Checkpoint
 from salrob_tf.classifier import as_classifier
 from salrob_tf.datasets import check_labels, fingerprint
 from salrob_tf.files import written_beside
+from salrob_tf.folders import ImageFiles
 from salrob_tf.inspection import inspect
 from salrob_tf.robustness import Robustness
 from salrob_tf.sweep import SEARCHES, Sweep
 
 DEFAULT_ATTACKS = ("fgsm", "bim", "pgd", "mim")
-DEFAULT_EPSILONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 SHARD_BATCHES = 8  # a shard is what is in memory and what a kill can lose; full batches want several in one
 CRAFT_DTYPES = ("float32", "bfloat16")
 
@@ -36,7 +36,7 @@ def evaluate(
     images: Any,
     labels: np.ndarray | None = None,
     attacks: Sequence[str | Attack] = DEFAULT_ATTACKS,
-    epsilons: Sequence[float] | np.ndarray = DEFAULT_EPSILONS,
+    epsilons: Sequence[float] | np.ndarray | None = None,
     *,
     norm: float = np.inf,
     steps: int = 40,
@@ -56,11 +56,12 @@ def evaluate(
 
     Args:
         model: Anything that `Classifier` takes.
-        images: Floats in [0, 1], `(N, height, width, channels)`, or a `tf.data.Dataset` of batches of images and
-            labels, which is streamed.
+        images: Floats in [0, 1], `(N, height, width, channels)`; or images in files, as `load_data` gives them for a
+            folder, or a `tf.data.Dataset` of batches of images and labels, both of which are streamed.
         labels: True labels, integers `(N,)`; none with a dataset.
         attacks: Names of attacks, or `Attack` objects, which bring settings of their own.
-        epsilons: Radii of the balls, 0 or more, in the units of the images, in any order.
+        epsilons: Radii of the balls, 0 or more, in the units of the images, in any order; `default_epsilons`
+            unless given.
         norm: `np.inf` or 2, for attacks given by name.
         steps: Steps of the iterative attacks given by name.
         restarts: Random restarts of PGD where given by name.
@@ -92,7 +93,7 @@ def evaluate(
             sweep: one line says which, and what is valid.
     """
     classifier = as_classifier(model)
-    radii = check_epsilons(epsilons)
+    radii = check_epsilons(default_epsilons(classifier.input_shape) if epsilons is None else epsilons)
     ascending, order = np.unique(radii, return_inverse=True)
     chosen = choose_attacks(attacks, norm=norm, steps=steps, restarts=restarts)
     if seed < 0 or batch_size < 1:
@@ -233,7 +234,7 @@ def _shards(images: Any, labels: Any, size: int) -> tuple[Iterator[tuple[Any, An
             raise ValueError("A dataset brings its own labels: leave `labels` out")
         parts = images.unbatch().batch(size)
         return ((x.numpy(), y.numpy()) for x, y in parts), None
-    images, labels = np.asarray(images), np.asarray(labels)
+    images, labels = images if isinstance(images, ImageFiles) else np.asarray(images), np.asarray(labels)
     labels = check_labels(labels, len(images)) if len(images) else labels
     starts = range(0, max(1, len(images)), size)
     return ((images[start : start + size], labels[start : start + size]) for start in starts), len(images)
@@ -254,6 +255,12 @@ def _warn_of_flat_gradients(costs: dict[str, dict[str, float]]) -> None:
             "there. Try a margin loss, such as pgd-margin",
             stacklevel=3,
         )
+
+
+def default_epsilons(input_shape: tuple[int, ...]) -> tuple[float, ...]:
+    """Radii that tell networks apart: 0.05 to 0.3 on grey images, 1, 2, 4, 6, 8 and 16 255ths on others."""
+    grey = input_shape[-1] == 1
+    return (0.05, 0.1, 0.15, 0.2, 0.25, 0.3) if grey else tuple(step / 255 for step in (1, 2, 4, 6, 8, 16))
 
 
 def check_epsilons(epsilons: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The paper's figures (K, Figures 1 and 3) and saliency maps side by side, drawn with matplotlib."""
+"""The paper's figures (K, Figures 1 to 3) and saliency maps side by side, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from salrob_tf.files import written_beside
-from salrob_tf.robustness import Robustness, accuracy_interval
+from salrob_tf.robustness import Robustness, accuracy_interval, epsilon_text
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "") -> Figure:
-    """Accuracy against epsilon, a panel per attack, with 95 % intervals (K, Figure 1); epsilon 0 is clean accuracy.
+    """Accuracy against epsilon, a panel per attack, with 95 % intervals (K, Figures 1 and 2); epsilon 0 is clean.
 
     Args:
         groups: Per line of the legend, the results of one network (intervals are Wilson's, over images) or of
@@ -83,7 +83,7 @@ def adversarial_grid(
                 show_image(axes[k, n], adversarial[network][k, n])
                 found = predicted[network][k, n]
                 axes[k, n].set_xlabel(class_names[found], color="black" if found == label else "#C00000", labelpad=2)
-            axes[k, 0].set_ylabel(f"ε = {epsilon:.3g}")
+            axes[k, 0].set_ylabel(f"ε = {epsilon_text(epsilon)}")
     figure.suptitle(title)
     return figure
 

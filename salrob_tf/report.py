@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from salrob_tf.robustness import Robustness, accuracy_interval
+from salrob_tf.robustness import Robustness, accuracy_interval, epsilon_text
 
-# K, Table 1: test accuracy of the regular and of the guided network, after 100 epochs.
-PAPER_TABLE_1 = {"mnist": (0.993, 0.988), "cifar10": (0.828, 0.822)}
+# K, Table 1: name, test accuracy of the regular and of the guided network, after 100 epochs.
+PAPER_TABLE_1 = {"mnist": ("MNIST", 0.993, 0.988), "cifar10": ("CIFAR-10", 0.828, 0.822)}
 
 
 def table1(data_name: str, correct: Mapping[str, Sequence[np.ndarray]], paper: str | None = None) -> str:
@@ -26,7 +26,8 @@ def table1(data_name: str, correct: Mapping[str, Sequence[np.ndarray]], paper: s
     rows = [["data", *correct], ["---"] * (len(correct) + 1)]
     rows.append([data_name, *(_cell(outcomes) for outcomes in correct.values())])
     if paper:
-        rows.append([f"{paper.upper()} in the paper", *(f"{accuracy:.1%}" for accuracy in PAPER_TABLE_1[paper])])
+        name, *accuracies = PAPER_TABLE_1[paper]
+        rows.append([f"{name} in the paper", *(f"{accuracy:.1%}" for accuracy in accuracies)])
     return _markdown(rows)
 
 
@@ -44,7 +45,7 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
     for attack in first.correct:
         for k, epsilon in enumerate(first.epsilons):
             cells = (_cell([result.correct[attack][k] for result in results]) for results in groups.values())
-            rows.append([attack.upper(), f"{epsilon:.4g}", *cells])
+            rows.append([attack.upper(), epsilon_text(epsilon), *cells])
     return _markdown(rows)
 
 

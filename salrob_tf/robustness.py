@@ -65,9 +65,16 @@ class Robustness:
         if self.description:
             repeats = "" if self.description["deterministic"] else "; NOT deterministic"
             lines.append(self.description["summary"] + repeats)
-        lines.append(f"{'epsilon':10}" + "".join(f"{epsilon:8.4g}" for epsilon in self.epsilons))
-        lines += [f"{label:10}" + "".join(f"{a:8.1%}" for a in self.accuracy(label)) for label in self.correct]
+        lines.append(f"{'epsilon':10}" + "".join(f"{epsilon_text(epsilon):>10}" for epsilon in self.epsilons))
+        lines += [f"{label:10}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) for label in self.correct]
         return "\n".join(lines)
+
+
+def epsilon_text(epsilon: float) -> str:
+    """An epsilon as people write it: 0.1, or 4/255 where a few decimals do not say it exactly."""
+    steps = round(epsilon * 255)
+    exact = float(f"{epsilon:.4g}") == epsilon
+    return f"{steps}/255" if not exact and np.isclose(epsilon, steps / 255, rtol=1e-6, atol=0) else f"{epsilon:.4g}"
 
 
 def accuracy_interval(correct: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:

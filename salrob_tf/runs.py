@@ -14,8 +14,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from salrob_tf.batches import batches, file_errors
 from salrob_tf.datasets import Dataset
 from salrob_tf.files import write_json, write_text, written_beside
 from salrob_tf.networks import NETWORKS, PRETRAINED
@@ -54,7 +54,8 @@ class Run:
         validation_fraction: Share of the training images held out for validation, in [0, 1).
         keep: Which epoch's network is kept in the end: the `"last"`, or the `"best"` by accuracy on the validation
             images, of equals the first. Test images choose nothing.
-        seed: Seed of weights, dropout, shuffling and masks.
+        augment: Whether training images are moved by up to 4 pixels and flipped at random; see `batches`.
+        seed: Seed of weights, dropout, shuffling, augmentation and masks.
 
     Raises:
         ValueError: If a name is unknown or a number is out of its range.
@@ -73,6 +74,7 @@ class Run:
     precision: str = "float32"
     validation_fraction: float = 0.0
     keep: str = "last"
+    augment: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -109,6 +111,7 @@ class Run:
         return model
 
 
+@file_errors()
 def train(
     folder: str | Path, data: Dataset, run: Run, *, resume: bool = False, overwrite: bool = False, verbose: int = 0
 ) -> dict[str, Any]:
@@ -127,7 +130,7 @@ def train(
 
     Raises:
         ValueError: If the folder holds a run and neither `resume` nor `overwrite` is on, if that run had other
-            settings or data, or if `run` does not fit the data.
+            settings or data, if `run` does not fit the data, or if an image in a folder cannot be decoded.
     """
     folder = Path(folder)
     record: dict[str, Any] = {
@@ -142,9 +145,10 @@ def train(
             "Several workers validate nothing: train on one, or leave validation out. "
             f"Received: validation_fraction={run.validation_fraction}"
         )
-    training, validation = data, None
+    training, held_out = data, None
     if run.validation_fraction:
-        training, *validation = data.with_validation(run.validation_fraction, run.seed)
+        training, images, labels = data.with_validation(run.validation_fraction, run.seed)
+        held_out = batches(images, labels, run.batch_size)
     steps_per_epoch = -(-len(training.x_train) // run.batch_size)
     with strategy().scope():
         model, history = run.build(data), []
@@ -163,14 +167,19 @@ def train(
         "callbacks": [_KeepRun(folder, history, run.keep)] if is_chief() else [],
         "verbose": verbose if is_chief() else 0,
     }
-    batches = _batches(training, run, first_epoch=len(history))
+    shuffled = batches(
+        training.x_train,
+        training.y_train,
+        run.batch_size,
+        seed=run.seed,
+        epochs=run.epochs,
+        first_epoch=len(history),
+        augment=run.augment,
+    )
     if worker_count() > 1:
-        fit_on_workers(model, batches, **settings)
+        fit_on_workers(model, shuffled, **settings)
     else:
-        validating: dict[str, Any] = (
-            {"validation_data": validation, "validation_batch_size": run.batch_size} if validation else {}
-        )
-        model.fit(batches, shuffle=False, **validating, **settings)
+        model.fit(shuffled, shuffle=False, validation_data=held_out, **settings)
     if not is_chief():
         return record
     if run.keep == "best":
@@ -178,7 +187,7 @@ def train(
     model = keras.saving.load_model(folder / "model.keras")
     with written_beside(folder / "export") as beside:
         model.export(str(beside), verbose=False)
-    metrics = model.evaluate(data.x_test, data.y_test, batch_size=run.batch_size, verbose=0, return_dict=True)
+    metrics = model.evaluate(batches(data.x_test, data.y_test, run.batch_size), verbose=0, return_dict=True)
     kept = _best(history) if run.keep == "best" else len(history) - 1
     record |= {"finished": True, "epoch": kept, "train": history[kept], "test": metrics}
     write_json(folder / "run.json", record)
@@ -255,19 +264,6 @@ class _KeepRun(keras.callbacks.Callback):
 
 def _best(history: list[dict[str, float]]) -> int:
     return max(range(len(history)), key=lambda epoch: history[epoch]["val_accuracy"])
-
-
-def _batches(data: Dataset, run: Run, first_epoch: int) -> tf.data.Dataset:
-    """Batches of all epochs from `first_epoch` on; an epoch's order depends on the seed and its number alone."""
-    rows = np.arange(len(data.x_train))
-    x, y = tf.constant(data.x_train), tf.constant(data.y_train)
-
-    def epoch_rows(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(rows, seed=tf.stack([tf.constant(run.seed, tf.int64), epoch]))
-        return tf.data.Dataset.from_tensor_slices(order).batch(run.batch_size)
-
-    batches = tf.data.Dataset.range(first_epoch, run.epochs).flat_map(epoch_rows)
-    return batches.map(lambda rows: (tf.gather(x, rows), tf.gather(y, rows))).prefetch(2)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -27,6 +27,24 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
+def add_data(parser: argparse.ArgumentParser, **settings: Any) -> None:
+    """Add the options that say which images, `settings` being those of `--data` itself."""
+    parser.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="mnist5k, mnist, fashion_mnist, cifar10, cifar100, an .npz file, or a folder of images in train/<class>/ "
+        "and test/<class>/" + (f" (default {settings['default']})" if "default" in settings else ""),
+        **settings,
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="resize a folder's images to N x N, or to two numbers, height and width",
+    )
+
+
 @contextmanager
 def quiet_start() -> Iterator[None]:
     """Hold back what TensorFlow's C++ code writes to stderr while it starts; say it after all if the start fails."""

@@ -6,7 +6,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from _common import Parser, SweepBar, quiet_start, run_main
+from _common import Parser, SweepBar, add_data, quiet_start, run_main
 
 SWEEP = ".sweep"  # where a sweep keeps its finished parts until all is written
 
@@ -17,14 +17,15 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("models", nargs="+", metavar="MODEL", help="a folder from train.py, a .keras file, or a SavedModel folder "
         "(a SavedModel is a program: load only what you trust)")  # fmt: skip
-    add("--data", required=True, metavar="SOURCE", help="mnist5k, mnist, fashion_mnist, or an .npz file")
+    add_data(parser, required=True)
     add(
         "--attacks",
         nargs="+",
         default=["fgsm", "bim", "pgd", "mim"],
         help="default fgsm bim pgd mim; also spsa, cw; with -margin, -dlr, -targeted, and mim-l2",
     )
-    add("--epsilons", nargs="+", type=float, default=[0.05, 0.1, 0.15, 0.2, 0.25, 0.3], help="for images in [0, 1]")
+    add("--epsilons", nargs="+", type=float, metavar="EPSILON", help="for images in [0, 1]; default 0.05 to 0.3 for "
+        "grey images, 1/255 to 16/255 for colour")  # fmt: skip
     add("--bounds", nargs=2, type=float, default=[0.0, 1.0], metavar=("LOW", "HIGH"),
         help="range of images that the models take, one for all (default 0 1); epsilons stay for [0, 1]")  # fmt: skip
     add("--norm", default="inf", choices=["inf", "2"], help="default %(default)s")
@@ -57,14 +58,15 @@ def main() -> None:
         from salrob_tf.attack import NORMS
         from salrob_tf.classifier import Classifier
         from salrob_tf.datasets import choose_indices, load_data
-        from salrob_tf.evaluation import check_epsilons, choose_attacks, evaluate
+        from salrob_tf.evaluation import check_epsilons, choose_attacks, default_epsilons, evaluate
         from salrob_tf.figures import robustness_curves, save_figure
+        from salrob_tf.folders import select
         from salrob_tf.results import save_results
         from salrob_tf.statistics import compare
 
     attacks = choose_attacks(args.attacks, norm=NORMS[args.norm], steps=args.steps, restarts=args.restarts)
-    check_epsilons(args.epsilons)
-    data = load_data(args.data)
+    data = load_data(args.data, args.image_size)
+    epsilons = check_epsilons(args.epsilons or default_epsilons(data.input_shape))
     indices = choose_indices(len(data.x_test), min(args.samples, len(data.x_test)), args.seed)
     classifiers = [
         Classifier(path, name, args.bounds, data.input_shape) for path, name in zip(args.models, names, strict=True)
@@ -74,10 +76,10 @@ def main() -> None:
     results = [
         evaluate(
             classifier,
-            data.x_test[indices],
+            select(data.x_test, indices),
             data.y_test[indices],
             list(attacks.values()),
-            args.epsilons,
+            epsilons,
             seed=args.seed,
             survivors_only=args.survivors_only,
             search=args.search,

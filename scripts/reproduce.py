@@ -8,22 +8,23 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from _common import Parser, SweepBar, fit_verbosity, quiet_start, run_main
+from _common import Parser, SweepBar, add_data, fit_verbosity, quiet_start, run_main
 
 KINDS = {"regular": False, "guided": True}
 FIGURE_3_IMAGES = 5
 SALIENCY_IMAGES = 6
 SWEEP = ".sweep"  # where a sweep keeps its finished parts until all is written
-WRITTEN = ("results.json", "correct.npz", "table1.md", "figure1.png", "figure3.png", "saliency.png")
+WRITTEN = ("results.json", "correct.npz", "table1.md", "figure1.png", "figure2.png", "figure3.png", "saliency.png")
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("--data", default="mnist5k", metavar="SOURCE", help="mnist5k (default), mnist, fashion_mnist, or an .npz file")
+    add_data(parser, default="mnist5k")
     add("--network", default="cnn", help="cnn (default), resnet18, or resnet18_small, whose stem suits small images")
     add("--weights", metavar="PRESET", help="start resnet18 from: imagenet, or a folder of KerasHub's save_to_preset")
     add("--recipe", default="karkehabadi2023", help="of the guided network (default %(default)s)")
@@ -32,7 +33,8 @@ def arguments() -> argparse.Namespace:
     add("--learning-rate", type=float, default=1.0, help="of Adadelta; default %(default)s; the paper's is 0.1")
     add("--seeds", type=int, default=1, metavar="S", help="train S networks of each kind (default %(default)s)")
     add("--attacks", nargs="+", default=["fgsm", "bim", "pgd", "mim"], help="default fgsm bim pgd mim")
-    add("--epsilons", nargs="+", type=float, default=[0.05, 0.1, 0.15, 0.2, 0.25, 0.3], help="for images in [0, 1]")
+    add("--epsilons", nargs="+", type=float, metavar="EPSILON", help="for images in [0, 1]; default 0.05 to 0.3 for "
+        "grey images, 1/255 to 16/255 for colour")  # fmt: skip
     add("--survivors-only", action=argparse.BooleanOptionalAction, default=True,
         help="attack only what still stands (default), or everything at every epsilon, as in the paper")  # fmt: skip
     add("--steps", type=int, default=40, help="of the iterative attacks (default %(default)s)")
@@ -57,16 +59,16 @@ def main() -> None:
         from salrob_tf.attacks import FGSM
         from salrob_tf.classifier import Classifier
         from salrob_tf.datasets import choose_indices, load_data
-        from salrob_tf.evaluation import check_epsilons, choose_attacks, evaluate
+        from salrob_tf.evaluation import check_epsilons, choose_attacks, default_epsilons, evaluate
         from salrob_tf.explanations import saliency_maps
         from salrob_tf.files import write_text
+        from salrob_tf.folders import select
         from salrob_tf.results import save_results
         from salrob_tf.runs import Run, holds_run, train
         from salrob_tf.statistics import compare
 
     # Everything that can be wrong is looked at before the first minute of training.
     attacks = list(choose_attacks(args.attacks, steps=args.steps).values())
-    epsilons = check_epsilons(args.epsilons)
     seeds = range(args.seeds)
     runs = {
         f"{kind}-{seed}": Run(
@@ -87,7 +89,8 @@ def main() -> None:
         args.resume or args.overwrite
     ):
         raise ValueError(f"This folder already holds a run: pass --resume or --overwrite. Received: --out {out}")
-    data = load_data(args.data)
+    data = load_data(args.data, args.image_size)
+    epsilons = check_epsilons(args.epsilons or default_epsilons(data.input_shape))
     chosen = choose_indices(len(data.x_test), min(args.samples, len(data.x_test)), seed=0)
     for run in runs.values():
         run.build(data)
@@ -102,7 +105,7 @@ def main() -> None:
     classifiers = {name: Classifier(folder, name) for name, folder in folders.items()}
 
     print(f"attacking {len(chosen)} test images at {len(epsilons)} epsilons, {args.steps} steps", flush=True)
-    x, y = data.x_test[chosen], data.y_test[chosen]
+    x, y = select(data.x_test, chosen), data.y_test[chosen]
     results = {
         name: evaluate(
             classifier,
@@ -123,15 +126,17 @@ def main() -> None:
     save_results(out, list(results.values()), arguments=vars(args), data_name=data.name, comparisons=comparisons)
 
     correct = {
-        kind: [classifiers[f"{kind}-{seed}"].predict(data.x_test) == data.y_test for seed in seeds] for kind in KINDS
+        kind: [predict_all(classifiers[f"{kind}-{seed}"], data.x_test) == data.y_test for seed in seeds]
+        for kind in KINDS
     }
-    paper = {"mnist5k": "mnist", "mnist": "mnist"}.get(args.data)
+    paper = {"mnist5k": "mnist", "mnist": "mnist", "cifar10": "cifar10"}.get(args.data)
     table = report.table1(f"{data.name}, {len(data.x_test)} test images", correct, paper)
     verdict = "\n\n".join(comparison.verdict for comparison in comparisons)
     write_text(out / "table1.md", f"{table}\n{report.robustness_table(groups)}\n{verdict}\n")
 
     title = f"{data.name}, {len(chosen)} test images"
-    figures.save_figure(figures.robustness_curves(groups, title), out / "figure1.png")
+    number = 2 if args.data == "cifar10" else 1  # the paper draws MNIST as Figure 1, CIFAR-10 as Figure 2
+    figures.save_figure(figures.robustness_curves(groups, title), out / f"figure{number}.png")
 
     examples = np.unique(data.y_test, return_index=True)[1]  # the first test image of each class
     x, y = data.x_test[examples[:FIGURE_3_IMAGES]], data.y_test[examples[:FIGURE_3_IMAGES]]
@@ -158,6 +163,11 @@ def main() -> None:
 
     shutil.rmtree(out / SWEEP)
     print(f"\n{table}\n{verdict}\n\nwritten to {out}")
+
+
+def predict_all(classifier: Any, images: Any, part: int = 2048) -> np.ndarray:
+    """Classes of all images, which are never in memory at once where they are in files."""
+    return np.concatenate([classifier.predict(images[start : start + part]) for start in range(0, len(images), part)])
 
 
 if __name__ == "__main__":

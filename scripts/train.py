@@ -7,14 +7,14 @@ import os
 import sys
 from pathlib import Path
 
-from _common import Parser, fit_verbosity, launch, quiet_start, run_main
+from _common import Parser, add_data, fit_verbosity, launch, quiet_start, run_main
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("--data", required=True, metavar="SOURCE", help="mnist5k, mnist, fashion_mnist, or an .npz file")
+    add_data(parser, required=True)
     add("--network", default="cnn", help="cnn (default), resnet18, or resnet18_small, whose stem suits small images")
     add("--weights", metavar="PRESET", help="start resnet18 from: imagenet, or a folder of KerasHub's save_to_preset")
     add("--saliency", action="store_true", help="train with saliency guidance")
@@ -26,6 +26,7 @@ def arguments() -> argparse.Namespace:
     add("--optimizer", default="adadelta", help="adadelta (default), adam or sgd")
     add("--learning-rate", type=float, default=0.1, help="default %(default)s")
     add("--precision", default="float32", help="float32 (default), mixed_bfloat16 or mixed_float16")
+    add("--augment", action="store_true", help="move training images by up to 4 pixels and flip half of them")
     add("--train-samples", type=int, metavar="N", help="train on a random choice of N images")
     add("--validation-fraction", type=float, default=0.0, metavar="F", help="share of the training images held out")
     add("--keep", default="last", help="last epoch (default), or best by accuracy on the images held out")
@@ -68,11 +69,12 @@ def main() -> None:
         precision=args.precision,
         validation_fraction=args.validation_fraction,
         keep=args.keep,
+        augment=args.augment,
         seed=args.seed,
     )
     kind = "guided" if args.saliency else "regular"
     folder = args.out or Path("saved_models") / f"{Path(args.data).stem}-{kind}-{args.seed}"
-    data = load_data(args.data)
+    data = load_data(args.data, args.image_size)
     if args.train_samples is not None:
         data = data.with_train_samples(args.train_samples, args.seed)
     record = train(folder, data, run, resume=args.resume, overwrite=args.overwrite, verbose=fit_verbosity())

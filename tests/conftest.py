@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import salrob_tf as sr
 
@@ -38,6 +39,23 @@ def make_network(shape=(8, 8, 1), classes=3, dropout=0.0, seed=0):
         ],
         name="tiny",
     )
+
+
+def make_bytes(samples, **settings):
+    """`make_images` as 8-bit values, class by class, which is the order of a folder."""
+    images, labels = make_images(samples, **settings)
+    order = np.argsort(labels, kind="stable")
+    return np.round(images[order] * 255).astype(np.uint8), labels[order]
+
+
+def write_tree(folder, **splits):
+    """Write 8-bit images as PNG files `split/class_<label>/<row>.png`."""
+    for split, (images, labels) in splits.items():
+        for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+            path = folder / split / f"class_{label}" / f"{row:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.squeeze()).save(path)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,11 @@
 import gzip
+import io
 import os
+import pickle
 import subprocess
 import sys
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -56,6 +60,8 @@ def test_npz_becomes_unit_range_floats_with_channels(tmp_path):
         ({"y_train": np.array([0, 1, -1, 0, 1, 2])}, "labels from -1 to 2"),
         ({"y_train": np.zeros(6)}, "must be integers"),
         ({"y_train": np.array([{}] * 6)}, "not an .npz file of plain arrays"),
+        ({"x_test": np.zeros((2, 8, 8), np.float32)}, "both floats in .* Received: dtypes uint8 and float32"),
+        ({"x_train": np.zeros((6, 8, 8))}, "both floats in .* Received: dtypes float64 and uint8"),
     ],
 )
 def test_npz_errors_say_what_is_wrong(tmp_path, changes, message):
@@ -73,13 +79,76 @@ def test_unknown_missing_and_broken_sources(tmp_path):
         sr.load_data(tmp_path / "broken.npz")
 
 
-def test_keras_sources_without_a_network_say_where_to_put_the_file(monkeypatch):
+@pytest.mark.parametrize(
+    ("source", "files"),
+    [
+        ("mnist", "mnist.npz"),
+        ("cifar10", "cifar-10-python.tar.gz, renamed to cifar-10-batches-py-target_archive,"),
+        ("cifar100", "cifar-100-python.tar.gz, renamed to cifar-100-python-target_archive,"),
+    ],
+)
+def test_keras_sources_without_a_network_say_where_to_put_the_file(monkeypatch, source, files):
     def offline():
         raise Exception("URL fetch failure on https://example.com: None -- unreachable")
 
-    monkeypatch.setattr("keras.datasets.mnist.load_data", offline)
-    with pytest.raises(ValueError, match=r"put mnist.npz into .*datasets, or use mnist5k"):
-        sr.load_data("mnist")
+    monkeypatch.setattr(f"keras.datasets.{source}.load_data", offline)
+    with pytest.raises(ValueError, match=rf"put {files} into .*datasets, or use mnist5k"):
+        sr.load_data(source)
+
+
+def test_cifar_is_read_by_keras_from_the_archives_that_the_error_names(tmp_path):
+    def write_archive(name, inner, files):
+        (tmp_path / "datasets").mkdir(exist_ok=True)
+        with tarfile.open(tmp_path / "datasets" / name, "w:gz") as archive:
+            for file, content in files.items():
+                member = tarfile.TarInfo(f"{inner}/{file}")
+                pickled = pickle.dumps({key.encode(): value for key, value in content.items()}, protocol=4)
+                member.size = len(pickled)
+                archive.addfile(member, io.BytesIO(pickled))
+
+    red = np.repeat(np.array([255, 0, 0], np.uint8), 1024)[None]  # Keras spreads one image over a batch of 10,000
+    batches = {f"data_batch_{n}": {"data": red, "labels": [n]} for n in range(1, 6)}
+    batches["test_batch"] = {"data": red.repeat(2, 0), "labels": [9, 0]}
+    write_archive("cifar-10-batches-py-target_archive", "cifar-10-batches-py", batches)
+    fine = {"data": red.repeat(3, 0), "fine_labels": [0, 98, 99], "coarse_labels": [1, 2, 3]}
+    write_archive("cifar-100-python-target_archive", "cifar-100-python", {"train": fine, "test": fine})
+    code = """if True:
+        import salrob_tf as sr
+        from keras.src.utils import file_utils
+        file_utils.validate_file = lambda *_, **__: True  # the files are not the published ones
+        for source in ("cifar10", "cifar100"):
+            d = sr.load_data(source)
+            names = [d.class_names[label] for label in d.y_test]
+            print(d.name, d.x_train.shape, d.x_train[-1, 5, 6].tolist(), d.y_train.shape, d.num_classes, names)
+        """
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "CIFAR-10 (50000, 32, 32, 3) [1.0, 0.0, 0.0] (50000,) 10 ['truck', 'airplane']",
+        "CIFAR-100 (3, 32, 32, 3) [1.0, 0.0, 0.0] (3,) 100 ['apple', 'woman', 'worm']",
+    ]
+
+
+def test_a_dataset_of_own_arrays(tmp_path):
+    images, labels = np.arange(2 * 64, dtype=np.uint8).reshape(2, 8, 8), np.array([[0], [1]])
+    data = sr.Dataset.from_arrays(images, labels, images[:1], labels[:1], name="mine", class_names=["cat", "dog"])
+    assert (data.name, data.class_names, data.input_shape) == ("mine", ("cat", "dog"), (8, 8, 1))
+    np.testing.assert_array_equal(data.x_train[..., 0], images / np.float32(255))
+    same = sr.Dataset.from_arrays(images / np.float32(255), [0, 1], images[:1] / np.float32(255), [0])
+    assert same.sha256 == data.sha256 and same.class_names == ("0", "1")
+    with pytest.raises(ValueError, match="`y_test` must be 0 to 1. Received: labels from 2 to 2"):
+        sr.Dataset.from_arrays(images, labels, images[:1], [2], class_names=["cat", "dog"])
+
+
+def test_an_npz_that_does_not_fit_into_memory_is_refused_by_its_headers(tmp_path):
+    path = write_npz(tmp_path / "huge.npz", x_train=None)
+    header = io.BytesIO()
+    shape = (10**7, 1000, 1000, 3)
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x_train.npy", header.getvalue())
+    with pytest.raises(ValueError, match=r"takes 139698.* GiB of memory, and there are .* use a folder of images"):
+        sr.load_data(path)
 
 
 def test_fashion_mnist_is_read_by_keras_from_its_cache(tmp_path):
@@ -130,7 +199,7 @@ def test_mnist5k_is_the_same_split_for_ever():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"y_train": np.array([1, 2, 3, 1, 2, 3]), "y_test": np.array([1, 2])}, "without a gap. Missing in .* class 0"),
+        ({"y_train": np.array([1, 2, 3, 1, 2, 3]), "y_test": np.array([1, 2])}, "without a gap. Missing: class 0"),
         ({"y_train": np.array([0, 1, 2**30, 0, 1, 2])}, "class 3"),
         ({"y_train": np.array([0, 1, 2**40, 0, 1, 2])}, "0 to 2147483647. Received: labels from 0 to 1099511627776"),
         ({"x_train": np.eye(8, dtype=np.uint8)[None].repeat(6, 0)}, "save images of 0 and 1 as floats"),

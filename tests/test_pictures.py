@@ -74,6 +74,16 @@ def test_figure_3_names_the_predicted_class_and_marks_mistakes(trained):
     assert left[0].get_text() == "abc"[labels[0]] and right[2].get_text() == "abc"[wrong[0]]
 
 
+def test_figure_3_shows_colours_as_they_are():
+    images, labels = make_images(2, shape=(8, 8, 3))
+    stack = {kind: np.stack([images, images[:, ::-1]]) for kind in ("guided", "regular")}
+    predicted = dict.fromkeys(stack, np.stack([labels, labels]))
+    figure = adversarial_grid(stack, predicted, labels, [0, 1 / 255], ("a", "b", "c"))
+    shown = [axis.images[0].get_array() for axis in figure.subfigs[1].axes]
+    np.testing.assert_array_equal(shown, [*images, *images[:, ::-1]])
+    assert [axis.get_ylabel() for axis in figure.subfigs[0].axes[::2]] == ["ε = 0", "ε = 1/255"]
+
+
 def test_saliency_maps_equal_our_own_gradient_and_are_seeded(trained):
     model, images, labels = trained
     functional = keras.Model(model.inputs, model.outputs)
@@ -126,6 +136,8 @@ def test_saliency_grid_has_one_colour_scale_and_pictures_are_written(tmp_path):
     figure = saliency_grid(images, maps, labels, ("a", "b", "c"))
     limits = {axis.images[0].get_clim() for axis in figure.axes[:6] if axis.images[0].get_cmap().name == "RdBu_r"}
     assert len(limits) == 1
+    np.testing.assert_array_equal(figure.axes[3].images[0].get_array(), images[1])
+    np.testing.assert_allclose(figure.axes[4].images[0].get_array(), maps["regular"][1].mean(-1))
     save_figure(figure, tmp_path / "new" / "saliency.png")
     assert (tmp_path / "new" / "saliency.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["saliency.png"]
@@ -140,6 +152,8 @@ def test_tables():
         "| MNIST-5k | 90.0% [82.6, 94.5] | 80.0% [71.1, 86.7] |",
         "| MNIST in the paper | 99.3% | 98.8% |",
     ]
+    cifar = table1("CIFAR-10", {"regular": outcomes[:1], "guided": outcomes[1:]}, paper="cifar10")
+    assert cifar.splitlines()[-1] == "| CIFAR-10 in the paper | 82.8% | 82.2% |"
     assert "| 85.0% ± 7.1 (2 seeds) |" in table1("MNIST-5k", {"regular": outcomes})
 
 

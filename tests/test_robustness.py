@@ -164,3 +164,10 @@ def test_accuracy_interval_is_wilsons(right, wrong):
     found = accuracy_interval(np.arange(n) < right)
     np.testing.assert_allclose(found, [max(centre - half, 0), min(centre + half, 1)], atol=1e-12)
     assert found[0] - 1e-12 <= p <= found[1] + 1e-12
+
+
+def test_epsilons_are_written_as_people_write_them():
+    from salrob_tf.robustness import epsilon_text
+
+    found = [epsilon_text(epsilon) for epsilon in (0, 0.1, 0.2, 51 / 255, 8 / 255, float(np.float32(8 / 255)), 1 / 7)]
+    assert found == ["0", "0.1", "0.2", "0.2", "8/255", "8/255", "0.1429"]

@@ -243,6 +243,21 @@ def test_reproduce_walks_the_whole_paper(data, tmp_path, capsys):
     assert tree(out / "models") == before
 
 
+def test_reproduce_draws_cifar_as_the_paper_does(tmp_path, monkeypatch, capsys):
+    images, labels = make_images(40, shape=(8, 8, 3), classes=4)
+    arrays = (images * 255).astype(np.uint8), labels[:, None]
+    monkeypatch.setattr("keras.datasets.cifar10.load_data", lambda: (arrays, arrays))
+    out, stale = tmp_path / "cifar", tmp_path / "cifar" / "figure1.png"
+    out.mkdir()
+    stale.write_text("of an older run")
+    arguments = ["--data", "cifar10", "--epochs", 1, "--batch-size", 20, "--attacks", "fgsm", "--samples", 10]
+    run("reproduce.py", *arguments, "--out", out, "--overwrite")
+    assert (out / "figure2.png").is_file() and not stale.exists() and (out / "figure3.png").is_file()
+    table = (out / "table1.md").read_text()
+    assert "| CIFAR-10 in the paper | 82.8% | 82.2% |" in table and "| FGSM | 1/255 |" in table
+    np.testing.assert_allclose(sr.load_results(out)[0].epsilons * 255, [1, 2, 4, 6, 8, 16])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
