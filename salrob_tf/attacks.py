@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.attack import Attack, Batch, clip, steepest
+from salrob_tf.attack import Attack
 from salrob_tf.classifier import Classifier, over_devices
 from salrob_tf.cleverhans_attacks import CWL2, SPSA
 from salrob_tf.losses import LOSSES
+from salrob_tf.steps import Batch, clip, steepest
 
 
 @dataclass(frozen=True)

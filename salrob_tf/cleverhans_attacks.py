@@ -15,8 +15,9 @@ import tensorflow as tf
 from cleverhans.tf2.attacks.carlini_wagner_l2 import CarliniWagnerL2
 from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss
 
-from salrob_tf.attack import Attack, Batch, clip
+from salrob_tf.attack import Attack
 from salrob_tf.classifier import Classifier
+from salrob_tf.steps import Batch, clip
 
 
 @dataclass(frozen=True)

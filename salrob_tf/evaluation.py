@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.attack import NORMS, Attack
+from salrob_tf.attack import Attack
 from salrob_tf.attacks import make_attack
 from salrob_tf.checkpoint import Checkpoint
 from salrob_tf.classifier import as_classifier
@@ -22,6 +22,7 @@ from salrob_tf.files import written_beside
 from salrob_tf.folders import ImageFiles
 from salrob_tf.inspection import inspect
 from salrob_tf.robustness import Robustness
+from salrob_tf.steps import NORMS
 from salrob_tf.sweep import SEARCHES, Sweep
 
 DEFAULT_ATTACKS = ("fgsm", "bim", "pgd", "mim")

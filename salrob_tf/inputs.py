@@ -1,4 +1,4 @@
-"""What `fit` may be given: images and labels of one classifier, looked at before the first step."""
+"""What `fit` may be given, looked at before the first step, and what each of several replicas has of it."""
 
 from __future__ import annotations
 
@@ -83,6 +83,16 @@ def unpack(
             for part in (x, y, sample_weight)
         )
     return x, y, sample_weight, samples
+
+
+def share_of_batch(samples: tf.Tensor) -> tf.Tensor | float:
+    """How many samples this replica has over the mean of all replicas: their last batches are not of one size."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    context = tf.distribute.get_replica_context()
+    if replicas == 1 or context is None:
+        return 1.0
+    samples = tf.cast(samples, tf.float32)
+    return tf.math.divide_no_nan(samples * replicas, context.all_reduce(tf.distribute.ReduceOp.SUM, samples))
 
 
 def _described(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from salrob_tf.resnet import resnet18
 
@@ -131,3 +132,14 @@ def check_gives_logits(model: keras.Model) -> tuple[tuple[int, ...], int]:
             f"Received: {model.name}, whose outputs sum to 1"
         )
     return shape, num_classes
+
+
+def alike_in_both_modes(model: keras.Model, image_shape: tuple[int, ...]) -> bool:
+    """Whether a network computes the same in training as in inference mode: whether its two graphs are the same."""
+    images = tf.TensorSpec([None, *image_shape], keras.config.floatx())
+    traced = (
+        tf.function(lambda batch, mode=mode: model(batch, training=mode)).get_concrete_function(images)
+        for mode in (True, False)
+    )
+    training, inference = (list(function.graph.as_graph_def().node) for function in traced)
+    return training == inference

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from salrob_tf.attack import Attack, Batch
+from salrob_tf.attack import Attack
 from salrob_tf.attacks import FGSM
 from salrob_tf.classifier import Classifier
+from salrob_tf.steps import Batch
 
 SEARCHES = ("bisect", "full")
 BALL_TOLERANCE = 1e-6  # by how much rounding may carry an adversarial out of its ball

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.inputs import check_arrays, unpack
+from salrob_tf.inputs import check_arrays, share_of_batch, unpack
 from salrob_tf.losses import Divergence
-from salrob_tf.networks import check_gives_logits
+from salrob_tf.networks import alike_in_both_modes, check_gives_logits
 from salrob_tf.saliency import Recipe, Seed, get_recipe, mask_size, masked_copy, saliency_scores
 
 VALIDATION_SEEDS = (0, 1)  # of a random ranking and of the fill, so that evaluating twice gives the same numbers
@@ -83,7 +83,7 @@ class SaliencyGuided(keras.Model):
         self.mask_fraction = mask_fraction
         self.kl_weight = kl_weight
         self.seed = seed
-        self.shares_forward = self.recipe.saliency_mode == "training" or _alike_in_both_modes(model, self.image_shape)
+        self.shares_forward = self.recipe.saliency_mode == "training" or alike_in_both_modes(model, self.image_shape)
         self._scheduled: dict[str, tf.Variable] = {}
         self.set_epoch(0)
         self.cross_entropy_tracker = keras.metrics.Mean(name="cross_entropy")
@@ -243,7 +243,7 @@ class SaliencyGuided(keras.Model):
         loss = self.compute_loss(x, y, logits, sample_weight, training=training)
         added = sum((tf.cast(tf.reduce_sum(term), loss.dtype) for term in self.losses), tf.zeros((), loss.dtype))
         # Keras divides losses by the replicas, each a mean over what its replica has; metrics want it back.
-        share = _share_of_batch(samples)
+        share = share_of_batch(samples)
         loss = loss - added / replicas
         objective = loss if getattr(self.loss, "reduction", None) == "sum" else share * loss
         self.cross_entropy_tracker.update_state(loss * replicas, sample_weight=samples)
@@ -319,24 +319,3 @@ class SaliencyGuided(keras.Model):
 
 def _at(schedule: Schedule, epoch: int) -> float:
     return float(schedule(epoch)) if callable(schedule) else schedule
-
-
-def _alike_in_both_modes(model: keras.Model, image_shape: tuple[int, ...]) -> bool:
-    """Whether a network computes the same in training as in inference mode: whether its two graphs are the same."""
-    images = tf.TensorSpec([None, *image_shape], keras.config.floatx())
-    traced = (
-        tf.function(lambda batch, mode=mode: model(batch, training=mode)).get_concrete_function(images)
-        for mode in (True, False)
-    )
-    training, inference = (list(function.graph.as_graph_def().node) for function in traced)
-    return training == inference
-
-
-def _share_of_batch(samples: tf.Tensor) -> tf.Tensor | float:
-    """How many samples this replica has over the mean of all replicas: their last batches are not of one size."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    context = tf.distribute.get_replica_context()
-    if replicas == 1 or context is None:
-        return 1.0
-    samples = tf.cast(samples, tf.float32)
-    return tf.math.divide_no_nan(samples * replicas, context.all_reduce(tf.distribute.ReduceOp.SUM, samples))

@@ -11,6 +11,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -264,7 +265,7 @@ def step(data: Any, model: Any, args: argparse.Namespace) -> None:
     grey, colour = data.input_shape, (32, 32, 3)
     half = partial(cnn, dtype="mixed_bfloat16")
     # Name: a network, the recipes that train it, and the network whose regular step they are compared with.
-    rivals = {
+    rivals: dict[str, tuple[Any, ...]] = {
         "cnn": (cnn, grey, {"default recipe": default, "shared forward": shared}, cnn),
         "cnn without dropout": (plain_network, grey, {"shared forward": default}, plain_network),
         "with BatchNormalization": (
@@ -345,17 +346,29 @@ def peak_of_training(kind: str) -> float:
 
 def torch(data: Any, model: Any, args: argparse.Namespace) -> None:
     """Our guided step, of the recipe `ismail2021`, against the reference's loop in PyTorch with Captum."""
-    try:
-        from torch_loop import guided_step
-    except ImportError:
-        print("PyTorch and Captum are not installed: pip install -e '.[bench]' to compare with the reference's loop")
-        return
     from salrob_tf import cnn
     from salrob_tf.saliency import RECIPES
 
-    batch = data.x_train[:256], data.y_train[:256]
-    ours = partial(wrapped(cnn(data.input_shape, data.num_classes), RECIPES["ismail2021"]).train_on_batch, *batch)
-    seconds = in_turn([ours, guided_step(*batch, data.num_classes)], args.rounds * 3)
+    x, y = data.x_train[:256], data.y_train[:256]
+    ours = wrapped(cnn(data.input_shape, data.num_classes), RECIPES["ismail2021"])
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/batch.npz", images=x, labels=y, num_classes=data.num_classes)
+        command = [sys.executable, str(Path(__file__).parent / "torch_loop.py"), f"{folder}/batch.npz"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as loop:
+            asked, answers = loop.stdin, loop.stdout
+            assert asked and answers
+            if answers.readline() != "ready\n":
+                print(
+                    "PyTorch with Captum does not run: pip install -e '.[bench]' to compare with the reference's loop"
+                )
+                return
+
+            def theirs() -> None:
+                print("step", file=asked, flush=True)
+                answers.readline()
+
+            seconds = in_turn([partial(ours.train_on_batch, x, y), theirs], args.rounds * 3)
+            asked.close()
     print(f"\nguided step: times faster than the reference's loop in PyTorch: {ratio(seconds[1], seconds[0]):.2f}")
 
 

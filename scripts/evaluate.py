@@ -55,7 +55,6 @@ def main() -> None:
         raise ValueError(f"This folder holds an unfinished sweep: pass --resume or --overwrite. Received: {args.out}")
     names = distinct_names(args.models)
     with quiet_start():
-        from salrob_tf.attack import NORMS
         from salrob_tf.classifier import Classifier
         from salrob_tf.datasets import choose_indices, load_data
         from salrob_tf.evaluation import check_epsilons, choose_attacks, default_epsilons, evaluate
@@ -63,6 +62,7 @@ def main() -> None:
         from salrob_tf.folders import select
         from salrob_tf.results import save_results
         from salrob_tf.statistics import compare
+        from salrob_tf.steps import NORMS
 
     attacks = choose_attacks(args.attacks, norm=NORMS[args.norm], steps=args.steps, restarts=args.restarts)
     data = load_data(args.data, args.image_size)

@@ -1,0 +1,48 @@
+"""What a step of an attack is given, and where it goes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from cleverhans.tf2.utils import optimize_linear
+
+NORMS = {"inf": np.inf, "2": 2.0}
+
+
+class Batch(NamedTuple):
+    """Images that are attacked together.
+
+    Attributes:
+        images: `(N, height, width, channels)`, float32 in [0, 1].
+        labels: True labels, int32 `(N,)`.
+        aims: The classes whose loss is climbed or, in a targeted attack, descended, int32 `(N,)`.
+        radii: Radius of each ball, float32 `(N,)`.
+        indices: Index of each image in its dataset, `(N,)`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    aims: np.ndarray
+    radii: np.ndarray
+    indices: np.ndarray
+
+    def part(self, rows: slice) -> Batch:
+        """Some of the rows."""
+        return Batch(*(column[rows] for column in self))
+
+
+def steepest(gradient: tf.Tensor, size: tf.Tensor, norm: float) -> tf.Tensor:
+    """The change of a given size that climbs most: CleverHans' `optimize_linear`, however small the gradient is.
+
+    CleverHans takes a norm below 1e-6 for 1e-6, which stops L2 attacks where the network is sure of itself.
+    """
+    if norm == 2:
+        gradient = tf.math.divide_no_nan(gradient, tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True))
+    return optimize_linear(gradient, size, norm)
+
+
+def clip(images: tf.Tensor) -> tf.Tensor:
+    """Images clipped to [0, 1]."""
+    return tf.clip_by_value(images, 0.0, 1.0)
