@@ -82,6 +82,19 @@ def test_two_replicas_equal_one_device(samples, loss):
         assert found[key] == pytest.approx(values, abs=1e-5), key
 
 
+@pytest.mark.parametrize("moving_statistics", ["clean", "both"])
+def test_a_replica_without_images_leaves_moving_statistics_finite(moving_statistics):
+    images, labels = make_images(13)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        layers = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.Flatten()]
+        network = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(3)])
+        model = sr.SaliencyGuided(network, recipe=sr.Recipe(moving_statistics=moving_statistics, dropout="shared"))
+        model.compile(keras.optimizers.SGD(0.05))
+    model.fit(images, labels, batch_size=4, shuffle=False, verbose=0)
+    assert all(np.isfinite(weights).all() for weights in network.get_weights())
+    assert not np.allclose(network.layers[1].moving_mean.numpy(), 0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
