@@ -11,19 +11,25 @@ import tensorflow as tf
 from salrob_tf.datasets import check_labels
 
 
-def check_arrays(x: np.ndarray, y: Any, image_shape: tuple[int, ...], num_classes: int) -> None:
-    """Look at the values of all images and labels.
+def check_arrays(x: Any, y: Any, weights: Any = None, *, image_shape: tuple[int, ...], num_classes: int) -> None:
+    """Look at the values of all images, labels and weights; what is no array and no tensor is not looked at.
 
     Args:
         x: Images, `(N, height, width, channels)`.
-        y: Labels `(N,)` or `(N, 1)`, or one-hot `(N, num_classes)`, as an array; anything else is not looked at.
+        y: Labels `(N,)` or `(N, 1)`, or one-hot `(N, num_classes)`.
+        weights: Sample weights.
         image_shape: `(height, width, channels)`.
         num_classes: Number of classes.
 
     Raises:
         ValueError: If there are no images, they are not finite floats of that shape, or labels are of another number
-            or kind, or out of range.
+            or kind, or out of range, or weights are not finite.
     """
+    x, y, weights = (value.numpy() if isinstance(value, tf.Tensor) else value for value in (x, y, weights))
+    if isinstance(weights, np.ndarray) and not np.isfinite(weights).all():
+        raise ValueError("Sample weights must be finite. Received: NaN or infinity")
+    if not isinstance(x, np.ndarray):
+        return
     if x.dtype.kind != "f" or not len(x):
         raise ValueError(f"`x` must be floats, one image or more. Received: dtype={x.dtype}, shape={x.shape}")
     if x.shape[1:] != image_shape:
@@ -34,13 +40,44 @@ def check_arrays(x: np.ndarray, y: Any, image_shape: tuple[int, ...], num_classe
     if not isinstance(y, np.ndarray):
         return
     if y.ndim == 2 and y.shape[1] == num_classes:
-        if len(y) != len(x):
-            raise ValueError(f"`y` must be one label per image, {len(x)} in all. Received: shape={y.shape}")
+        if len(y) != len(x) or not np.isfinite(y).all():
+            raise ValueError(
+                f"`y` must be one finite row per image, {len(x)} in all. Received: shape={y.shape}, "
+                f"finite={bool(np.isfinite(y).all())}"
+            )
     elif y.ndim == 2 and y.shape[1] != 1:
         raise ValueError(f"`y` must be classes (N,), or one-hot (N, {num_classes}). Received: shape={y.shape}")
     else:
         whole = y.astype(np.int64) if y.dtype.kind == "f" and np.array_equal(y, np.rint(y)) else y
         check_labels(whole, len(x), num_classes, "y")
+
+
+def check_takes_logits(loss: Any) -> None:
+    """Refuse losses that take probabilities, because classifiers give logits.
+
+    Args:
+        loss: What `compile` is given: a loss, its name, a function, or a list or dictionary of one.
+
+    Raises:
+        ValueError: If there are several, or it takes probabilities.
+    """
+    if isinstance(loss, list | tuple | dict):
+        losses = list(loss.values()) if isinstance(loss, dict) else list(loss)
+        if len(losses) != 1:
+            raise ValueError(f"A classifier has one output and one loss. Received: loss={loss!r}")
+        loss = losses[0]
+    named = keras.losses.get(loss) if isinstance(loss, str) else loss
+    functions = (
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.categorical_crossentropy,
+        keras.losses.categorical_focal_crossentropy,
+    )
+    settings = named.get_config() if isinstance(named, keras.losses.Loss) else {}
+    if named in functions or settings.get("from_logits") is False:
+        raise ValueError(
+            "The classifier gives logits, so its cross-entropy needs from_logits=True: pass "
+            f"keras.losses.SparseCategoricalCrossentropy(from_logits=True). Received: loss={loss!r}"
+        )
 
 
 def unpack(

@@ -6,6 +6,7 @@ import csv
 import datetime
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -155,11 +156,13 @@ def train(
         # Only now, when everything proved valid, is anything removed.
         if is_chief():
             _open(folder, record, resume, overwrite)
-        if resume and (folder / "run.json").exists() and _read_record(folder)["finished"]:
-            return _read_record(folder)
+        if resume and (folder / "run.json").exists() and (found := _read_record(folder))["finished"]:
+            if is_chief() and (folder / BEST).exists():
+                (folder / BEST).replace(folder / "model.keras")
+            return found
         if resume and (folder / "model.keras").is_file():
             model = keras.saving.load_model(folder / "model.keras")
-            history = _read_history(folder, int(model.optimizer.iterations) // steps_per_epoch)
+            history = _read_history(folder, model.epochs_done)
     settings: dict[str, Any] = {
         "initial_epoch": len(history),
         "epochs": run.epochs,
@@ -182,15 +185,15 @@ def train(
         model.fit(shuffled, shuffle=False, validation_data=held_out, **settings)
     if not is_chief():
         return record
-    if run.keep == "best":
-        (folder / BEST).replace(folder / "model.keras")
-    model = keras.saving.load_model(folder / "model.keras")
+    kept = _best(history) if run.keep == "best" else len(history) - 1
+    model = keras.saving.load_model(folder / (BEST if run.keep == "best" else "model.keras"))
     with written_beside(folder / "export") as beside:
         model.export(str(beside), verbose=False)
     metrics = model.evaluate(batches(data.x_test, data.y_test, run.batch_size), verbose=0, return_dict=True)
-    kept = _best(history) if run.keep == "best" else len(history) - 1
     record |= {"finished": True, "epoch": kept, "train": history[kept], "test": metrics}
     write_json(folder / "run.json", record)
+    if run.keep == "best":
+        (folder / BEST).replace(folder / "model.keras")  # last, because until then the run may have to go on
     return record
 
 
@@ -210,6 +213,8 @@ def remove_run(folder: str | Path) -> None:
         if path.is_dir():
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
+        for left in Path(folder).glob(f".*-{name}"):  # of a write that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _open(folder: Path, record: dict[str, Any], resume: bool, overwrite: bool) -> None:
@@ -224,12 +229,16 @@ def _open(folder: Path, record: dict[str, Any], resume: bool, overwrite: bool) -
         raise ValueError(f"This folder holds parts of a run without its run.json: pass --overwrite. Received: {folder}")
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "run.json").open("x").close()  # of two trainings that start at once, one fails here
-        write_json(folder / "run.json", record)
+        beside = folder / f".{os.getpid()}-run.json"
+        write_json(beside, record)
+        try:
+            os.link(beside, folder / "run.json")  # of two trainings that start at once, one fails here
+        finally:
+            beside.unlink()
 
 
 class _KeepRun(keras.callbacks.Callback):
-    """Writes the history, then the model: the model's step count says how much of the history it has seen."""
+    """Writes the history, then the model, which says how many epochs of that history it has seen."""
 
     def __init__(self, folder: Path, history: list[dict[str, float]], keep: str) -> None:
         super().__init__()
@@ -248,6 +257,7 @@ class _KeepRun(keras.callbacks.Callback):
         writer.writeheader()
         writer.writerows(self.history)
         write_text(self.folder / "history.csv", table.getvalue())
+        self.model.epochs_done = len(self.history)
         if self.keep == "best" and _best(self.history) == epoch:
             with written_beside(self.folder / BEST) as beside:
                 self.model.save(beside)

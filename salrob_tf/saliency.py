@@ -138,12 +138,13 @@ def saliency_scores(
 
     Returns:
         Scores `(N, height, width)`, or `(N, height, width, channels)` where the unit is the feature, in the
-        dtype of the images; and the outputs of the model, `None` where a random ranking needs none.
+        dtype of the images and up to a factor per image, which changes no ranking; and the outputs of the model,
+        `None` where a random ranking needs none.
     """
     if recipe.ranking == "random":
         shape = tf.shape(images) if recipe.unit == "feature" else tf.shape(images)[:-1]
         return keras.random.uniform(shape, dtype=images.dtype, seed=seed), None
-    gradient, outputs = input_gradient(model, images, labels, recipe)
+    gradient, _, outputs = _scaled_gradient(model, images, labels, recipe)
     if recipe.unit == "pixel":
         gradient = tf.reduce_mean(gradient, axis=-1)
     if recipe.ranking == "signed":
@@ -166,6 +167,15 @@ def input_gradient(
         The gradient, in the shape and dtype of the images, and the outputs of the model. An outer tape sees the
         outputs, but nothing of the gradient.
     """
+    gradient, scale, outputs = _scaled_gradient(model, images, labels, recipe)
+    unscaled = tf.cast(gradient, tf.float32) / tf.reshape(scale, [-1, 1, 1, 1])
+    return tf.cast(unscaled, images.dtype), outputs
+
+
+def _scaled_gradient(
+    model: Callable[..., tf.Tensor], images: tf.Tensor, labels: tf.Tensor, recipe: Recipe
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The gradient times a power of two per image `(N,)`, so that it does not underflow; that; and the outputs."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
         outputs = model(images, training=recipe.saliency_mode == "training")
@@ -179,10 +189,9 @@ def input_gradient(
         else:
             target = -tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     upstream = head.gradient(target, logits)
-    scale = SALIENCY_SCALE / _power_of_two(tf.reduce_max(tf.abs(upstream), axis=-1))
-    gradient = tape.gradient(logits, images, output_gradients=upstream * scale[:, tf.newaxis])
-    gradient = tf.stop_gradient(gradient) / tf.cast(tf.reshape(scale, [-1, 1, 1, 1]), images.dtype)
-    return (-gradient if recipe.gradient_of == "loss" else gradient), outputs
+    scale = tf.minimum(SALIENCY_SCALE / _power_of_two(tf.reduce_max(tf.abs(upstream), axis=-1)), 2.0**100)
+    gradient = tf.stop_gradient(tape.gradient(logits, images, output_gradients=upstream * scale[:, tf.newaxis]))
+    return (-gradient if recipe.gradient_of == "loss" else gradient), scale, outputs
 
 
 def _power_of_two(numbers: tf.Tensor) -> tf.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -10,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.inputs import check_arrays, share_of_batch, unpack
+from salrob_tf.inputs import check_arrays, check_takes_logits, share_of_batch, unpack
 from salrob_tf.losses import Divergence
 from salrob_tf.networks import alike_in_both_modes, check_gives_logits
 from salrob_tf.saliency import Recipe, Seed, get_recipe, mask_size, masked_copy, saliency_scores
@@ -83,7 +85,7 @@ class SaliencyGuided(keras.Model):
         self.mask_fraction = mask_fraction
         self.kl_weight = kl_weight
         self.seed = seed
-        self.shares_forward = self.recipe.saliency_mode == "training" or alike_in_both_modes(model, self.image_shape)
+        self.epochs_done = 0  # kept in files, for who counts them
         self._scheduled: dict[str, tf.Variable] = {}
         self.set_epoch(0)
         self.cross_entropy_tracker = keras.metrics.Mean(name="cross_entropy")
@@ -102,6 +104,7 @@ class SaliencyGuided(keras.Model):
         Raises:
             ValueError: If a value is out of its range.
         """
+        self.epoch = epoch
         fraction, weight = (_at(schedule, epoch) for schedule in (self.mask_fraction, self.kl_weight))
         if not 0 <= fraction < 1:
             raise ValueError(f"`mask_fraction` must be at least 0 and below 1. Received: mask_fraction={fraction}")
@@ -124,27 +127,28 @@ class SaliencyGuided(keras.Model):
         """Logits `(N, num_classes)` of the classifier."""
         return self.model(inputs, training=training)
 
-    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any) -> None:
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, auto_scale_loss: bool = True, **kwargs: Any
+    ) -> None:
         """`keras.Model.compile`, whose loss is by default the sparse categorical cross-entropy of logits.
 
+        The optimizer scales the loss where a layer computes in float16.
+
         Raises:
-            ValueError: If `loss` is a categorical cross-entropy of probabilities.
+            ValueError: If `loss` is a cross-entropy of probabilities, or there are several.
         """
         if loss is None:
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        named = keras.losses.get(loss) if isinstance(loss, str) else loss
-        probabilities = named in (
-            keras.losses.sparse_categorical_crossentropy,
-            keras.losses.categorical_crossentropy,
+        check_takes_logits(loss)
+        half = any(layer.compute_dtype == "float16" for layer in self.model._flatten_layers())
+        optimizer = keras.optimizers.get(optimizer)
+        if half and auto_scale_loss and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        super().compile(optimizer, loss=loss, auto_scale_loss=auto_scale_loss, **kwargs)
+        # Here, because layers that were frozen or set free since then may behave otherwise.
+        self.shares_forward = self.saliency and (
+            self.recipe.saliency_mode == "training" or alike_in_both_modes(self.model, self.image_shape)
         )
-        if isinstance(named, keras.losses.SparseCategoricalCrossentropy | keras.losses.CategoricalCrossentropy):
-            probabilities = not named.get_config()["from_logits"]
-        if probabilities:
-            raise ValueError(
-                "The classifier gives logits, so its cross-entropy needs from_logits=True: pass "
-                f"keras.losses.SparseCategoricalCrossentropy(from_logits=True). Received: loss={loss!r}"
-            )
-        super().compile(optimizer, loss=loss, **kwargs)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as the model was that a `.keras` file holds; Keras does so only where `compile` is its own."""
@@ -167,8 +171,10 @@ class SaliencyGuided(keras.Model):
             ValueError: If there are several inputs, images are not finite floats of the classifier's shape, or labels
                 are of another number or kind, or out of range.
         """
-        if isinstance(x, np.ndarray):
-            check_arrays(x, y, self.image_shape, self.num_classes)
+        held_out = kwargs.get("validation_data")
+        pairs = [(x, y, kwargs.get("sample_weight")), *([held_out] if isinstance(held_out, tuple | list) else [])]
+        for images, labels, *weights in pairs:
+            check_arrays(images, labels, *weights, image_shape=self.image_shape, num_classes=self.num_classes)
         if self._scheduled:
             follow = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.set_epoch(epoch))
             if isinstance(callbacks, keras.callbacks.CallbackList):
@@ -183,13 +189,13 @@ class SaliencyGuided(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of Algorithm 1, in the shape of Keras' own `train_step`."""
         x, y, sample_weight, samples = unpack(data, self.image_shape, self.num_classes)
-        before = [tf.identity(state.value) for state in self._dropout_states()]
         scores = None
         if self.saliency and not self.shares_forward:
             scores, _ = self._rank(x, y, training=False, seed=self.seed_generator)
+        before = [tf.identity(state.value) for state in self._dropout_states()]
         with tf.GradientTape() as tape:
             logits, masked_pass = None, None
-            if self.saliency and self.shares_forward:
+            if self.shares_forward:
                 scores, logits = self._rank(x, y, training=True, seed=self.seed_generator)
             if logits is None:
                 logits = self(x, training=True)
@@ -278,15 +284,18 @@ class SaliencyGuided(keras.Model):
         self.model.export(filepath, *args, **kwargs)
 
     def save_own_variables(self, store: Any) -> None:
-        """Save the states of dropout, fills and random rankings, which Keras leaves out, so that a reload goes on."""
-        for key, state in self._random_states().items():
+        """Save the states of dropout, fills and random rankings, which Keras leaves out, and of schedules."""
+        for key, state in {**self._random_states(), **self._scheduled}.items():
             store[key] = state.numpy()
+        store["epochs_done"] = np.array(self.epochs_done)
 
     def load_own_variables(self, store: Any) -> None:
         """Load what `save_own_variables` saved; weights saved without saliency leave the state of the fills alone."""
-        for key, state in self._random_states().items():
+        for key, state in {**self._random_states(), **self._scheduled}.items():
             if key in store:
-                state.assign(store[key])
+                state.assign(np.asarray(store[key]))
+        if "epochs_done" in store:
+            self.epochs_done = int(np.asarray(store["epochs_done"]))
 
     def _random_states(self) -> dict[str, keras.Variable]:
         own = {"fill": self.seed_generator.state} if self.saliency else {}
@@ -302,8 +311,8 @@ class SaliencyGuided(keras.Model):
             "model": keras.saving.serialize_keras_object(self.model),
             "saliency": self.saliency,
             "recipe": self.recipe.get_config(),
-            "mask_fraction": keras.saving.serialize_keras_object(self.mask_fraction),
-            "kl_weight": keras.saving.serialize_keras_object(self.kl_weight),
+            "mask_fraction": _savable("mask_fraction", self.mask_fraction, self.epoch),
+            "kl_weight": _savable("kl_weight", self.kl_weight, self.epoch),
             "seed": self.seed,
         }
 
@@ -319,3 +328,17 @@ class SaliencyGuided(keras.Model):
 
 def _at(schedule: Schedule, epoch: int) -> float:
     return float(schedule(epoch)) if callable(schedule) else schedule
+
+
+def _savable(name: str, schedule: Schedule, epoch: int) -> Any:
+    """What a `.keras` file holds of a schedule: of a function that Keras cannot find again, its value now."""
+    plain = inspect.isfunction(schedule)
+    if plain and keras.saving.get_registered_object(keras.saving.get_registered_name(schedule)) is not schedule:
+        value = _at(schedule, epoch)
+        warnings.warn(
+            f"A .keras file cannot hold this function: it gets {name}={value:g}, its value in epoch {epoch}. Decorate "
+            f"the function with keras.saving.register_keras_serializable(). Received: {name}={schedule}",
+            stacklevel=2,
+        )
+        return value
+    return keras.saving.serialize_keras_object(schedule)

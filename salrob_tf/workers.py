@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from salrob_tf.training import SaliencyGuided
+
 
 @cache
 def strategy() -> tf.distribute.Strategy:
@@ -32,7 +34,7 @@ def is_chief() -> bool:
 
 
 def fit_on_workers(
-    model: keras.Model,
+    model: SaliencyGuided,
     batches: tf.data.Dataset,
     *,
     epochs: int,
@@ -42,6 +44,8 @@ def fit_on_workers(
     verbose: int = 0,
 ) -> keras.callbacks.History:
     """What `fit` does, by a loop over `train_step`, every worker on its share of each batch.
+
+    `validation_data` is not there. A callback that stops the training on one worker stops it on all.
 
     Args:
         model: A compiled model that was made in the scope of `strategy()`.
@@ -75,10 +79,12 @@ def fit_on_workers(
         epochs=epochs,
         steps=steps_per_epoch,
     )
+    model.stop_training = False
     watching.on_train_begin()
     logs: dict[str, float] = {}
     for epoch in range(initial_epoch, epochs):
         model.reset_metrics()
+        model.set_epoch(epoch)
         watching.on_epoch_begin(epoch)
         for number in range(steps_per_epoch):
             watching.on_train_batch_begin(number)
@@ -86,6 +92,9 @@ def fit_on_workers(
             logs = {key: float(value) for key, value in model.get_metrics_result().items()}
             watching.on_train_batch_end(number, logs)
         watching.on_epoch_end(epoch, logs)
+        stopped = workers.run(lambda: tf.constant(float(model.stop_training)))
+        if float(workers.reduce(tf.distribute.ReduceOp.SUM, stopped, axis=None)) > 0:
+            break
     model.optimizer.finalize_variable_values(model.trainable_weights)
     watching.on_train_end(logs)
     return model.history

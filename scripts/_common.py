@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+LAUNCHER = "SALROB_LAUNCHER"  # names, in the environment of a worker, the process that started it
 
 
 class Parser(argparse.ArgumentParser):
@@ -134,7 +137,7 @@ def launch(command: Sequence[str], workers: int) -> int:
         stack.callback(_end, processes)
         for index, output in enumerate(outputs):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
+            environment = {**os.environ, "TF_CONFIG": json.dumps(config), LAUNCHER: str(os.getpid())}
             processes.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
         while None in (codes := [process.poll() for process in processes]) and not any(codes):
             time.sleep(0.1)
@@ -147,6 +150,19 @@ def launch(command: Sequence[str], workers: int) -> int:
             outputs[failed].seek(0)
             sys.stderr.write(outputs[failed].read().decode(errors="replace"))
         return abs(processes[failed].returncode)
+
+
+def end_with_launcher() -> None:
+    """In a process that `launch` started: end when the launcher is gone, however it went."""
+    launcher = os.environ.get(LAUNCHER)
+
+    def watch() -> None:
+        while str(os.getppid()) == launcher:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if launcher:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

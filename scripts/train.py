@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from _common import Parser, add_data, fit_verbosity, launch, quiet_start, run_main
+from _common import Parser, add_data, end_with_launcher, fit_verbosity, launch, quiet_start, run_main
 
 
 def arguments() -> argparse.Namespace:
@@ -48,6 +48,7 @@ def main() -> None:
         raise ValueError(f"--workers must be 1 or more. Received: --workers {args.workers}")
     if args.workers > 1 and "TF_CONFIG" not in os.environ:
         sys.exit(launch([sys.executable, *sys.argv], args.workers))
+    end_with_launcher()
     with quiet_start():
         from salrob_tf.datasets import load_data
         from salrob_tf.runs import Run, train

@@ -211,6 +211,23 @@ def test_no_input_gradient_underflows_in_float16():
     np.testing.assert_allclose(half, exact, rtol=0, atol=2e-2)
 
 
+@pytest.mark.parametrize("gap", [60.0, 84.0, 86.5])
+def test_images_that_a_network_is_sure_of_are_ranked(gap):
+    """Gradients of log-softmax near the smallest number of float32; logits that grow in a known order of pixels."""
+    from salrob_tf.saliency import saliency_scores
+
+    weights = np.zeros((16, 2), np.float32)
+    weights[:, 1] = -np.linspace(1, 2, 16)
+    images = np.full((1, 4, 4, 1), 0.5, np.float32)
+    bias = np.float32([gap + (images.reshape(16) @ weights)[1], 0])
+    network = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    network.set_weights([weights, bias])
+    recipe = sr.Recipe(gradient_of="log_softmax")
+    for dtype in (tf.float32, tf.float16):
+        scores = saliency_scores(network, tf.constant(images, dtype), tf.constant([0]), recipe, 0)[0].numpy()
+        assert np.array_equal(np.argsort(scores.reshape(-1)), np.arange(16))
+
+
 @pytest.mark.parametrize("recipe", [CONSTANT, sr.Recipe(fill="constant", fill_value=0.5, saliency_mode="training")])
 def test_validation_reports_the_objective_in_inference_mode(recipe):
     network = make_network(dropout=0.5)
@@ -381,11 +398,49 @@ def test_schedules_are_followed_saved_and_checked(tmp_path):
         assert fixed.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)["kl"] == pytest.approx(kl, abs=1e-6)
     with pytest.raises(ValueError, match="kl_weight=-1.0"):
         model.fit(**ARRAYS, initial_epoch=3, epochs=4, verbose=0)
-    plain = sr.SaliencyGuided(make_network(), mask_fraction=ramp)
+    plain = sr.SaliencyGuided(make_network(), mask_fraction=ramp, kl_weight=registered)
+    plain.set_epoch(2)
     plain.save(tmp_path / "model.keras")
     reloaded = keras.saving.load_model(tmp_path / "model.keras")
-    reloaded.set_epoch(2)
-    assert int(reloaded.mask_count) == 25
+    assert int(reloaded.mask_count) == 25 and float(reloaded.current_kl_weight) == 0.5
+    reloaded.set_epoch(4)
+    assert int(reloaded.mask_count) == 51 and float(reloaded.current_kl_weight) == 1.0
+    model.set_epoch(1)
+    with pytest.warns(UserWarning, match=r"it gets kl_weight=1, its value in epoch 1. Decorate"):
+        model.save(tmp_path / "plain.keras")
+    assert keras.saving.load_model(tmp_path / "plain.keras").kl_weight == 1.0
+
+
+@keras.saving.register_keras_serializable()
+def registered(epoch):
+    return epoch / 4
+
+
+def test_layers_set_free_before_compile_end_the_sharing():
+    network = with_moving_parts()
+    network.layers[4].rate = 0.0
+    network.trainable = False
+    model = sr.SaliencyGuided(network)
+    model.compile("sgd")
+    assert model.shares_forward
+    network.trainable = True
+    model.compile("sgd")
+    assert not model.shares_forward
+
+
+def test_shared_dropout_is_shared_with_layers_that_always_draw():
+    class Always(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.seed_generator = keras.random.SeedGenerator(1)
+
+        def call(self, inputs):
+            return keras.random.dropout(inputs, 0.5, seed=self.seed_generator)
+
+    network = keras.Sequential([keras.Input((8, 8, 1)), Always(), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model = sr.SaliencyGuided(network, recipe=sr.Recipe(dropout="shared"), mask_fraction=0.0)
+    model.compile("sgd")
+    assert model.fit(**ARRAYS, verbose=0).history["kl"] == pytest.approx([0], abs=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -395,6 +450,9 @@ def test_schedules_are_followed_saved_and_checked(tmp_path):
         (IMAGES, np.eye(4)[LABELS], r"one-hot \(N, 3\). Received: shape=\(20, 4\)"),
         (IMAGES, ONE_HOT[:7], "20 in all"),
         (IMAGES, LABELS + 0.5, "must be integers"),
+        (tf.constant(IMAGES), tf.constant(LABELS + 1), "must be 0 to 2"),
+        (tf.constant(IMAGES * np.nan), LABELS, "NaN or infinity in 100.0%"),
+        (IMAGES, ONE_HOT * np.nan, "finite=False"),
         (dataset((IMAGES * 255).astype(np.uint8), LABELS), None, r"floats, .* Received: x=uint8 \(None, 8, 8, 1\)"),
         (dataset((IMAGES, IMAGES), LABELS), None, "one tensor of floats.* Received: x=tuple"),
         (dataset(IMAGES), None, "Received: y=NoneType"),
@@ -407,6 +465,22 @@ def test_fit_names_bad_input_before_the_first_step(x, y, message):
     model.compile("sgd")
     with pytest.raises(ValueError, match=message):
         model.fit(x, y, verbose=0)
+    assert int(model.optimizer.iterations) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation_data": ((IMAGES * 255).astype(np.uint8), LABELS)}, "must be floats"),
+        ({"validation_data": (IMAGES * np.nan, LABELS)}, "NaN or infinity"),
+        ({"sample_weight": WEIGHTS * np.nan}, "Sample weights must be finite"),
+    ],
+)
+def test_what_comes_beside_the_images_is_looked_at_too(options, message):
+    model = sr.SaliencyGuided(make_network())
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=message):
+        model.fit(**ARRAYS, verbose=0, **options)
     assert int(model.optimizer.iterations) == 0
 
 

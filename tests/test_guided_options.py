@@ -1,5 +1,7 @@
 """Guided steps with what `fit` may bring, against a hand-written step; and what review found untested."""
 
+from functools import cache
+
 import keras
 import numpy as np
 import pytest
@@ -40,6 +42,12 @@ def one_step(network, images, targets, loss=None, optimizer=None, **options):
     return history, [old - new for old, new in zip(before, network.get_weights(), strict=True)]
 
 
+@cache
+def two_replicas():
+    """One for all tests: TensorFlow mixes up the collectives of two strategies in one process."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
 def close(found, expected, tolerance=1e-5):
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
@@ -73,7 +81,7 @@ def test_two_replicas_equal_one_device(samples, loss):
         return model, history.history
 
     alone, expected = trained()
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_replicas().scope():
         shared, found = trained()
     close(shared.model.get_weights(), alone.model.get_weights())
     for key, values in expected.items():
@@ -85,7 +93,7 @@ def test_two_replicas_equal_one_device(samples, loss):
 @pytest.mark.parametrize("moving_statistics", ["clean", "both"])
 def test_a_replica_without_images_leaves_moving_statistics_finite(moving_statistics):
     images, labels = make_images(13)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_replicas().scope():
         layers = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.Flatten()]
         network = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(3)])
         model = sr.SaliencyGuided(network, recipe=sr.Recipe(moving_statistics=moving_statistics, dropout="shared"))

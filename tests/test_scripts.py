@@ -191,14 +191,49 @@ def test_two_workers_share_a_run_that_one_process_can_resume(data, tmp_path, cap
         train(data, out, "--workers", 2, "--learning-rate", -1)
     error = capfd.readouterr().err
     assert error.count("\n") == 1 and "learning_rate=-1.0" in error
-    train(data, out, "--workers", 2, "--saliency")
+    shared = ["--data", data, "--epochs", 400, "--batch-size", 32, "--saliency", "--out", out]
+    code, _, _ = interrupt([*shared, "--workers", 2], out / "model.keras", signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    deadline = time.time() + 60
+    while (before := tree(out)) != (time.sleep(3), tree(out))[1]:  # the workers end with their launcher
+        assert time.time() < deadline
+    done = keras.saving.load_model(out / "model.keras").epochs_done
+    assert 1 <= done < 400 and b'"finished": false' in before[Path("run.json")]
+    record = json.loads((out / "run.json").read_text())
+    record["arguments"]["epochs"] = done + 2
+    (out / "run.json").write_text(json.dumps(record))
+    run("train.py", *shared, "--epochs", done + 2, "--resume")
+    assert len((out / "history.csv").read_text().splitlines()) == done + 3
+    assert int(keras.saving.load_model(out / "model.keras").optimizer.iterations) == 3 * (done + 2)
+    capfd.readouterr()
+    train(data, tmp_path / "whole", "--workers", 2)
     printed = capfd.readouterr()
     assert printed.out.count("test accuracy") == 1
-    history = (out / "history.csv").read_text().splitlines()
-    assert len(history) == 3 and json.loads((out / "run.json").read_text())["finished"]
-    assert int(keras.saving.load_model(out / "model.keras").optimizer.iterations) == 6
-    train(data, out, "--saliency", "--resume")
-    assert (out / "history.csv").read_text().splitlines() == history
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["finished"]
+
+
+def test_a_run_killed_between_any_two_of_its_last_writes_resumes_to_the_same(data, tmp_path):
+    out, keep = tmp_path / "run", ("--validation-fraction", 0.25, "--keep", "best", "--epochs", 3)
+    train(data, out, *keep)
+    finished, whole = (out / "model.keras").read_bytes(), json.loads((out / "run.json").read_text())
+    (out / "best.keras").write_bytes(finished)  # killed before the last rename
+    (out / "model.keras").write_bytes(b"of another epoch")
+    train(data, out, *keep, "--resume")
+    assert (out / "model.keras").read_bytes() == finished and not (out / "best.keras").exists()
+    train(data, tmp_path / "last", "--validation-fraction", 0.25, "--epochs", 3)
+    (out / "best.keras").write_bytes(finished)  # killed before run.json said that it is finished
+    (out / "model.keras").write_bytes((tmp_path / "last" / "model.keras").read_bytes())
+    (out / "run.json").write_text(json.dumps(whole | {"finished": False}))
+    train(data, out, *keep, "--resume")
+    assert json.loads((out / "run.json").read_text())["test"] == whole["test"]
+
+
+def test_float16_runs_scale_their_loss(data):
+    from salrob_tf.runs import Run
+
+    for precision, scaled in (("mixed_float16", True), ("mixed_bfloat16", False), ("float32", False)):
+        model = Run(precision=precision, saliency=True).build(sr.load_data(data))
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == scaled
 
 
 def test_evaluate_attacks_models_of_every_form_alike(runs, data, tmp_path, capsys):

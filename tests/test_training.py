@@ -198,6 +198,9 @@ def test_classifiers_that_end_in_softmax_are_refused():
         "sparse_categorical_crossentropy",
         keras.losses.SparseCategoricalCrossentropy(),
         keras.losses.CategoricalCrossentropy(),
+        ["sparse_categorical_crossentropy"],
+        {"dense": keras.losses.SparseCategoricalCrossentropy()},
+        keras.losses.CategoricalFocalCrossentropy(),
     ],
 )
 def test_cross_entropy_of_probabilities_is_refused(loss):

@@ -22,9 +22,17 @@ def train(batches_of_epochs, fit):
     model = sr.SaliencyGuided(
         keras.Sequential([keras.Input((8, 8, 1)), *layers, dense]),
         recipe=sr.Recipe(fill="constant", fill_value=0.5),
+        kl_weight=lambda epoch: 0.5 * epoch,
     )
     model.compile(keras.optimizers.Adam(0.01), metrics=["accuracy"])
     return model, fit(model, batches_of_epochs).history
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Stops on one of the workers."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == EPOCHS - 1
 
 
 def batches():
@@ -32,7 +40,7 @@ def batches():
 
     rng = np.random.default_rng(0)
     images, labels = rng.random((SAMPLES, 8, 8, 1), np.float32), rng.integers(0, 3, SAMPLES).astype(np.int32)
-    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH).repeat(EPOCHS)
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH).repeat(EPOCHS + 1)
 
 
 def test_two_processes_equal_one_device(tmp_path):
@@ -55,7 +63,13 @@ if __name__ == "__main__":
     with strategy().scope():
         model, history = train(
             batches(),
-            lambda model, data: fit_on_workers(model, data, epochs=EPOCHS, steps_per_epoch=-(-SAMPLES // BATCH)),
+            lambda model, data: fit_on_workers(
+                model,
+                data,
+                epochs=EPOCHS + 1,
+                steps_per_epoch=-(-SAMPLES // BATCH),
+                callbacks=[StopAfter()] if is_chief() else [],
+            ),
         )
     if is_chief():
         weights = {f"weight{number}": weight for number, weight in enumerate(model.model.get_weights())}
