@@ -16,10 +16,10 @@ from salrob_tf.evaluation import check_epsilons, choose_attacks, evaluate
 class RobustAccuracy(keras.callbacks.Callback):
     """Log robust accuracy on a fixed small sample, beside loss and accuracy.
 
-    The metric stands in the logs of the first epoch, of every `every`-th, and of the last that `fit` is asked for, where
-    `History` and the callbacks listed after this one (CSVLogger, TensorBoard) find it; ModelCheckpoint and EarlyStopping
-    want it in each, with `mode="max"`. Take the sample from validation images: what chooses an epoch by test images
-    measures nothing on them.
+    The metric stands in the logs of the first epoch, of every `every`-th, and of the last that `fit` is asked for.
+    `History` and the callbacks listed after this one (CSVLogger, TensorBoard) find it there; ModelCheckpoint and
+    EarlyStopping want it in each epoch, and `mode="max"`. Take the sample from validation images: what chooses an
+    epoch by test images measures nothing on them.
 
     Example:
     ```python
