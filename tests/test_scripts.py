@@ -123,6 +123,7 @@ def interrupt(arguments, ready, sign):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
     deadline = time.time() + 120
     while not ready.exists() and process.poll() is None and time.time() < deadline:
