@@ -14,13 +14,12 @@ import tensorflow as tf
 from salrob_tf.training import SaliencyGuided
 
 
-@cache
 def strategy() -> tf.distribute.Strategy:
     """`MultiWorkerMirroredStrategy` where `TF_CONFIG` says that this process is one of several, else the current one.
 
     It must be made before TensorFlow is used for anything else.
     """
-    return tf.distribute.MultiWorkerMirroredStrategy() if worker_count() > 1 else tf.distribute.get_strategy()
+    return _multi_worker() if worker_count() > 1 else tf.distribute.get_strategy()
 
 
 def worker_count() -> int:
@@ -98,6 +97,11 @@ def fit_on_workers(
     model.optimizer.finalize_variable_values(model.trainable_weights)
     watching.on_train_end(logs)
     return model.history
+
+
+@cache
+def _multi_worker() -> tf.distribute.Strategy:
+    return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def _config() -> dict[str, Any]:

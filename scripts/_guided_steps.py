@@ -1,0 +1,143 @@
+"""The parts of `benchmark.py` that time and weigh guided training steps."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def peak_memory() -> float:
+    """Peak resident memory of this process in MB."""
+    status = Path("/proc/self/status").read_text().split()  # getrusage would count the parent's memory too
+    return int(status[status.index("VmHWM:") + 1]) / 1024
+
+
+def step(data: Any, model: Any, args: argparse.Namespace) -> None:
+    """Guided training steps over regular ones, batch 256, each compiled as `fit` compiles it, in turn."""
+    from salrob_tf import Recipe, cnn, resnet18
+    from salrob_tf.saliency import RECIPES
+
+    default, shared = RECIPES["karkehabadi2023"], Recipe(saliency_mode="training")
+    grey, colour = data.input_shape, (32, 32, 3)
+    half = partial(cnn, dtype="mixed_bfloat16")
+    # Name: a network, the recipes that train it, and the network whose regular step they are compared with.
+    rivals: dict[str, tuple[Any, ...]] = {
+        "cnn": (cnn, grey, {"default recipe": default, "shared forward": shared}, cnn),
+        "cnn without dropout": (plain_network, grey, {"shared forward": default}, plain_network),
+        "with BatchNormalization": (
+            partial(plain_network, batch_norm=True),
+            grey,
+            {"default recipe": default, "shared forward": shared},
+            partial(plain_network, batch_norm=True),
+        ),
+        "cnn, bfloat16 over float32": (half, grey, {"default recipe": default}, cnn),
+        "ResNet18 at 32 x 32": (resnet18, colour, {"default recipe": default}, resnet18),
+    }
+    print("\nguided over regular step, batch 256 (floor 2.33 where the forward is shared, else 2.67)")
+    for name, (network, shape, recipes, rival) in rivals.items():
+        batch = np.random.default_rng(0).random((256, *shape), np.float32), np.arange(256) % data.num_classes
+        built = (rival(shape, data.num_classes), *(network(shape, data.num_classes) for _ in recipes))
+        models = [wrapped(each, recipe) for each, recipe in zip(built, (None, *recipes.values()), strict=True)]
+        seconds = in_turn([partial(each.train_on_batch, *batch) for each in models], args.rounds * 10)
+        for number, recipe in enumerate(recipes, 1):
+            print(f"  {name + ', ' + recipe:44}{ratio(seconds[number], seconds[0]):6.2f}", flush=True)
+
+
+def plain_network(shape: tuple[int, ...], classes: int, batch_norm: bool = False) -> Any:
+    """The layers of `cnn` without dropout, so that it runs alike in both modes, or with BatchNormalization."""
+    import keras
+
+    layers = keras.layers
+    parts: list[Any] = [keras.Input(shape)]
+    for filters in (32, 64):
+        parts += [layers.Conv2D(filters, 3), *([layers.BatchNormalization()] if batch_norm else []), layers.ReLU()]
+    flat = [layers.MaxPooling2D(2), layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dense(classes)]
+    return keras.Sequential([*parts, *flat])
+
+
+def wrapped(network: Any, recipe: Any) -> Any:
+    """A compiled model for guided training, or for regular training without a recipe."""
+    import keras
+
+    from salrob_tf import SaliencyGuided
+
+    model = SaliencyGuided(network, recipe is not None, recipe or "karkehabadi2023", seed=0)
+    model.compile(keras.optimizers.Adadelta(0.1, rho=0.9, epsilon=1e-6))
+    return model
+
+
+def in_turn(calls: list[Callable[[], Any]], rounds: int) -> list[list[float]]:
+    """Seconds of each call in each round but the first two, in which they are compiled."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds + 2):
+        for call, times in zip(calls, seconds, strict=True):
+            began = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - began)
+    return [times[2:] for times in seconds]
+
+
+def step_memory(data: Any, model: Any, args: argparse.Namespace) -> None:
+    """Peak memory of guided training over regular training, each in a new process."""
+    peaks = {}
+    for kind in ("none", "regular", "guided"):
+        command = [sys.executable, sys.argv[0], "--peak-of", kind]
+        peaks[kind] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    of_step = (peaks["guided"] - peaks["none"]) / (peaks["regular"] - peaks["none"])
+    print(f"\npeak memory of a guided step over a regular one, batch 256: {of_step:.2f}", end="")
+    print(f"; of the whole processes: {peaks['guided'] / peaks['regular']:.2f}")
+
+
+def peak_of_training(kind: str) -> float:
+    """Peak resident memory in MB after ten steps of the MNIST network at batch 256, or before any."""
+    from salrob_tf import cnn
+    from salrob_tf.saliency import RECIPES
+
+    batch = np.random.default_rng(0).random((256, 28, 28, 1), np.float32), np.arange(256) % 10
+    model = wrapped(cnn((28, 28, 1), 10), RECIPES["karkehabadi2023"] if kind == "guided" else None)
+    for _ in range(0 if kind == "none" else 10):
+        model.train_on_batch(*batch)
+    return peak_memory()
+
+
+def torch(data: Any, model: Any, args: argparse.Namespace) -> None:
+    """Our guided step, of the recipe `ismail2021`, against the reference's loop in PyTorch with Captum."""
+    from salrob_tf import cnn
+    from salrob_tf.saliency import RECIPES
+
+    x, y = data.x_train[:256], data.y_train[:256]
+    ours = wrapped(cnn(data.input_shape, data.num_classes), RECIPES["ismail2021"])
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/batch.npz", images=x, labels=y, num_classes=data.num_classes)
+        command = [sys.executable, str(Path(__file__).parent / "torch_loop.py"), f"{folder}/batch.npz"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as loop:
+            asked, answers = loop.stdin, loop.stdout
+            assert asked and answers
+            if answers.readline() != "ready\n":
+                print(
+                    "PyTorch with Captum does not run: pip install -e '.[bench]' to compare with the reference's loop"
+                )
+                return
+
+            def theirs() -> None:
+                print("step", file=asked, flush=True)
+                answers.readline()
+
+            seconds = in_turn([partial(ours.train_on_batch, x, y), theirs], args.rounds * 3)
+            asked.close()
+    print(f"\nguided step: times faster than the reference's loop in PyTorch: {ratio(seconds[1], seconds[0]):.2f}")
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """Median of the ratios of runs that took turns."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
