@@ -213,11 +213,12 @@ def lowest(scores: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
     flat = tf.reshape(scores, [tf.shape(scores)[0], -1])
     fixed = isinstance(count, int)
     # XLA wants the number that top_k selects when it compiles.
-    marked = tf.math.top_k(-flat, count if fixed else tf.shape(flat)[1], sorted=not fixed).indices
-    rows, ranks = tf.meshgrid(tf.range(tf.shape(marked)[0]), tf.range(tf.shape(marked)[1]), indexing="ij")
-    chosen = tf.cast(ranks < count, tf.int32)
-    mask = tf.scatter_nd(tf.stack([rows, marked], axis=-1), chosen, tf.shape(flat))
-    return tf.reshape(mask > 0, tf.shape(scores))
+    smallest = -tf.math.top_k(-flat, max(count, 1) if fixed else tf.shape(flat)[1], sorted=not fixed).values
+    threshold = tf.reduce_max(smallest[:, : tf.maximum(count, 1)], axis=-1, keepdims=True)
+    below, equal = flat < threshold, tf.cast(flat == threshold, tf.int32)
+    room = count - tf.reduce_sum(tf.cast(below, tf.int32), axis=-1, keepdims=True)
+    mask = below | ((equal > 0) & (tf.cumsum(equal, axis=-1) <= room))
+    return tf.reshape(mask, tf.shape(scores))
 
 
 def masked_copy(images: tf.Tensor, scores: tf.Tensor, recipe: Recipe, count: int | tf.Tensor, seed: Seed) -> tf.Tensor:

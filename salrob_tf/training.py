@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,11 +12,11 @@ import tensorflow as tf
 from salrob_tf.inputs import check_arrays, check_takes_logits, share_of_batch, unpack
 from salrob_tf.losses import Divergence
 from salrob_tf.networks import alike_in_both_modes, check_gives_logits
+from salrob_tf.passes import Passes, random_states
 from salrob_tf.saliency import Recipe, Seed, get_recipe, mask_size, masked_copy, saliency_scores
+from salrob_tf.schedules import Schedule, savable, value_at
 
 VALIDATION_SEEDS = (0, 1)  # of a random ranking and of the fill, so that evaluating twice gives the same numbers
-
-Schedule: TypeAlias = "float | Callable[[int], float]"
 
 
 @keras.saving.register_keras_serializable(package="salrob_tf")
@@ -105,7 +102,7 @@ class SaliencyGuided(keras.Model):
             ValueError: If a value is out of its range.
         """
         self.epoch = epoch
-        fraction, weight = (_at(schedule, epoch) for schedule in (self.mask_fraction, self.kl_weight))
+        fraction, weight = (value_at(schedule, epoch) for schedule in (self.mask_fraction, self.kl_weight))
         if not 0 <= fraction < 1:
             raise ValueError(f"`mask_fraction` must be at least 0 and below 1. Received: mask_fraction={fraction}")
         if not 0 <= weight < float("inf"):
@@ -189,37 +186,44 @@ class SaliencyGuided(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of Algorithm 1, in the shape of Keras' own `train_step`."""
         x, y, sample_weight, samples = unpack(data, self.image_shape, self.num_classes)
-        scores = None
+        passes = Passes(self)
+        scores, logits, masked_logits = None, None, None
         if self.saliency and not self.shares_forward:
-            scores, _ = self._rank(x, y, training=False, seed=self.seed_generator)
-        before = [tf.identity(state.value) for state in self._dropout_states()]
+            with passes.run():
+                scores, _ = self._rank(x, y, training=False, seed=self.seed_generator)
+        drawn = [(state, tf.identity(state.value)) for state in random_states(self.model)]
         with tf.GradientTape() as tape:
-            logits, masked_pass = None, None
-            if self.shares_forward:
-                scores, logits = self._rank(x, y, training=True, seed=self.seed_generator)
-            if logits is None:
-                logits = self(x, training=True)
+            tape.watch(passes.weights)
+            with passes.run():
+                if self.shares_forward:
+                    scores, logits = self._rank(x, y, training=True, seed=self.seed_generator)
+                if logits is None:
+                    logits = self(x, training=True)
+                losses = self._losses_of(x, y, logits, sample_weight, training=True)
             if self.saliency:
                 masked = masked_copy(x, scores, self.recipe, self.mask_count, self.seed_generator)
-                masked_pass = lambda: self._masked_pass(masked, before)  # noqa: E731
-            loss = self._objective(x, y, logits, masked_pass, sample_weight, samples, training=True)
+                with passes.run_masked(self.model, self.recipe, drawn):
+                    masked_logits = self(masked, training=True)
+            loss = self._objective(losses, logits, masked_logits, sample_weight, samples)
             scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, self.trainable_weights)
+        gradients = passes.gradients(tape, scaled)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         return self._report(x, y, logits, sample_weight, samples)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """The objective and the metrics in inference mode."""
         x, y, sample_weight, samples = unpack(data, self.image_shape, self.num_classes)
-        logits, masked_pass = None, None
+        logits, masked_logits = None, None
         if self.saliency:
             ranking_seed, fill_seed = VALIDATION_SEEDS
             scores, logits = self._rank(x, y, training=False, seed=ranking_seed)
-            masked = masked_copy(x, scores, self.recipe, self.mask_count, fill_seed)
-            masked_pass = lambda: self(masked, training=False)  # noqa: E731
         if logits is None:
             logits = self(x, training=False)
-        self._objective(x, y, logits, masked_pass, sample_weight, samples, training=False)
+        losses = self._losses_of(x, y, logits, sample_weight, training=False)
+        if self.saliency:
+            masked = masked_copy(x, scores, self.recipe, self.mask_count, fill_seed)
+            masked_logits = self(masked, training=False)
+        self._objective(losses, logits, masked_logits, sample_weight, samples)
         return self._report(x, y, logits, sample_weight, samples)
 
     def _rank(self, x: tf.Tensor, y: tf.Tensor, training: bool, seed: Seed) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -234,50 +238,37 @@ class SaliencyGuided(keras.Model):
             x, y, logits, weight = (None if part is None else part[:samples] for part in (x, y, logits, weight))
         return self.compute_metrics(x, y, logits, sample_weight=weight)
 
+    def _losses_of(
+        self, x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor, sample_weight: Any, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The loss that `compile` was given, and the sum of those that layers added in the pass before."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        both = self.compute_loss(x, y, logits, sample_weight, training=training)
+        added = sum((tf.cast(tf.reduce_sum(term), both.dtype) for term in self.losses), tf.zeros((), both.dtype))
+        # Keras divides losses by the replicas, each a mean over what its replica has.
+        return both - added / replicas, added / replicas
+
     def _objective(
         self,
-        x: tf.Tensor,
-        y: tf.Tensor,
+        losses: tuple[tf.Tensor, tf.Tensor],
         logits: tf.Tensor,
-        masked_pass: Callable[[], tf.Tensor] | None,
+        masked_logits: tf.Tensor | None,
         sample_weight: Any,
         samples: tf.Tensor,
-        training: bool,
     ) -> tf.Tensor:
-        """This replica's part of Eq. 1 and of the layers' losses, those of the pass before; tracks the terms."""
+        """This replica's part of Eq. 1 and of the layers' losses; tracks the terms."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        loss = self.compute_loss(x, y, logits, sample_weight, training=training)
-        added = sum((tf.cast(tf.reduce_sum(term), loss.dtype) for term in self.losses), tf.zeros((), loss.dtype))
-        # Keras divides losses by the replicas, each a mean over what its replica has; metrics want it back.
+        loss, added = losses
         share = share_of_batch(samples)
-        loss = loss - added / replicas
         objective = loss if getattr(self.loss, "reduction", None) == "sum" else share * loss
         self.cross_entropy_tracker.update_state(loss * replicas, sample_weight=samples)
-        if masked_pass is not None:
-            kl = self.divergence(logits, masked_pass(), sample_weight)
+        if masked_logits is not None:
+            kl = self.divergence(logits, masked_logits, sample_weight)
             self.kl_tracker.update_state(kl * replicas, sample_weight=samples)
             loss += self.current_kl_weight * kl
             objective += share * self.current_kl_weight * kl
-        self._loss_tracker.update_state(loss * replicas + added, sample_weight=samples)
-        return objective + added / replicas
-
-    def _masked_pass(self, masked: tf.Tensor, before: list[tf.Tensor]) -> tf.Tensor:
-        """Logits of the masked images in training mode, whose effect on the layers' states is what the recipe says."""
-        seeds = self._dropout_states()
-        shared = zip(seeds, before, strict=True) if self.recipe.dropout == "shared" else ()
-        with keras.StatelessScope(list(shared), initialize_variables=False) as scope:
-            logits = self(masked, training=True)
-        drawn = {id(state) for state in seeds}
-        for variable in self.model.variables:
-            asked = (
-                self.recipe.dropout == "independent"
-                if id(variable) in drawn
-                else (self.recipe.moving_statistics == "both")
-            )
-            value = scope.get_current_value(variable)
-            if asked and value is not None:
-                variable.assign(value)
-        return logits
+        self._loss_tracker.update_state((loss + added) * replicas, sample_weight=samples)
+        return objective + added
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Write the classifier alone as a SavedModel that plain TensorFlow loads; see `keras.Model.export`."""
@@ -299,10 +290,7 @@ class SaliencyGuided(keras.Model):
 
     def _random_states(self) -> dict[str, keras.Variable]:
         own = {"fill": self.seed_generator.state} if self.saliency else {}
-        return {**own, **{f"layer_{number}": state for number, state in enumerate(self._dropout_states())}}
-
-    def _dropout_states(self) -> list[keras.Variable]:
-        return [variable for variable in self.model.variables if variable.path.endswith("seed_generator_state")]
+        return {**own, **{f"layer_{number}": state for number, state in enumerate(random_states(self.model))}}
 
     def get_config(self) -> dict[str, Any]:
         """Everything that rebuilds this model, for `.keras` files."""
@@ -311,8 +299,8 @@ class SaliencyGuided(keras.Model):
             "model": keras.saving.serialize_keras_object(self.model),
             "saliency": self.saliency,
             "recipe": self.recipe.get_config(),
-            "mask_fraction": _savable("mask_fraction", self.mask_fraction, self.epoch),
-            "kl_weight": _savable("kl_weight", self.kl_weight, self.epoch),
+            "mask_fraction": savable("mask_fraction", self.mask_fraction, self.epoch),
+            "kl_weight": savable("kl_weight", self.kl_weight, self.epoch),
             "seed": self.seed,
         }
 
@@ -324,21 +312,3 @@ class SaliencyGuided(keras.Model):
             for key in ("model", "mask_fraction", "kl_weight")
         }
         return cls(**{**config, **held, "recipe": Recipe(**config["recipe"])})
-
-
-def _at(schedule: Schedule, epoch: int) -> float:
-    return float(schedule(epoch)) if callable(schedule) else schedule
-
-
-def _savable(name: str, schedule: Schedule, epoch: int) -> Any:
-    """What a `.keras` file holds of a schedule: of a function that Keras cannot find again, its value now."""
-    plain = inspect.isfunction(schedule)
-    if plain and keras.saving.get_registered_object(keras.saving.get_registered_name(schedule)) is not schedule:
-        value = _at(schedule, epoch)
-        warnings.warn(
-            f"A .keras file cannot hold this function: it gets {name}={value:g}, its value in epoch {epoch}. Decorate "
-            f"the function with keras.saving.register_keras_serializable(). Received: {name}={schedule}",
-            stacklevel=2,
-        )
-        return value
-    return keras.saving.serialize_keras_object(schedule)

@@ -133,21 +133,31 @@ def interrupt(arguments, ready, sign):
     return process.returncode, output, errors
 
 
+def in_new_process(*arguments):
+    subprocess.run([sys.executable, SCRIPTS / "train.py", *map(str, arguments)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The arguments and the folder of a run that nothing interrupted, whose last batches are ragged."""
+    shared, out = ["--data", data, "--epochs", 40, "--batch-size", 40, "--saliency"], tmp_path_factory.mktemp("whole")
+    in_new_process(*shared, "--out", out / "run")
+    return shared, out / "run"
+
+
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_run_resumes_to_the_same_weights(data, tmp_path, sign):
-    shared = ["--data", data, "--epochs", 40, "--batch-size", 32, "--saliency"]
-    out = tmp_path / "broken"
+def test_an_interrupted_run_resumes_to_the_same_weights(whole, tmp_path, sign):
+    (shared, unbroken), out = whole, tmp_path / "broken"
     code, output, errors = interrupt([*shared, "--out", out], out / "model.keras", sign)
     assert code != 0 and output == ""
     if sign == signal.SIGINT:
         assert code == 130 and errors == "\ntrain.py: interrupted; what was finished is kept\n"
         assert not [path for path in out.rglob("*") if path.name.startswith(".")]
     keras.saving.load_model(out / "model.keras")
-    run("train.py", *shared, "--out", out, "--resume")
-    run("train.py", *shared, "--out", tmp_path / "whole")
+    in_new_process(*shared, "--out", out, "--resume")
     assert len((out / "history.csv").read_text().splitlines()) == 41
-    broken, whole = (keras.saving.load_model(folder / "model.keras") for folder in (out, tmp_path / "whole"))
-    for expected, found in zip(whole.get_weights(), broken.get_weights(), strict=True):
+    networks = (keras.saving.load_model(folder / "model.keras") for folder in (unbroken, out))
+    for expected, found in zip(*(network.get_weights() for network in networks), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 

@@ -31,6 +31,42 @@ def test_without_saliency_it_trains_to_the_weights_of_plain_fit():
     assert set(histories[1]) == {"loss", "accuracy", "cross_entropy"}
 
 
+def assigns_its_weights(folder):
+    layers = keras.layers
+    return [layers.SpectralNormalization(layers.Conv2D(4, 3)), layers.ReLU(), layers.Flatten(), layers.Dense(3)]
+
+
+def reads_its_weights(folder):
+    network = make_network()
+    if not folder.exists():
+        archive = keras.export.ExportArchive()
+        archive.track(network)
+        for mode in (True, False):
+            signature = [tf.TensorSpec([None, *network.input_shape[1:]])]
+            archive.add_endpoint(f"training_{mode}", lambda x, mode=mode: network(x, training=mode), signature)
+        archive.write_out(folder, verbose=False)
+    return [keras.layers.TFSMLayer(folder, "training_False", "training_True")]
+
+
+@pytest.mark.parametrize("saliency", [False, True])
+@pytest.mark.parametrize("layers", [assigns_its_weights, reads_its_weights])
+def test_layers_with_a_way_of_their_own_with_weights_train_as_in_keras(layers, saliency, tmp_path):
+    def network():
+        keras.utils.set_random_seed(0)
+        return keras.Sequential([keras.Input(make_network().input_shape[1:]), *layers(tmp_path / "saved")])
+
+    images, labels = make_images(40)
+    expected, found = network(), network()
+    before = expected.get_weights()
+    guided = sr.SaliencyGuided(found, saliency, recipe=sr.Recipe(fill="constant"), kl_weight=0.0)
+    for model in (expected, guided):
+        model.compile(keras.optimizers.SGD(0.5), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(images, labels, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    assert any(np.abs(old - new).max() > 0.01 for old, new in zip(before, expected.get_weights(), strict=True))
+    for wanted, weight in zip(expected.get_weights(), found.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, wanted, rtol=0, atol=1e-6)
+
+
 def slow_guided_step(model, recipe, images, labels, kl_weight, count, seed):
     """Loss terms and weight gradients, image by image; random draws in the order in which the model makes them."""
     generator = keras.random.SeedGenerator(seed)

@@ -1,0 +1,31 @@
+"""Numbers of guided training that may change with the epoch."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import keras
+
+Schedule: TypeAlias = "float | Callable[[int], float]"
+
+
+def value_at(schedule: Schedule, epoch: int) -> float:
+    """The number itself, or what a function of the epoch gives."""
+    return float(schedule(epoch)) if callable(schedule) else schedule
+
+
+def savable(name: str, schedule: Schedule, epoch: int) -> Any:
+    """What a `.keras` file holds of a schedule: of a function that Keras cannot find again, its value now."""
+    plain = inspect.isfunction(schedule)
+    if plain and keras.saving.get_registered_object(keras.saving.get_registered_name(schedule)) is not schedule:
+        value = value_at(schedule, epoch)
+        warnings.warn(
+            f"A .keras file cannot hold this function: it gets {name}={value:g}, its value in epoch {epoch}. Decorate "
+            f"the function with keras.saving.register_keras_serializable(). Received: {name}={schedule}",
+            stacklevel=2,
+        )
+        return value
+    return keras.saving.serialize_keras_object(schedule)
