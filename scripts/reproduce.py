@@ -64,7 +64,8 @@ def main() -> None:
         from salrob_tf.files import write_text
         from salrob_tf.folders import select
         from salrob_tf.results import save_results
-        from salrob_tf.runs import Run, holds_run, train
+        from salrob_tf.run_folders import holds_run
+        from salrob_tf.runs import Run, train
         from salrob_tf.statistics import compare
 
     # Everything that can be wrong is looked at before the first minute of training.

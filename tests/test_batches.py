@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import make_images
 
 import salrob_tf as sr
-from salrob_tf import runs
+from salrob_tf import run_folders, runs
 from salrob_tf.batches import crop_and_flip, file_errors
 
 
@@ -72,7 +72,7 @@ def test_augmentation_reaches_every_offset_and_flips_half():
 def test_an_augmented_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
     data = sr.Dataset.from_arrays(*make_images(96), *make_images(20, seed=1))
     run = runs.Run(epochs=2, batch_size=32, optimizer="adam", augment=True)
-    original, calls = runs.write_text, []
+    original, calls = run_folders.write_text, []
 
     def interrupted(*arguments):
         calls.append(arguments)
@@ -80,7 +80,7 @@ def test_an_augmented_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         original(*arguments)
 
-    monkeypatch.setattr(runs, "write_text", interrupted)
+    monkeypatch.setattr(run_folders, "write_text", interrupted)
     with pytest.raises(KeyboardInterrupt):
         runs.train(tmp_path / "broken", data, run)
     runs.train(tmp_path / "broken", data, run, resume=True)
