@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import keras
 import tensorflow as tf
+from keras import layers
 from tensorflow.python.framework.config import is_op_determinism_enabled  # Keras takes it from there too
 
 from salrob_tf.saliency import Recipe
@@ -17,42 +18,71 @@ def random_states(network: keras.Model) -> list[keras.Variable]:
     return [variable for variable in network.variables if variable.path.endswith("seed_generator_state")]
 
 
+# Layers that take their weights as they are. Others may assign weights (SpectralNormalization), read variables that
+# Keras does not know (TFSMLayer), or compute in functions of their own (Lambda).
+# fmt: off
+PLAIN = {
+    layers.Activation, layers.Add, layers.Average, layers.AveragePooling2D, layers.BatchNormalization,
+    layers.Concatenate, layers.Conv2D, layers.Conv2DTranspose, layers.Cropping2D, layers.Dense,
+    layers.DepthwiseConv2D, layers.Dropout, layers.ELU, layers.Flatten, layers.GaussianDropout, layers.GaussianNoise,
+    layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D, layers.GroupNormalization, layers.InputLayer,
+    layers.LayerNormalization, layers.LeakyReLU, layers.MaxPooling2D, layers.Maximum, layers.Minimum, layers.Multiply,
+    layers.Normalization, layers.PReLU, layers.Permute, layers.ReLU, layers.Rescaling, layers.Reshape,
+    layers.SeparableConv2D, layers.Softmax, layers.SpatialDropout2D, layers.Subtract, layers.UpSampling2D,
+    layers.ZeroPadding2D,
+}
+# fmt: on
+
+
+def can_be_given_weights(network: keras.Model) -> bool:
+    """Whether a network is known to compute the same with weights that were read for it: all its layers are plain."""
+    return all(
+        type(layer).__module__.startswith("keras.src.models.") or _is_plain(layer)
+        for layer in network._flatten_layers()
+    )
+
+
+def _is_plain(layer: keras.layers.Layer) -> bool:
+    changed = layer._remat_mode is not None or layer.quantization_mode is not None
+    activation = getattr(getattr(layer, "activation", None), "__module__", "keras.src")
+    return type(layer) in PLAIN and not changed and activation.startswith("keras.src")
+
+
 class Passes:
-    """Passes of one training step through a model, all with the trainable weights that it had at the start.
+    """Passes of one training step through a model.
 
     TensorFlow does not know that two reads of a variable give the same. Where each weight is read once, it sees what
     passes have in common, such as the layers below the first dropout, and computes it once.
 
     Args:
-        model: The model. Its passes also see to the losses that layers add: `model.losses` is of the pass it is in.
+        model: The model.
+        read_once: Whether weights are read once, and layers are given what was read. If not, layers read variables.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, read_once: bool) -> None:
         self._model = model
-        self._variables = model.trainable_weights
-        self.weights = [tf.convert_to_tensor(variable.value) for variable in self._variables]
+        self._given = [(v, tf.convert_to_tensor(v.value)) for v in model.trainable_weights] if read_once else []
+
+    def watched_by(self, tape: tf.GradientTape) -> None:
+        """Let a tape see the weights that are given; it sees variables by itself."""
+        tape.watch([value for _, value in self._given])
+
+    def run(self) -> AbstractContextManager[None]:
+        """One pass, which leaves in the states of layers what layers assign to them."""
+        return self._run((), self._model.variables) if self._given else nullcontext()
 
     @contextmanager
-    def run(
-        self, states: Sequence[tuple[keras.Variable, tf.Tensor]] = (), keep: Sequence[keras.Variable] | None = None
+    def _run(
+        self, states: Sequence[tuple[keras.Variable, tf.Tensor]], keep: Sequence[keras.Variable]
     ) -> Iterator[None]:
-        """One pass, within which layers see `weights`.
-
-        Args:
-            states: Other variables, and what layers are to see in them.
-            keep: Variables that hold afterwards what layers assigned to them, `None` for all.
-        """
-        given = [*zip(self._variables, self.weights, strict=True), *states]
-        with keras.StatelessScope(given, collect_losses=True, initialize_variables=False) as scope:
+        given = [*self._given, *states]
+        with keras.StatelessScope(given, collect_losses=bool(self._given), initialize_variables=False) as scope:
             yield
         seen = {id(variable): value for variable, value in given}
-        for variable in self._model.variables if keep is None else keep:
+        for variable in keep:
             value = scope.get_current_value(variable)
             if value is not seen.get(id(variable)):
                 variable.assign(value)
-        if keep is None:
-            # Layers such as SpectralNormalization assign weights; Keras differentiates by what they assigned.
-            self.weights = [scope.get_current_value(variable) for variable in self._variables]
 
     def run_masked(
         self, network: keras.Model, recipe: Recipe, before: Sequence[tuple[keras.Variable, tf.Tensor]]
@@ -69,17 +99,12 @@ class Passes:
         if recipe.moving_statistics == "both":
             random = {id(state) for state in seeds}
             keep = [*keep, *(variable for variable in network.variables if id(variable) not in random)]
-        return self.run(before if recipe.dropout == "shared" else (), keep)
+        return self._run(before if recipe.dropout == "shared" else (), keep)
 
     def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor | None]:
-        """The gradients of a loss with respect to the weights, `None` for those that it does not depend on."""
+        """The gradients of a loss with respect to the trainable weights, `None` where it does not depend on one."""
         with _apart_from_kernels():
-            # Layers from SavedModels read their variables by themselves.
-            given, read = tape.gradient(loss, [self.weights, self._variables])
-        return [
-            one if other is None else other if one is None else one + other
-            for one, other in zip(given, read, strict=True)
-        ]
+            return tape.gradient(loss, [value for _, value in self._given] or self._model.trainable_weights)
 
 
 def _apart_from_kernels() -> AbstractContextManager[None]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from salrob_tf.inputs import check_arrays, check_takes_logits, share_of_batch, unpack
 from salrob_tf.losses import Divergence
 from salrob_tf.networks import alike_in_both_modes, check_gives_logits
-from salrob_tf.passes import Passes, random_states
+from salrob_tf.passes import Passes, can_be_given_weights, random_states
 from salrob_tf.saliency import Recipe, Seed, get_recipe, mask_size, masked_copy, saliency_scores
 from salrob_tf.schedules import Schedule, savable, value_at
 
@@ -143,6 +143,7 @@ class SaliencyGuided(keras.Model):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         super().compile(optimizer, loss=loss, auto_scale_loss=auto_scale_loss, **kwargs)
         # Here, because layers that were frozen or set free since then may behave otherwise.
+        self.reads_once = self.saliency and can_be_given_weights(self.model)
         self.shares_forward = self.saliency and (
             self.recipe.saliency_mode == "training" or alike_in_both_modes(self.model, self.image_shape)
         )
@@ -186,14 +187,14 @@ class SaliencyGuided(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of Algorithm 1, in the shape of Keras' own `train_step`."""
         x, y, sample_weight, samples = unpack(data, self.image_shape, self.num_classes)
-        passes = Passes(self)
+        passes = Passes(self, self.reads_once)
         scores, logits, masked_logits = None, None, None
         if self.saliency and not self.shares_forward:
             with passes.run():
                 scores, _ = self._rank(x, y, training=False, seed=self.seed_generator)
         drawn = [(state, tf.identity(state.value)) for state in random_states(self.model)]
         with tf.GradientTape() as tape:
-            tape.watch(passes.weights)
+            passes.watched_by(tape)
             with passes.run():
                 if self.shares_forward:
                     scores, logits = self._rank(x, y, training=True, seed=self.seed_generator)
