@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import zip_longest
 
 import keras
 import tensorflow as tf
@@ -43,9 +44,9 @@ def can_be_given_weights(network: keras.Model) -> bool:
 
 
 def _is_plain(layer: keras.layers.Layer) -> bool:
-    changed = layer._remat_mode is not None or layer.quantization_mode is not None
+    options = (layer._remat_mode, layer.quantization_mode, layer.activity_regularizer)
     activation = getattr(getattr(layer, "activation", None), "__module__", "keras.src")
-    return type(layer) in PLAIN and not changed and activation.startswith("keras.src")
+    return type(layer) in PLAIN and options == (None, None, None) and activation.startswith("keras.src")
 
 
 class Passes:
@@ -67,16 +68,16 @@ class Passes:
         """Let a tape see the weights that are given; it sees variables by itself."""
         tape.watch([value for _, value in self._given])
 
-    def run(self) -> AbstractContextManager[None]:
-        """One pass, which leaves in the states of layers what layers assign to them."""
-        return self._run((), self._model.variables) if self._given else nullcontext()
+    def clean(self) -> AbstractContextManager[None]:
+        """Where a pass over the clean images belongs: layers keep the states that they assign."""
+        return self._scope((), self._model.variables) if self._given else nullcontext()
 
     @contextmanager
-    def _run(
+    def _scope(
         self, states: Sequence[tuple[keras.Variable, tf.Tensor]], keep: Sequence[keras.Variable]
     ) -> Iterator[None]:
         given = [*self._given, *states]
-        with keras.StatelessScope(given, collect_losses=bool(self._given), initialize_variables=False) as scope:
+        with keras.StatelessScope(given, initialize_variables=False) as scope:
             yield
         seen = {id(variable): value for variable, value in given}
         for variable in keep:
@@ -84,10 +85,10 @@ class Passes:
             if value is not seen.get(id(variable)):
                 variable.assign(value)
 
-    def run_masked(
+    def masked(
         self, network: keras.Model, recipe: Recipe, before: Sequence[tuple[keras.Variable, tf.Tensor]]
     ) -> AbstractContextManager[None]:
-        """The pass over the masked images, which does to the states of a network's layers what the recipe says.
+        """Where the pass over the masked images belongs: it does to the states of layers what the recipe says.
 
         Args:
             network: The classifier.
@@ -99,12 +100,20 @@ class Passes:
         if recipe.moving_statistics == "both":
             random = {id(state) for state in seeds}
             keep = [*keep, *(variable for variable in network.variables if id(variable) not in random)]
-        return self._run(before if recipe.dropout == "shared" else (), keep)
+        return self._scope(before if recipe.dropout == "shared" else (), keep)
 
     def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor | None]:
         """The gradients of a loss with respect to the trainable weights, `None` where it does not depend on one."""
         with _apart_from_kernels():
-            return tape.gradient(loss, [value for _, value in self._given] or self._model.trainable_weights)
+            # Regularizers, and losses that users add, read variables.
+            sources = [self._model.trainable_weights, [value for _, value in self._given]]
+            read, given = tape.gradient(loss, sources)
+        return [_sum(parts) for parts in zip_longest(read, given)]
+
+
+def _sum(parts: Sequence[tf.Tensor | None]) -> tf.Tensor | None:
+    found = [part for part in parts if part is not None]
+    return sum(found[1:], found[0]) if found else None
 
 
 def _apart_from_kernels() -> AbstractContextManager[None]:
@@ -112,7 +121,8 @@ def _apart_from_kernels() -> AbstractContextManager[None]:
 
     On CPUs, TensorFlow merges the two into one operation of oneDNN, which in float32 takes 1.7 times as long as both of
     them. It does not merge what XLA computes. XLA leaves the first ragged batch to TensorFlow, so that the last bits
-    depend on what a process saw before: not where operations must be deterministic.
+    depend on what a process saw before: not where operations must be deterministic. All other gradients are kept from
+    autoclustering thereby.
     """
     if tf.executing_eagerly() or tf.config.list_physical_devices("GPU") or is_op_determinism_enabled():
         return nullcontext()

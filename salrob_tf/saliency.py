@@ -204,7 +204,7 @@ def lowest(scores: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
     """Mark exactly `count` units per image, those with the lowest scores; of equal ones, the first.
 
     Args:
-        scores: `(N, ...)`.
+        scores: Finite, `(N, ...)`.
         count: How many to mark, below the number of units: a Python int, or an int32 scalar, which costs a full sort.
 
     Returns:

@@ -143,7 +143,8 @@ class SaliencyGuided(keras.Model):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         super().compile(optimizer, loss=loss, auto_scale_loss=auto_scale_loss, **kwargs)
         # Here, because layers that were frozen or set free since then may behave otherwise.
-        self.reads_once = self.saliency and can_be_given_weights(self.model)
+        own_call = type(self).call is not SaliencyGuided.call
+        self.reads_once = self.saliency and not own_call and can_be_given_weights(self.model)
         self.shares_forward = self.saliency and (
             self.recipe.saliency_mode == "training" or alike_in_both_modes(self.model, self.image_shape)
         )
@@ -190,20 +191,20 @@ class SaliencyGuided(keras.Model):
         passes = Passes(self, self.reads_once)
         scores, logits, masked_logits = None, None, None
         if self.saliency and not self.shares_forward:
-            with passes.run():
+            with passes.clean():
                 scores, _ = self._rank(x, y, training=False, seed=self.seed_generator)
         drawn = [(state, tf.identity(state.value)) for state in random_states(self.model)]
         with tf.GradientTape() as tape:
             passes.watched_by(tape)
-            with passes.run():
+            with passes.clean():
                 if self.shares_forward:
                     scores, logits = self._rank(x, y, training=True, seed=self.seed_generator)
                 if logits is None:
                     logits = self(x, training=True)
-                losses = self._losses_of(x, y, logits, sample_weight, training=True)
+            losses = self._losses_of(x, y, logits, sample_weight, training=True)
             if self.saliency:
                 masked = masked_copy(x, scores, self.recipe, self.mask_count, self.seed_generator)
-                with passes.run_masked(self.model, self.recipe, drawn):
+                with passes.masked(self.model, self.recipe, drawn):
                     masked_logits = self(masked, training=True)
             loss = self._objective(losses, logits, masked_logits, sample_weight, samples)
             scaled = self.optimizer.scale_loss(loss)

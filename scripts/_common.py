@@ -50,10 +50,11 @@ def add_data(parser: argparse.ArgumentParser, **settings: Any) -> None:
 
 @contextmanager
 def quiet_start() -> Iterator[None]:
-    """Hold back what TensorFlow's C++ code writes to stderr while it starts; say it after all if the start fails."""
+    """Start TensorFlow; hold back what its C++ code writes to stderr meanwhile, and say it if the start fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # What XLA compiles by itself depends on what a process did before: a resumed run is to end with the same bits.
-    os.environ.setdefault("TF_XLA_FLAGS", "--tf_xla_always_defer_compilation=true")
+    flags = os.environ.get("TF_XLA_FLAGS", "")
+    os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_always_defer_compilation=true".strip()
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -78,6 +78,45 @@ def test_layers_with_a_way_of_their_own_with_weights_train_as_in_keras(layers, s
         np.testing.assert_allclose(weight, wanted, rtol=0, atol=1e-5)
 
 
+def test_a_guided_step_reads_each_weight_as_often_as_a_regular_one():
+    def reads(saliency):
+        model = sr.SaliencyGuided(make_network(dropout=0.5), saliency)
+        model.compile("sgd")
+        model.optimizer.build(model.trainable_variables)
+        images, labels = make_images(4)
+        step = tf.function(model.train_step).get_concrete_function((tf.constant(images), tf.constant(labels)))
+        kernels = {id(capture) for variable, capture in step.graph.captures if "int" not in variable.dtype.name}
+        return sum(
+            op.type == "ReadVariableOp" and id(op.inputs[0]) in kernels and op.outputs[0].shape.rank > 1
+            for op in step.graph.get_operations()
+        )
+
+    assert reads(True) == reads(False) > 0
+
+
+def test_losses_of_users_reach_weights_and_states_of_their_own():
+    seen = keras.metrics.Sum()
+
+    class Penalised(sr.SaliencyGuided):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+            seen.update_state(1.0)
+            return loss + 0.5 * keras.ops.sum(keras.ops.square(self.model.trainable_weights[0]))
+
+    images, labels = make_images(8)
+    network = make_network()
+    network.layers[0].kernel_regularizer = keras.regularizers.L2(0.5)
+    by_keras = keras.models.clone_model(network)
+    by_keras.set_weights(network.get_weights())
+    by_hand = Penalised(make_network(), recipe=sr.Recipe(fill="constant"), kl_weight=0.0)
+    for model in (by_hand, by_keras):
+        model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(images, labels, batch_size=4, shuffle=False, verbose=0)
+    assert float(seen.result()) == 2
+    for wanted, found in zip(by_keras.get_weights(), by_hand.model.get_weights(), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
 def slow_guided_step(model, recipe, images, labels, kl_weight, count, seed):
     """Loss terms and weight gradients, image by image; random draws in the order in which the model makes them."""
     generator = keras.random.SeedGenerator(seed)
