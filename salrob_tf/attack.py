@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
-from cleverhans.tf2.utils import clip_eta, compute_gradient
+from cleverhans.tf2.utils import clip_eta
 
 from salrob_tf.classifier import Classifier, as_classifier, over_devices
 from salrob_tf.datasets import check_labels
+from salrob_tf.gradients import scaled_gradient
 from salrob_tf.losses import LOSSES
 from salrob_tf.steps import NORMS, Batch, clip, steepest
 
@@ -268,22 +269,18 @@ class Attack:
     def gradient(
         self, classifier: Classifier, dtype: str, images: tf.Tensor, aims: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Gradient of the loss with respect to the images, and the logits of the same pass.
+        """Gradient of the loss with respect to the images, each up to a factor, and the logits of the same pass.
 
         Raises:
             ValueError: If there is no gradient.
         """
-        forward, seen = classifier.crafting(dtype), []
-
-        def logits(batch: tf.Tensor) -> tf.Tensor:
-            seen.append(forward(batch))
-            return seen[-1]
-
-        # The Python function behind CleverHans' compiled one: inside that, the logits could not be had.
-        gradient = compute_gradient.python_function(logits, LOSSES[self.loss], images, aims, self.targeted)
+        loss, sign = LOSSES[self.loss], -1.0 if self.targeted else 1.0
+        gradient, _, logits = scaled_gradient(
+            classifier.crafting(dtype), images, lambda logits: sign * loss(aims, logits)
+        )
         if gradient is None:
             raise ValueError(f"{classifier.name} has no gradient with respect to its images: it cannot be attacked")
-        return gradient, seen[0]
+        return gradient, logits
 
     def move(
         self, adversarial: tf.Tensor, gradient: tf.Tensor, momentum: tf.Tensor, epsilon: tf.Tensor

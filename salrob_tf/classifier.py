@@ -110,7 +110,7 @@ class Classifier:
         return logits
 
     def crafting(self, dtype: str) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Logits to take gradients of: those of the model, or of a copy of it that computes in bfloat16.
+        """Logits to take gradients of: those of the model, or of its layers computing in bfloat16.
 
         Args:
             dtype: `"float32"` or `"bfloat16"`.
@@ -123,14 +123,34 @@ class Classifier:
         if "copy" not in self._functions:
             try:
                 copy = keras.models.clone_model(self._model, clone_function=_layer_in_bfloat16)
-                copy.set_weights(self._model.get_weights())
+                pairs = list(zip(copy.weights, self._model.weights, strict=True))
             except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"Only a Functional or Sequential Keras model can be attacked in bfloat16. Received: {self.name}"
                 ) from error
-            forward, _ = logits_of(copy, self._inside(lambda images: copy(images, training=False)), self._probe)
-            self._functions["copy"] = lambda images: tf.cast(forward(images), tf.float32)
+
+            def forward(images: tf.Tensor) -> tf.Tensor:
+                # The copy's layers with the model's weights, read at each run: training goes on after the copying.
+                given = [(ours, tf.convert_to_tensor(theirs.value)) for ours, theirs in pairs]
+                with keras.StatelessScope(given, initialize_variables=False):
+                    return copy(images, training=False)
+
+            logits, _ = logits_of(copy, self._inside(forward), self._probe)
+            self._functions["copy"] = lambda images: tf.cast(logits(images), tf.float32)
         return self._functions["copy"]
+
+    def refresh(self) -> None:
+        """Compile anew if what was compiled gives other logits than the model now does.
+
+        Compiled functions follow weights, but not what a model computes with them: a normalisation that was adapted, a
+        layer's activation, what a callable looks up.
+        """
+        if "predict" in self._functions:
+            now, again = (self.logits(self._probe).numpy() for _ in range(2))
+            kept = self.predict_logits(self._probe.numpy())
+            within = 1e-3 * np.abs(now).max()
+            if np.allclose(now, again, 0, within) and not np.allclose(now, kept, 0, within):
+                self._functions.clear()
 
     def function(self, key: Any, python_function: Callable[..., Any], signature: list[tf.TensorSpec]) -> Any:
         """The compiled function kept under `key`, made from `python_function` where there is none yet."""
@@ -175,7 +195,9 @@ class Classifier:
         Raises:
             ValueError: If the images do not fit the model, or it gives probabilities, NaN or infinity.
         """
-        logits = self.predict_logits(self.check(images), batch_size)
+        images = self.check(images)
+        self.refresh()
+        logits = self.predict_logits(images, batch_size)
         if not np.isfinite(logits).all():
             raise ValueError(f"{self.name} must give finite logits. Received: NaN or infinity for some images")
         if outputs_probabilities(logits):

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_network
+from conftest import make_images, make_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -265,6 +265,55 @@ def test_bfloat16_gradients_are_judged_in_float32(trained, tmp_path):
     with pytest.raises(ValueError, match="Only a Functional or Sequential"):
         model.export(tmp_path / "saved", verbose=False)
         sr.evaluate(tmp_path / "saved", images, labels, ["pgd"], [0.1], craft_dtype="bfloat16")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_attack_follows_a_network_that_trains_on(dtype):
+    images, labels = make_images(96)
+    model = make_network()
+    model.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    kept = sr.Classifier(model)
+    for _ in range(2):
+        model.fit(images, labels, epochs=3, verbose=0)
+        options = {"steps": 5, "craft_dtype": dtype}
+        first = sr.evaluate(kept, images, labels, ["pgd"], EPSILONS, **options)
+        fresh = sr.evaluate(sr.Classifier(model), images, labels, ["pgd"], EPSILONS, **options)
+        np.testing.assert_array_equal(first.correct["pgd"], fresh.correct["pgd"])
+        assert 0 < fresh.correct["pgd"].mean() < 1
+    assert kept.traces((sr.PGD(steps=5), dtype)) == 1
+
+
+@pytest.mark.parametrize("change", ["normalisation", "activation", "callable"])
+def test_an_attack_follows_a_model_that_changes_otherwise(trained, change):
+    network, images, labels = trained
+    normalise, scale = keras.layers.Normalization(mean=0.0, variance=1.0), {"factor": 1.0}
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    model = keras.Sequential([keras.Input((8, 8, 1)), normalise, copy])
+    attacked = model if change != "callable" else lambda x: network(x * scale["factor"], training=False)
+    kept = sr.Classifier(attacked, input_shape=(8, 8, 1))
+    before = sr.evaluate(kept, images, labels, ["bim"], EPSILONS, steps=5)
+    scale["factor"] = 0.5
+    if change == "normalisation":
+        normalise.mean, normalise.variance = tf.constant([[[[0.1]]]]), tf.constant([[[[2.0]]]])
+    elif change == "activation":
+        copy.layers[0].activation = keras.activations.tanh
+    after = sr.evaluate(kept, images, labels, ["bim"], EPSILONS, steps=5)
+    fresh = sr.evaluate(sr.Classifier(attacked, input_shape=(8, 8, 1)), images, labels, ["bim"], EPSILONS, steps=5)
+    np.testing.assert_array_equal(after.correct["bim"], fresh.correct["bim"])
+    assert not np.array_equal(after.correct["bim"], before.correct["bim"])
+
+
+def test_gradients_do_not_underflow_in_half_precision(trained):
+    network, images, labels = trained
+    sure = keras.Sequential([network, keras.layers.Rescaling(3.0)])
+    half = keras.models.clone_model(network, clone_function=lambda layer: type(layer).from_config(
+        {**layer.get_config(), "dtype": "mixed_float16"}))  # fmt: skip
+    half.set_weights(network.get_weights())
+    half = keras.Sequential([half, keras.layers.Rescaling(3.0, dtype="mixed_float16")])
+    expected, found = (sr.evaluate(model, images, labels, ["fgsm"], EPSILONS) for model in (sure, half))
+    assert found.costs["fgsm"]["zero_gradients"] == expected.costs["fgsm"]["zero_gradients"] == 0
+    assert np.abs(found.accuracy("fgsm") - expected.accuracy("fgsm")).max() <= 2 / 64
 
 
 def test_several_devices_share_each_batch_and_change_nothing(trained, monkeypatch):
