@@ -14,11 +14,12 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.utils import clip_eta
 
+from salrob_tf.checks import check_choice, check_flag, check_number, check_whole, shown
 from salrob_tf.classifier import Classifier, as_classifier, over_devices
 from salrob_tf.datasets import check_labels
 from salrob_tf.gradients import scaled_gradient
 from salrob_tf.losses import LOSSES
-from salrob_tf.steps import NORMS, Batch, clip, steepest
+from salrob_tf.steps import Batch, check_norm, clip, steepest
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Attack:
     """An attack and its settings. It holds no model and no data: call it with both.
 
     Attributes:
-        norm: Norm of the ball, `np.inf` or 2.
+        norm: Norm of the ball, `np.inf` or 2, or as text `"inf"` or `"2"`.
         steps: Number of gradient steps; 1 for one-step attacks.
         relative_step: Step size over epsilon, in (0, 1]; `None` is `default_step / steps`, at most 1.
         restarts: How many starts are tried; 1 for attacks that start at the image. An image counts as broken if
@@ -44,6 +45,7 @@ class Attack:
     default_step: ClassVar[float] = 1.0
     packs: ClassVar[bool] = True  # whether a sweep may run it step by step in mixed batches
     minimal: ClassVar[bool] = False  # whether it looks for the nearest adversarial, whatever epsilon is
+    bisects: ClassVar[bool] = True  # whether a sweep may look for the smallest epsilon by bisection
 
     norm: float = np.inf
     steps: int = field(default=1, init=False)
@@ -53,18 +55,19 @@ class Attack:
     targeted: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS.values():
-            raise ValueError(f"`norm` must be np.inf or 2. Received: norm={self.norm}")
-        for setting in ("steps", "restarts"):
-            value = getattr(self, setting)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{setting}` must be a whole number, 1 or more. Received: {setting}={value}")
-        if not 0 < self.step_size(1.0) <= 1:
-            raise ValueError(
-                f"`relative_step` must be above 0 and at most 1. Received: relative_step={self.relative_step}"
-            )
-        if self.loss not in LOSSES:
-            raise ValueError(f"Unknown loss. Valid: {', '.join(LOSSES)}. Received: loss={self.loss!r}")
+        self._settle(
+            norm=check_norm(self.norm),
+            loss=check_choice("loss", self.loss, LOSSES),
+            targeted=check_flag("targeted", self.targeted),
+            **{setting: check_whole(setting, getattr(self, setting), 1) for setting in ("steps", "restarts")},
+        )
+        if self.relative_step is not None:
+            self._settle(relative_step=check_number("relative_step", self.relative_step, above=0, high=1))
+
+    def _settle(self, **settings: Any) -> None:
+        """Keep settings as plain Python has them, because they are compared and saved."""
+        for setting, value in settings.items():
+            object.__setattr__(self, setting, value)
 
     @property
     def label(self) -> str:
@@ -124,9 +127,11 @@ class Attack:
         classifier = as_classifier(model)
         images = classifier.check(images)
         labels = check_labels(labels, len(images), classifier.num_classes)
-        if not 0 <= epsilon < np.inf:
-            raise ValueError(f"`epsilon` must be a number, 0 or more. Received: epsilon={epsilon}")
-        indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+        epsilon = check_number("epsilon", epsilon, low=0)
+        seed, restart = check_whole("seed", seed), check_whole("restart", restart)
+        batch_size = check_whole("batch_size", batch_size, 1)
+        indices = check_indices(indices, len(images))
+        classifier.refresh()
         aims = self.aims(classifier, images, labels, targets)
         whole = Batch(images, labels, aims, np.full(len(images), epsilon, np.float32), indices)
         starts = range(0, len(images), batch_size)
@@ -279,7 +284,10 @@ class Attack:
             classifier.crafting(dtype), images, lambda logits: sign * loss(aims, logits)
         )
         if gradient is None:
-            raise ValueError(f"{classifier.name} has no gradient with respect to its images: it cannot be attacked")
+            raise ValueError(
+                f"{classifier.name} has no gradient with respect to its images: attack it with spsa, which takes none, "
+                "or give the step that has none, such as rounding, a straight-through gradient"
+            )
         return gradient, logits
 
     def move(
@@ -287,3 +295,22 @@ class Attack:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One step before it is projected to the ball, and the momentum after it: the attack's update rule."""
         return clip(adversarial + steepest(gradient, self.step_size(epsilon), self.norm)), momentum
+
+
+def check_indices(indices: Any, samples: int) -> np.ndarray:
+    """One index per image, int64 `(N,)`, 0 to N - 1 where none are given.
+
+    Raises:
+        ValueError: If they are of another number, or not whole numbers from 0 to 2^43 - 1.
+    """
+    if indices is None:
+        return np.arange(samples)
+    found = np.asarray(indices)
+    # A random start takes 20 bits of 64 for the restart.
+    valid = found.shape == (samples,) and found.dtype.kind in "iu"
+    if not valid or found.min() < 0 or found.max() >= 2**43:
+        raise ValueError(
+            f"`indices` must be one whole number per image, {samples} in all, 0 or more. Received: "
+            f"indices={shown(found)}{f', from {found.min()} to {found.max()}' if valid else ''}"
+        )
+    return found.astype(np.int64)

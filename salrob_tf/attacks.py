@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from salrob_tf.attack import Attack
+from salrob_tf.checks import check_choice, check_number
 from salrob_tf.classifier import Classifier, over_devices
 from salrob_tf.cleverhans_attacks import CWL2, SPSA
 from salrob_tf.losses import LOSSES
@@ -21,6 +22,7 @@ class FGSM(Attack):
 
     name: ClassVar[str] = "fgsm"
     packs: ClassVar[bool] = False
+    bisects: ClassVar[bool] = False  # one gradient serves all epsilons, and a larger step may fail where a smaller won
 
     def craft(
         self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
@@ -86,10 +88,10 @@ class MIM(BIM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.decay < np.inf:
-            raise ValueError(f"`decay` must be a number, 0 or more. Received: decay={self.decay}")
-        if self.normalization not in ("l1", "l2"):
-            raise ValueError(f"`normalization` must be l1 or l2. Received: normalization={self.normalization!r}")
+        self._settle(
+            decay=check_number("decay", self.decay, low=0),
+            normalization=check_choice("normalization", self.normalization, ("l1", "l2")),
+        )
 
     @property
     def label(self) -> str:
@@ -117,7 +119,7 @@ def make_attack(name: str | Attack, *, norm: float = np.inf, steps: int = 40, re
     Args:
         name: A key of `ATTACKS`, to which `-margin` or `-dlr` (the loss), `-targeted`, and for MIM `-l2` (the
             normalisation of K's Eq. 4) may be added, in this order, as in `"pgd-dlr-targeted"`.
-        norm: `np.inf` or 2; `cw` is for 2 whatever is asked.
+        norm: `np.inf` or 2; `cw` is for 2 whatever is asked. `cw` and `spsa` have a loss of their own.
         steps: Steps of the iterative attacks; `cw` keeps its own.
         restarts: Random restarts of PGD.
 

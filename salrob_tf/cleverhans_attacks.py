@@ -16,6 +16,7 @@ from cleverhans.tf2.attacks.carlini_wagner_l2 import CarliniWagnerL2
 from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss
 
 from salrob_tf.attack import Attack
+from salrob_tf.checks import check_number, check_whole
 from salrob_tf.classifier import Classifier
 from salrob_tf.steps import Batch, clip
 
@@ -44,11 +45,16 @@ class SPSA(Attack):
         super().__post_init__()
         if self.norm != np.inf:
             raise ValueError(f"SPSA is for the L-infinity norm. Received: norm={self.norm}")
-        if self.samples < 2 or self.samples % 2 or self.learning_rate <= 0 or self.delta <= 0:
-            raise ValueError(
-                "`samples` must be even, 2 or more, `learning_rate` and `delta` above 0. Received: "
-                f"samples={self.samples}, learning_rate={self.learning_rate}, delta={self.delta}"
-            )
+        _check_own_loss(self)
+        self._settle(
+            samples=check_whole("samples", self.samples, 2),
+            **{
+                setting: check_number(setting, getattr(self, setting), above=0)
+                for setting in ("learning_rate", "delta")
+            },
+        )
+        if self.samples % 2:
+            raise ValueError(f"`samples` must be even, 2 or more. Received: samples={self.samples}")
 
     @property
     def gradients_per_image(self) -> int:
@@ -150,6 +156,7 @@ class CWL2(Attack):
     name: ClassVar[str] = "cw"
     packs: ClassVar[bool] = False
     minimal: ClassVar[bool] = True
+    bisects: ClassVar[bool] = False
     norm: float = 2.0
     steps: int = 1000
     constants: int = 5
@@ -160,12 +167,16 @@ class CWL2(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.norm != 2 or self.targeted:
-            raise ValueError(f"CWL2 is an untargeted attack for the L2 norm. Received: {self}")
-        if self.constants < 1 or not min(self.learning_rate, self.initial_constant) > 0 or self.confidence < 0:
             raise ValueError(
-                "`constants` must be 1 or more, `learning_rate` and `initial_constant` above 0, `confidence` 0 or "
-                f"more. Received: {self}"
+                f"CWL2 is an untargeted attack for the L2 norm. Received: norm={self.norm}, targeted={self.targeted}"
             )
+        _check_own_loss(self)
+        positive = ("learning_rate", "initial_constant")
+        self._settle(
+            constants=check_whole("constants", self.constants, 1),
+            confidence=check_number("confidence", self.confidence, low=0),
+            **{setting: check_number(setting, getattr(self, setting), above=0) for setting in positive},
+        )
 
     @property
     def gradients_per_image(self) -> int:
@@ -191,6 +202,13 @@ class CWL2(Attack):
         found = attack.attack(batch.images)
         wrong = classifier.predict_logits(batch.images).argmax(-1) != batch.labels
         return np.where(wrong[:, None, None, None], batch.images, found), np.zeros(0)
+
+
+def _check_own_loss(attack: Attack) -> None:
+    if attack.loss != "cross_entropy":
+        raise ValueError(
+            f"{attack.name} climbs a margin of its own: leave the loss out. Received: loss={attack.loss!r}"
+        )
 
 
 class _ResettableAdam:

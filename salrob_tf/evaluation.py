@@ -5,28 +5,29 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from salrob_tf.attack import Attack
-from salrob_tf.attacks import make_attack
+from salrob_tf.attack import Attack, check_indices
+from salrob_tf.attacks import FGSM, make_attack
 from salrob_tf.checkpoint import Checkpoint
+from salrob_tf.checks import check_choice, check_whole, shown
 from salrob_tf.classifier import as_classifier
 from salrob_tf.datasets import check_labels, fingerprint
 from salrob_tf.files import written_beside
-from salrob_tf.folders import ImageFiles
 from salrob_tf.inspection import inspect
 from salrob_tf.robustness import Robustness
+from salrob_tf.shards import shards_of
 from salrob_tf.steps import NORMS
-from salrob_tf.sweep import SEARCHES, Sweep
+from salrob_tf.sweep import SEARCHES, Counts, Sweep
 
 DEFAULT_ATTACKS = ("fgsm", "bim", "pgd", "mim")
 SHARD_BATCHES = 8  # a shard is what is in memory and what a kill can lose; full batches want several in one
+LARGEST_SHARD = 2**17  # images: no batch size asks for more memory than that
 CRAFT_DTYPES = ("float32", "bfloat16")
 
 Progress = Callable[[str, int, int | None, int], None]
@@ -36,10 +37,10 @@ def evaluate(
     model: Any,
     images: Any,
     labels: np.ndarray | None = None,
-    attacks: Sequence[str | Attack] = DEFAULT_ATTACKS,
-    epsilons: Sequence[float] | np.ndarray | None = None,
+    attacks: str | Attack | Sequence[str | Attack] = DEFAULT_ATTACKS,
+    epsilons: float | Sequence[float] | np.ndarray | None = None,
     *,
-    norm: float = np.inf,
+    norm: float | str = np.inf,
     steps: int = 40,
     restarts: int = 1,
     seed: int = 0,
@@ -60,14 +61,14 @@ def evaluate(
         images: Floats in [0, 1], `(N, height, width, channels)`; or images in files, as `load_data` gives them for a
             folder, or a `tf.data.Dataset` of batches of images and labels, both of which are streamed.
         labels: True labels, integers `(N,)`; none with a dataset.
-        attacks: Names of attacks, or `Attack` objects, which bring settings of their own.
+        attacks: Names of attacks, or `Attack` objects, which bring settings of their own; one or several.
         epsilons: Radii of the balls, 0 or more, in the units of the images, in any order; `default_epsilons`
             unless given.
-        norm: `np.inf` or 2, for attacks given by name.
+        norm: `np.inf` (`"inf"`) or 2, for attacks given by name.
         steps: Steps of the iterative attacks given by name.
         restarts: Random restarts of PGD where given by name.
-        seed: Seed of random starts, the same for every model.
-        batch_size: Images per gradient.
+        seed: Seed of random starts, the same for every model, 0 to 2^63 - 1.
+        batch_size: Images per gradient, at most.
         survivors_only: Attack only what still stands: an image misclassified as it is, or broken at a smaller
             epsilon, counts as broken, and one that breaks stops costing gradients. `False` attacks every image at
             every epsilon by itself and judges the last step, as in K's figures; accuracy may then rise with epsilon.
@@ -93,24 +94,23 @@ def evaluate(
         ValueError: If an argument is not valid, the model has no finite gradient, or the checkpoint is of another
             sweep: one line says which, and what is valid.
     """
+    seed, batch_size = check_whole("seed", seed), check_whole("batch_size", batch_size, 1)
+    check_choice("search", search, SEARCHES)
+    check_choice("craft_dtype", craft_dtype, CRAFT_DTYPES)
     classifier = as_classifier(model)
+    shards, total = shards_of(images, labels, min(batch_size * SHARD_BATCHES, LARGEST_SHARD))
     radii = check_epsilons(default_epsilons(classifier.input_shape) if epsilons is None else epsilons)
     ascending, order = np.unique(radii, return_inverse=True)
     chosen = choose_attacks(attacks, norm=norm, steps=steps, restarts=restarts)
-    if seed < 0 or batch_size < 1:
-        raise ValueError(f"`seed` must be 0 or more, `batch_size` 1 or more. Received: {seed=}, {batch_size=}")
-    if search not in SEARCHES or craft_dtype not in CRAFT_DTYPES:
-        raise ValueError(
-            f"`search` must be one of {SEARCHES}, `craft_dtype` one of {CRAFT_DTYPES}. "
-            f"Received: {search=}, {craft_dtype=}"
-        )
     if ascending[-1] > 1 and any(attack.norm == np.inf for attack in chosen.values()):
         warnings.warn(f"epsilon {ascending[-1]:g} is larger than the range of the images, [0, 1]", stacklevel=2)
     classifier.crafting(craft_dtype)
     # FGSM's one gradient is not worth the loss, and the attacks that are not packed take float32.
     dtypes = {label: craft_dtype if attack.packs else "float32" for label, attack in chosen.items()}
-    search_name = search if survivors_only else "independent"
-    settings = {label: _settings(attack, search_name, dtypes[label]) for label, attack in chosen.items()}
+    settings, before = {}, None
+    for label, attack in chosen.items():
+        settings[label] = _settings(attack, search if survivors_only else "independent", before, dtypes[label])
+        before = label
     kept = None
     if checkpoint is not None:
         identity = {"model": classifier.fingerprint, "epsilons": ascending.tolist(), "seed": seed}
@@ -118,13 +118,13 @@ def evaluate(
         identity |= {"bounds": list(classifier.bounds)}
         kept = Checkpoint(checkpoint, {**identity, "attacks": settings})
 
-    shards, total = _shards(images, labels, batch_size * SHARD_BATCHES)
-    indices = None if indices is None else np.asarray(indices)
-    if indices is not None and (total is None or indices.shape != (total,)):
-        raise ValueError(f"`indices` must be one per image of an array. Received: shape={indices.shape}")
+    if indices is not None:
+        if total is None:
+            raise ValueError(f"`indices` go with an array, not with a dataset. Received: indices={shown(indices)}")
+        indices = check_indices(indices, total)
     digests, seen, clean = (hashlib.sha256(), hashlib.sha256()), 0, []
     correct: dict[str, list[np.ndarray]] = {label: [] for label in chosen}
-    costs = {label: dict.fromkeys(("seconds", "gradients", "forwards", "attacked", "flat"), 0.0) for label in chosen}
+    costs = {label: dict.fromkeys(("seconds", *vars(Counts())), 0.0) for label in chosen}
     done = 0
     for number, (x, y) in enumerate(shards):
         x = classifier.check(x)
@@ -179,6 +179,7 @@ def evaluate(
                 "seconds": cost["seconds"],
                 "gradient_evaluations": int(cost["gradients"]),
                 "forward_evaluations": int(cost["forwards"]),
+                "padding": int(cost["padding"]),
                 "traces": classifier.traces((chosen[label], dtypes[label])),
                 "zero_gradients": cost["flat"] / max(1.0, cost["attacked"]),
             }
@@ -209,16 +210,20 @@ class _Report:
             self(done - self.done, self.standing)
 
 
-def choose_attacks(attacks: Sequence[str | Attack], **settings: Any) -> dict[str, Attack]:
+def choose_attacks(attacks: str | Attack | Sequence[str | Attack], **settings: Any) -> dict[str, Attack]:
     """Attacks by their labels.
 
     Args:
-        attacks: Names or `Attack` objects.
+        attacks: Names or `Attack` objects; one or several.
         **settings: Passed on to `make_attack` with names.
 
     Raises:
         ValueError: If there are none, one is unknown, or two have one label.
     """
+    if isinstance(attacks, str | Attack):
+        attacks = [attacks]
+    if not isinstance(attacks, Iterable):
+        raise ValueError(f"`attacks` must be names or attacks, one or several. Received: attacks={shown(attacks)}")
     chosen = [make_attack(attack, **settings) for attack in attacks]
     by_label = {attack.label: attack for attack in chosen}
     if not chosen or len(by_label) != len(chosen):
@@ -228,22 +233,16 @@ def choose_attacks(attacks: Sequence[str | Attack], **settings: Any) -> dict[str
     return by_label
 
 
-def _shards(images: Any, labels: Any, size: int) -> tuple[Iterator[tuple[Any, Any]], int | None]:
-    """Parts of `size` images with their labels, and the number of images where it is known."""
-    if isinstance(images, tf.data.Dataset):
-        if labels is not None:
-            raise ValueError("A dataset brings its own labels: leave `labels` out")
-        parts = images.unbatch().batch(size)
-        return ((x.numpy(), y.numpy()) for x, y in parts), None
-    images, labels = images if isinstance(images, ImageFiles) else np.asarray(images), np.asarray(labels)
-    labels = check_labels(labels, len(images)) if len(images) else labels
-    starts = range(0, max(1, len(images)), size)
-    return ((images[start : start + size], labels[start : start + size]) for start in starts), len(images)
-
-
-def _settings(attack: Attack, search: str, dtype: str) -> dict[str, Any]:
+def _settings(attack: Attack, search: str, before: str | None, dtype: str) -> dict[str, Any]:
+    """What an attack and its sweep are: all that an image's outcome depends on, as JSON holds it."""
     norm = next(text for text, value in NORMS.items() if value == attack.norm)
-    how = {"search": search, "craft_dtype": dtype}
+    if attack.minimal:
+        search = "nearest"
+    elif search == "bisect" and not attack.bisects:
+        search = "full"
+    how: dict[str, Any] = {"search": search, "craft_dtype": dtype}
+    if search == "bisect":
+        how["begins_at"] = before or (FGSM.name if attack.packs else "the middle")
     return {**asdict(attack), "norm": norm, "relative_step": attack.step_size(1.0), **how}
 
 
@@ -264,13 +263,16 @@ def default_epsilons(input_shape: tuple[int, ...]) -> tuple[float, ...]:
     return (0.05, 0.1, 0.15, 0.2, 0.25, 0.3) if grey else tuple(step / 255 for step in (1, 2, 4, 6, 8, 16))
 
 
-def check_epsilons(epsilons: Sequence[float] | np.ndarray) -> np.ndarray:
+def check_epsilons(epsilons: float | Sequence[float] | np.ndarray) -> np.ndarray:
     """Return radii as a float64 array `(K,)`, in their order.
 
     Raises:
         ValueError: If there are none, or one is negative, NaN or infinite.
     """
-    radii = np.atleast_1d(np.asarray(epsilons, np.float64))
+    try:
+        radii = np.atleast_1d(np.asarray(epsilons, np.float64))
+    except (TypeError, ValueError):
+        radii = np.full(1, np.nan)
     if radii.ndim != 1 or not radii.size or not np.all((radii >= 0) & np.isfinite(radii)):
-        raise ValueError(f"`epsilons` must be one or more numbers, 0 or more. Received: epsilons={epsilons}")
+        raise ValueError(f"`epsilons` must be one or more numbers, 0 or more. Received: epsilons={shown(epsilons)}")
     return radii

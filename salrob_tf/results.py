@@ -19,7 +19,7 @@ from salrob_tf.statistics import Comparison
 SCHEMA = 1
 ENTRY = ("name", "path", "clean_accuracy")  # of a model, beside its description
 OUTCOMES = ("model", "attack", "epsilons", "accuracy", "interval")
-COSTS = ("seconds", "gradient_evaluations", "forward_evaluations", "traces", "zero_gradients")
+COSTS = ("seconds", "gradient_evaluations", "forward_evaluations", "padding", "traces", "zero_gradients")
 
 
 def save_results(
@@ -115,7 +115,7 @@ def load_results(folder: str | Path) -> list[Robustness]:
                     label: {key: value for key, value in curve.items() if key not in OUTCOMES + COSTS}
                     for label, curve in curves.items()
                 },
-                costs={label: {key: curve[key] for key in COSTS} for label, curve in curves.items()},
+                costs={label: {key: curve[key] for key in COSTS if key in curve} for label, curve in curves.items()},
                 seed=record["seed"],
                 sha256=record["data"]["sha256"],
                 path=model["path"],

@@ -20,8 +20,9 @@ class Robustness:
         clean: Whether each image is classified correctly as it is, boolean `(N,)`.
         correct: Per label of an attack, whether image n was classified correctly under epsilon k, `(K, N)`.
         attacks: Per label of an attack, its settings and those of its sweep.
-        costs: Per label, `seconds`, `gradient_evaluations` and `forward_evaluations` (of single images), `traces`
-            of the compiled attack, and `zero_gradients`, the share of the attacked images whose gradient was zero.
+        costs: Per label, `seconds`, `gradient_evaluations` and `forward_evaluations` (of single images), `padding`,
+            the rows that only filled up batches beside them, `traces` of the compiled attack, and `zero_gradients`,
+            the share of the attacked images whose gradient was zero.
         seed: Seed of the random starts.
         sha256: Identity of images and labels.
         path: Where the model was loaded from, or `None`.

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.utils import optimize_linear
 
+from salrob_tf.checks import shown
+
 NORMS = {"inf": np.inf, "2": 2.0}
+
+
+def check_norm(norm: Any) -> float:
+    """A norm as a number: infinity for `np.inf` or `"inf"`, 2.0 for 2 or `"2"`.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    if isinstance(norm, str) and norm in NORMS:
+        return NORMS[norm]
+    if isinstance(norm, int | float | np.integer | np.floating) and not isinstance(norm, bool) and norm in (2, np.inf):
+        return float(norm)
+    raise ValueError(f"`norm` must be np.inf or 2. Received: norm={shown(norm)}")
 
 
 class Batch(NamedTuple):

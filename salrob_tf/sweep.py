@@ -30,12 +30,14 @@ class Counts:
     Attributes:
         gradients: Gradients of single images.
         forwards: Forward passes of single images beside them, the clean ones not included.
+        padding: Rows of gradients and forward passes that only filled up a batch, not counted above.
         attacked: Images that a first gradient was taken of.
         flat: Those whose gradient was zero everywhere.
     """
 
     gradients: int = 0
     forwards: int = 0
+    padding: int = 0
     attacked: int = 0
     flat: int = 0
 
@@ -77,6 +79,7 @@ class Sweep:
     counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
+        self.batch_size = min(self.batch_size, len(self.images))
         self.aims = self.attack.aims(self.classifier, self.images, self.labels)
         self.radii = self.epsilons.astype(np.float32)
         self.found = self.images.copy()
@@ -95,14 +98,14 @@ class Sweep:
         Args:
             search: `"full"` goes up the epsilons one by one; `"bisect"` starts at the guess, moves away from it in
                 doubling steps until the answer lies between, and halves that, on the assumption that an image
-                which survives one epsilon survives all smaller ones. FGSM, whose gradient serves all epsilons and
-                which can fail where a smaller step succeeds, always goes one by one.
+                which survives one epsilon survives all smaller ones. Attacks that do not bisect, such as FGSM, go one
+                by one in any case.
 
         Returns:
             `correct`, boolean `(K, N)`, which never rises with epsilon. `found` then holds an adversarial of the
             smallest epsilon for each image that was broken, and the image itself for the others.
         """
-        self.bisect = search == "bisect" and not isinstance(self.attack, FGSM)
+        self.bisect = search == "bisect" and self.attack.bisects
         if self.bisect and self.guess is None:
             middle = np.full(len(self.images), len(self.epsilons) // 2)
             self.guess = self._ask_fgsm() if self.attack.packs else middle
@@ -115,10 +118,14 @@ class Sweep:
 
         Returns:
             `correct`, boolean `(K, N)`. With `keep_all`, `found` then holds the adversarials `(K, N, height, width,
-            channels)`: of the first restart that broke the image, or of the last one.
+            channels)`: of the first restart that broke the image, or of the last one. An attack that looks for the
+            nearest adversarial has one for all epsilons, and the image itself where that is not within.
         """
         if self.attack.minimal:
-            return self.survivors("full")
+            correct = self.survivors("full")
+            if self.keep_all:
+                self.found = np.where(correct[..., None, None, None], self.images, self.found)
+            return correct
         every = np.arange(len(self.images))
         correct = np.ones((len(self.epsilons), len(every)), bool)
         if self.keep_all:
@@ -156,6 +163,7 @@ class Sweep:
             adversarial, momentum, hit, size = (np.array(result)[: len(row)] for result in results)
             attack.check_gradients(self.classifier, size)
             self.counts.gradients += len(row)
+            self.counts.padding += self._missing(len(row))
             self._count_flat(size[step == 0])
             step += 1
             if self.dtype != "float32" and hit.any():
@@ -248,6 +256,7 @@ class Sweep:
             found, sizes = self.attack.gradients(self.classifier, images, aims, self.dtype)
             gradients[part] = found[: len(part)]
             self.counts.gradients += len(part)
+            self.counts.padding += self._missing(len(part))
             self._count_flat(sizes[: len(part)])
         return gradients
 
@@ -264,6 +273,7 @@ class Sweep:
     def _broken(self, adversarial: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Judge adversarials by the untouched model, in float32."""
         self.counts.forwards += len(rows)
+        self.counts.padding += self._missing(len(rows))
         logits = self.classifier.predict_logits(self._padded(adversarial), self.batch_size)[: len(rows)]
         return logits.argmax(-1) != self.labels[rows]
 
@@ -274,5 +284,8 @@ class Sweep:
 
     def _padded(self, batch: np.ndarray) -> np.ndarray:
         """Repeat the last row up to a full batch or some eighths of it: few shapes, each of which costs a set-up."""
-        missing = -len(batch) % max(1, self.batch_size // 8)
+        missing = self._missing(len(batch))
         return batch if not missing else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+
+    def _missing(self, rows: int) -> int:
+        return -rows % max(1, self.batch_size // 8)

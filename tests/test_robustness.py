@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import make_images
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -10,6 +11,11 @@ import salrob_tf as sr
 from salrob_tf.robustness import accuracy_interval
 
 EPSILONS = [0.0, 0.3, 0.1]
+
+
+def make_dataset():
+    (x_train, y_train), (x_test, y_test) = make_images(12), make_images(6, seed=1)
+    return sr.Dataset.from_arrays(x_train, y_train, x_test, y_test, name="rows")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +124,29 @@ def test_results_are_saved_whole_and_reload(trained, result, tmp_path):
         ({"labels": np.full(64, 3)}, "0 to 2. Received: labels from 3 to 3"),
         ({"labels": np.zeros(63, int)}, "64 in all"),
         ({"labels": np.eye(3, dtype=int)[np.zeros(64, int)]}, "not one-hot"),
-        ({"indices": np.arange(3)}, "one per image"),
+        ({"indices": np.arange(3)}, "one whole number per image"),
+        ({"indices": np.arange(64) - 1}, "from -1 to 62"),
+        ({"indices": np.arange(64) / 2}, "indices=ndarray of float64"),
+        ({"seed": 2**63}, "`seed` must be .* 0 or more"),
+        ({"seed": "1"}, "seed='1'"),
+        ({"batch_size": 2.5}, "batch_size=2.5"),
+        ({"batch_size": True}, "batch_size=True"),
+        ({"attacks": 7}, "attacks=7"),
+        ({"attacks": [None]}, "attack=None"),
+        ({"attacks": ["cw-margin"]}, "cw climbs a margin of its own: leave the loss out"),
+        ({"attacks": ["spsa-dlr"]}, "spsa climbs a margin of its own"),
+        ({"attacks": ["pgd"], "norm": "1"}, "norm='1'"),
+        ({"attacks": ["pgd"], "steps": 2.5}, "steps=2.5"),
+        ({"attacks": ["pgd"], "restarts": "2"}, "restarts='2'"),
+        ({"epsilons": "small"}, "epsilons='small'"),
+        ({"epsilons": [[0.1]]}, r"epsilons=\[\[0.1\]\]"),
+        ({"search": None}, "Unknown search. Valid: bisect, full. Received: search=None"),
+        ({"craft_dtype": "int8"}, "craft_dtype='int8'"),
+        ({"images": make_dataset(), "labels": None}, "pass data.x_test and data.y_test. Received: .*Dataset 'rows'"),
+        ({"images": iter([])}, "cannot be resumed. Received: images=<list_iterator"),
+        ({"images": None}, "images=None"),
+        ({"images": [np.zeros((8, 8)), np.zeros((9, 8))]}, "all have one shape. Received: a list of 2 that"),
+        ({"labels": None}, "must be the true classes of the images. Received: labels=None"),
     ],
 )
 def test_bad_input_is_named(trained, changes, message):
@@ -126,6 +154,25 @@ def test_bad_input_is_named(trained, changes, message):
     arguments = {"images": images, "labels": labels, "attacks": ["fgsm"], "epsilons": [0.1]} | changes
     with pytest.raises(ValueError, match=message):
         sr.evaluate(model, **arguments)
+
+
+def test_what_is_valid_in_several_forms_gives_one_result(trained):
+    model, images, labels = trained
+    expected = sr.evaluate(model, images, labels, ["pgd"], [0.1], norm=np.inf, steps=5, seed=3, batch_size=16)
+    found = sr.evaluate(
+        model,
+        list(images),
+        labels.tolist(),
+        "pgd",
+        0.1,
+        norm="inf",
+        steps=np.int64(5),
+        seed=np.uint8(3),
+        batch_size=np.int32(16),
+    )
+    np.testing.assert_array_equal(found.correct["pgd"], expected.correct["pgd"])
+    assert found.attacks == expected.attacks and json.loads(json.dumps(found.attacks)) == found.attacks
+    assert sr.PGD("2") == sr.PGD(2) == sr.PGD(np.float32(2.0)) != sr.PGD()
 
 
 def test_unlike_results_are_not_compared_or_saved_together(trained, result, tmp_path):

@@ -143,6 +143,50 @@ def test_all_adversarials_are_kept_where_everything_is_attacked(trained, tmp_pat
         np.testing.assert_array_equal(found.correct["pgd"][row], predicted == labels)
 
 
+@pytest.mark.parametrize("survivors_only", [True, False])
+def test_the_nearest_adversarial_is_kept_for_each_epsilon_that_it_is_within(trained, tmp_path, survivors_only):
+    model, images, labels = trained
+    images, labels, radii = images[:16], labels[:16], [0.2, 0.5, 1.0, 2.0]
+    attack = sr.CWL2(steps=60, constants=3, learning_rate=0.05)
+    options = {"survivors_only": survivors_only, "adversarials": tmp_path}
+    found = sr.evaluate(model, images, labels, [attack], radii, **options)
+    kept = np.load(tmp_path / "cw-00000.npz")["images"]
+    assert 0 < found.correct["cw"].mean() < 1 and kept.shape == (() if survivors_only else (4,)) + images.shape
+    if not survivors_only:
+        for images_there, correct, radius in zip(kept, found.correct["cw"], radii, strict=True):
+            np.testing.assert_array_equal(sr.Classifier(model).predict(images_there) == labels, correct)
+            assert np.linalg.norm((images_there - images).reshape(16, -1), axis=1).max() <= radius + 1e-6
+
+
+def test_the_order_of_attacks_is_part_of_a_bisected_result(trained, tmp_path):
+    model, images, labels = trained
+    attacks = [sr.FGSM(), sr.BIM(steps=3), sr.MIM(steps=3)]
+    first = sr.evaluate(model, images, labels, attacks, EPSILONS, checkpoint=tmp_path / "first")
+    how = {label: (settings["search"], settings.get("begins_at")) for label, settings in first.attacks.items()}
+    assert how == {"fgsm": ("full", None), "bim": ("bisect", "fgsm"), "mim": ("bisect", "bim")}
+    with pytest.raises(ValueError, match="another one and cannot be resumed: attacks="):
+        sr.evaluate(model, images, labels, attacks[::-1], EPSILONS, checkpoint=tmp_path / "first")
+    with pytest.raises(ValueError, match="their attacks or their settings differ"):
+        sr.compare(first, sr.evaluate(model, images, labels, attacks[::-1], EPSILONS))
+    alone = sr.evaluate(model, images, labels, sr.BIM(steps=3), EPSILONS)
+    assert alone.attacks["bim"]["begins_at"] == "fgsm"
+    alike = [sr.evaluate(model, images, labels, order, EPSILONS, search="full") for order in (attacks, attacks[::-1])]
+    assert sr.compare(*alike).differences, "where nothing is bisected the order decides nothing"
+
+
+@pytest.mark.parametrize("batch_size", [100_000, 10**9])
+def test_a_batch_is_never_larger_than_the_images(trained, batch_size):
+    model, images, labels = trained
+    expected = sr.evaluate(model, images, labels, [sr.PGD(steps=3)], EPSILONS, batch_size=64)
+    found = sr.evaluate(model, images, labels, [sr.PGD(steps=3)], EPSILONS, batch_size=batch_size)
+    np.testing.assert_array_equal(found.correct["pgd"], expected.correct["pgd"])
+    cost = found.costs["pgd"]
+    assert cost["padding"] == expected.costs["pgd"]["padding"] < cost["gradient_evaluations"]
+    stream = tf.data.Dataset.from_tensor_slices((images, labels)).batch(10)
+    streamed = sr.evaluate(model, stream, None, [sr.PGD(steps=3)], EPSILONS, batch_size=batch_size)
+    np.testing.assert_array_equal(streamed.correct["pgd"], expected.correct["pgd"])
+
+
 def test_epsilons_are_reported_in_the_users_order_repeats_and_zero_included(trained):
     model, images, labels = trained
     found = sr.evaluate(model, images, labels, [sr.BIM(steps=5), "fgsm"], [0.2, 0.0, 0.1, 0.2])
@@ -417,7 +461,7 @@ def test_models_without_a_usable_gradient_are_named(trained, attack, survivors_o
         return sr.evaluate(whole, images, labels, [attack], [0.1], survivors_only=survivors_only)
 
     with pytest.raises(
-        ValueError, match="^functional.* has no gradient with respect to its images: it cannot be attacked$"
+        ValueError, match="^functional.* has no gradient .*: attack it with spsa, .*a straight-through gradient$"
     ):
         attacked("none")
     with pytest.raises(ValueError, match=r"gradients must be finite. Received: NaN or infinity for 100.0%"):
