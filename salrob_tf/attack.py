@@ -45,6 +45,7 @@ class Attack:
     default_step: ClassVar[float] = 1.0
     packs: ClassVar[bool] = True  # whether a sweep may run it step by step in mixed batches
     minimal: ClassVar[bool] = False  # whether it looks for the nearest adversarial, whatever epsilon is
+    takes_loss: ClassVar[bool] = True  # whether `loss` is what it climbs; if not, it has one of its own
     bisects: ClassVar[bool] = True  # whether a sweep may look for the smallest epsilon by bisection
 
     norm: float = np.inf
@@ -61,6 +62,10 @@ class Attack:
             targeted=check_flag("targeted", self.targeted),
             **{setting: check_whole(setting, getattr(self, setting), 1) for setting in ("steps", "restarts")},
         )
+        if self.loss != "cross_entropy" and not self.takes_loss:
+            raise ValueError(
+                f"{self.name} climbs a margin of its own: leave the loss out. Received: loss={self.loss!r}"
+            )
         if self.relative_step is not None:
             self._settle(relative_step=check_number("relative_step", self.relative_step, above=0, high=1))
 
@@ -74,6 +79,11 @@ class Attack:
         """What results and figures call the attack, and `make_attack` knows it by; one sweep needs different ones."""
         parts = [self.name, *([] if self.loss == "cross_entropy" else [self.loss])]
         return "-".join([*parts, *(["targeted"] if self.targeted else [])])
+
+    @property
+    def climbs_cross_entropy(self) -> bool:
+        """Whether it follows gradients of the cross-entropy."""
+        return self.takes_loss and self.loss == "cross_entropy"
 
     @property
     def gradients_per_image(self) -> int:
@@ -102,6 +112,7 @@ class Attack:
         indices: np.ndarray | None = None,
         restart: int = 0,
         batch_size: int = 256,
+        draws: int = 1,
     ) -> np.ndarray:
         """Craft adversarial images, all steps for every image.
 
@@ -116,7 +127,9 @@ class Attack:
                 is drawn in the unit ball and scaled by epsilon.
             indices: One index per image, by default 0 to N - 1, so that a subset starts as it does in the whole.
             restart: Which restart this is, counted from 0.
-            batch_size: Images per gradient.
+            batch_size: Images per gradient, at most.
+            draws: Over how many passes each gradient is averaged, for models that draw random numbers (Athalye et
+                al. 2018, expectation over transformation).
 
         Returns:
             The adversarial images of the last step, float32, in [0, 1] and within `epsilon` of `images`.
@@ -129,14 +142,14 @@ class Attack:
         labels = check_labels(labels, len(images), classifier.num_classes)
         epsilon = check_number("epsilon", epsilon, low=0)
         seed, restart = check_whole("seed", seed), check_whole("restart", restart)
-        batch_size = check_whole("batch_size", batch_size, 1)
+        batch_size, draws = check_whole("batch_size", batch_size, 1), check_whole("draws", draws, 1)
         indices = check_indices(indices, len(images))
         classifier.refresh()
         aims = self.aims(classifier, images, labels, targets)
         whole = Batch(images, labels, aims, np.full(len(images), epsilon, np.float32), indices)
         starts = range(0, len(images), batch_size)
         parts = [whole.part(slice(start, start + batch_size)) for start in starts]
-        return np.concatenate([self.craft(classifier, part, seed, restart)[0] for part in parts])
+        return np.concatenate([self.craft(classifier, part, seed, restart, draws=draws)[0] for part in parts])
 
     def aims(
         self, classifier: Classifier, images: np.ndarray, labels: np.ndarray, targets: np.ndarray | None = None
@@ -167,7 +180,7 @@ class Attack:
         return targets
 
     def craft(
-        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
+        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32", draws: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         """Run all steps on one batch; arguments are not checked.
 
@@ -177,6 +190,7 @@ class Attack:
             seed: Seed of random starts.
             restart: Which restart this is, counted from 0.
             dtype: What gradients are computed in, `"float32"` or `"bfloat16"`.
+            draws: Over how many passes each gradient is averaged.
 
         Returns:
             The adversarial images of the last step, and the largest magnitude in the first gradient of each, `(N,)`,
@@ -185,7 +199,7 @@ class Attack:
         Raises:
             ValueError: If a gradient is missing or not finite.
         """
-        step = self.compiled(classifier, dtype)
+        step = self.compiled(classifier, dtype, draws)
         fixed = [tf.constant(column) for column in batch[:4]]
         adversarial = tf.constant(self.start(batch.images, batch.radii, batch.indices, seed, restart))
         momentum, sizes = tf.zeros_like(adversarial), []
@@ -193,7 +207,7 @@ class Attack:
             adversarial, momentum, _, size = step(*fixed, adversarial, momentum)
             sizes.append(size)
         self.check_gradients(classifier, np.stack(sizes))
-        return adversarial.numpy(), sizes[0].numpy()
+        return np.asarray(adversarial), np.asarray(sizes[0])
 
     def check_gradients(self, classifier: Classifier, sizes: np.ndarray) -> None:
         """Check the largest magnitudes in gradients of images.
@@ -236,12 +250,16 @@ class Attack:
                 row[...] = generator.random() ** (1 / direction.size) * direction / np.linalg.norm(direction)
         return np.clip(images + radii[:, None, None, None] * noise, 0, 1)
 
-    def compiled(self, classifier: Classifier, dtype: str = "float32") -> Callable[..., tuple[tf.Tensor, ...]]:
+    def compiled(
+        self, classifier: Classifier, dtype: str = "float32", draws: int = 1
+    ) -> Callable[..., tuple[tf.Tensor, ...]]:
         """One step of the attack on one model, compiled and traced once.
 
         Args:
             classifier: The model.
             dtype: What the gradients are computed in, `"float32"` or `"bfloat16"`.
+            draws: Over how many passes each gradient is averaged. Of several, none says whether an image is broken:
+                each look at one draw is another chance of luck.
 
         Returns:
             A function of images, labels, aims, radii `(N,)`, and the adversarial images and the momentum so far, all
@@ -260,16 +278,54 @@ class Attack:
             gradient, logits = self.gradient(classifier, dtype, adversarial, aims)
             broken = tf.argmax(logits, axis=-1, output_type=tf.int32) != labels
             size = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3])
-            epsilon = radii[:, None, None, None]
-            moved, momentum = self.move(adversarial, gradient, momentum, epsilon)
-            return clip(images + clip_eta(moved - images, self.norm, epsilon)), momentum, broken, size
+            return *self._projected(images, radii, adversarial, gradient, momentum), broken, size
+
+        def averaged(
+            images: np.ndarray,
+            labels: np.ndarray,
+            aims: np.ndarray,
+            radii: np.ndarray,
+            adversarial: np.ndarray,
+            momentum: np.ndarray,
+        ) -> tuple[Any, ...]:
+            gradient, size = self.gradients(classifier, adversarial, aims, dtype, draws)
+            return *move(images, radii, adversarial, gradient, momentum), np.zeros(len(images), bool), size
 
         batch = tf.TensorSpec([None, *classifier.input_shape], tf.float32)
         rows, radii = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)
         # The steps are not a loop inside the graph: there TensorFlow replaces some of its kernels by oneDNN's or not
         # as chance has it, which costs a fifth of the speed in most processes.
         run = lambda *batch: over_devices(step, *batch)  # noqa: E731
-        return classifier.function((self, dtype), run, [batch, rows, rows, radii, batch, batch])
+        if draws == 1:
+            return classifier.function((self, dtype), run, [batch, rows, rows, radii, batch, batch])
+        move = classifier.function((self, "move"), self._projected, [batch, radii, batch, batch, batch])
+        return averaged
+
+    def gradients(
+        self, classifier: Classifier, images: np.ndarray, aims: np.ndarray, dtype: str = "float32", draws: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The gradients at the images, a mean over `draws` passes, and the largest magnitude in each, `(N,)`.
+
+        Raises:
+            ValueError: If a gradient is missing or not finite.
+        """
+        run = classifier.function(
+            (self, dtype, "gradients"),
+            lambda *batch: over_devices(lambda x, y: self.gradient(classifier, dtype, x, y), *batch),
+            [tf.TensorSpec([None, *classifier.input_shape], tf.float32), tf.TensorSpec([None], tf.int32)],
+        )
+        gradients = sum((run(images, aims)[0].numpy() for _ in range(draws - 1)), run(images, aims)[0].numpy()) / draws
+        sizes = np.abs(gradients).max(axis=(1, 2, 3))
+        self.check_gradients(classifier, sizes)
+        return gradients, sizes
+
+    def _projected(
+        self, images: tf.Tensor, radii: tf.Tensor, adversarial: tf.Tensor, gradient: tf.Tensor, momentum: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The adversarial images and the momentum after a step along a gradient, back in the balls and in [0, 1]."""
+        epsilon = radii[:, None, None, None]
+        moved, momentum = self.move(adversarial, gradient, momentum, epsilon)
+        return clip(images + clip_eta(moved - images, self.norm, epsilon)), momentum
 
     def gradient(
         self, classifier: Classifier, dtype: str, images: tf.Tensor, aims: tf.Tensor

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from salrob_tf.attack import Attack
 from salrob_tf.checks import check_choice, check_number
-from salrob_tf.classifier import Classifier, over_devices
+from salrob_tf.classifier import Classifier
 from salrob_tf.cleverhans_attacks import CWL2, SPSA
 from salrob_tf.losses import LOSSES
 from salrob_tf.steps import Batch, clip, steepest
@@ -25,26 +25,11 @@ class FGSM(Attack):
     bisects: ClassVar[bool] = False  # one gradient serves all epsilons, and a larger step may fail where a smaller won
 
     def craft(
-        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
+        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32", draws: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         """One step on one batch."""
-        gradients, sizes = self.gradients(classifier, batch.images, batch.aims, dtype)
+        gradients, sizes = self.gradients(classifier, batch.images, batch.aims, dtype, draws)
         return self.along(batch.images, gradients, batch.radii), sizes
-
-    def gradients(
-        self, classifier: Classifier, images: np.ndarray, aims: np.ndarray, dtype: str = "float32"
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The gradients at the images, which serve every epsilon, and the largest magnitude in each, `(N,)`."""
-        signature = [tf.TensorSpec([None, *classifier.input_shape], tf.float32), tf.TensorSpec([None], tf.int32)]
-        run = classifier.function(
-            (self, dtype),
-            lambda *batch: over_devices(lambda x, y: self.gradient(classifier, dtype, x, y), *batch),
-            signature,
-        )
-        gradients = run(images, aims)[0].numpy()
-        sizes = np.abs(gradients).max(axis=(1, 2, 3))
-        self.check_gradients(classifier, sizes)
-        return gradients, sizes
 
     def along(self, images: np.ndarray, gradients: np.ndarray, radii: np.ndarray) -> np.ndarray:
         """The images moved along given gradients to the edge of their balls, clipped to [0, 1]."""

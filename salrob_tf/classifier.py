@@ -158,9 +158,10 @@ class Classifier:
             self._functions[key] = tf.function(python_function, input_signature=signature, autograph=False)
         return self._functions[key]
 
-    def traces(self, key: Any) -> int:
-        """How often the function kept under `key` was traced."""
-        return self._functions[key].experimental_get_tracing_count() if key in self._functions else 0
+    def traces(self, key: tuple[Any, ...]) -> int:
+        """How often functions were traced whose keys begin with `key`."""
+        kept = [run for name, run in self._functions.items() if isinstance(name, tuple) and name[: len(key)] == key]
+        return sum(run.experimental_get_tracing_count() for run in kept)
 
     @property
     def fingerprint(self) -> str:
@@ -212,6 +213,13 @@ class Classifier:
         run = self.function("predict", lambda batch: over_devices(lambda part: (self.logits(part),), batch), signature)
         starts = range(0, len(images), batch_size)
         return np.concatenate([run(images[start : start + batch_size])[0].numpy() for start in starts])
+
+    def classifies(self, images: np.ndarray, labels: np.ndarray, batch_size: int = 256, draws: int = 1) -> np.ndarray:
+        """Whether each image gets its label in more than half of `draws` passes, boolean `(N,)`; nothing is checked."""
+        right = np.zeros(len(images), np.int32)
+        for _ in range(draws):
+            right += self.predict_logits(images, batch_size).argmax(-1) == labels
+        return 2 * right > draws
 
     def _inside(self, forward: Forward) -> Forward:
         """A function of images in the model's own range as one of images in [0, 1]."""

@@ -34,6 +34,7 @@ class SPSA(Attack):
     """
 
     name: ClassVar[str] = "spsa"
+    takes_loss: ClassVar[bool] = False
     packs: ClassVar[bool] = False
     random_start: ClassVar[bool] = True
     steps: int = 40
@@ -45,7 +46,6 @@ class SPSA(Attack):
         super().__post_init__()
         if self.norm != np.inf:
             raise ValueError(f"SPSA is for the L-infinity norm. Received: norm={self.norm}")
-        _check_own_loss(self)
         self._settle(
             samples=check_whole("samples", self.samples, 2),
             **{
@@ -67,18 +67,21 @@ class SPSA(Attack):
         return self.steps * (self.samples + 1)
 
     def craft(
-        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
+        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32", draws: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Attack one image after the other; `dtype` is not looked at."""
+        """Attack one image after the other; `dtype` is not looked at.
+
+        With several `draws` no image stops early, because one draw may be luck. Each sample draws by itself anyway.
+        """
         starts = self.start(batch.images, batch.radii, batch.indices, seed, restart)
         shape = [1, *classifier.input_shape]
         pixels, one = tf.TensorSpec(shape, tf.float32), tf.TensorSpec([1], tf.int32)
         signature = [pixels, one, one, tf.TensorSpec([], tf.float32), pixels, tf.TensorSpec([2], tf.int32)]
 
         def run(x: tf.Tensor, y: tf.Tensor, aim: tf.Tensor, radius: tf.Tensor, start: tf.Tensor, key: tf.Tensor) -> Any:
-            return self._optimize(classifier, x, y, aim, radius, start, key)
+            return self._optimize(classifier, x, y, aim, radius, start, key, stops=draws == 1)
 
-        attack = classifier.function((self, dtype), run, signature)
+        attack = classifier.function((self, dtype, draws), run, signature)
         found = []
         for row, start in enumerate(starts):
             image, label, aim, radius, index = batch.part(slice(row, row + 1))
@@ -95,6 +98,7 @@ class SPSA(Attack):
         radius: tf.Tensor,
         start: tf.Tensor,
         key: tf.Tensor,
+        stops: bool,
     ) -> tf.Tensor:
         optimizer = _SeededSPSAAdam(self.learning_rate, self.delta, self.samples, key)
         sign = 1.0 if self.targeted else -1.0
@@ -104,6 +108,8 @@ class SPSA(Attack):
             return sign * margin_logit_loss(classifier.logits(x + change), aim, nb_classes=classifier.num_classes)
 
         def standing(step: tf.Tensor, change: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+            if not stops:
+                return step < self.steps
             predicted = tf.argmax(classifier.logits(x + change), axis=-1, output_type=tf.int32)
             return (step < self.steps) & tf.reduce_all(predicted == label)
 
@@ -154,6 +160,7 @@ class CWL2(Attack):
     """
 
     name: ClassVar[str] = "cw"
+    takes_loss: ClassVar[bool] = False
     packs: ClassVar[bool] = False
     minimal: ClassVar[bool] = True
     bisects: ClassVar[bool] = False
@@ -170,7 +177,6 @@ class CWL2(Attack):
             raise ValueError(
                 f"CWL2 is an untargeted attack for the L2 norm. Received: norm={self.norm}, targeted={self.targeted}"
             )
-        _check_own_loss(self)
         positive = ("learning_rate", "initial_constant")
         self._settle(
             constants=check_whole("constants", self.constants, 1),
@@ -184,11 +190,18 @@ class CWL2(Attack):
         return self.steps * self.constants
 
     def craft(
-        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32"
+        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32", draws: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Attack one batch; radii and `dtype` are not looked at. Images already misclassified stay as they are."""
+        """Attack one batch; radii and `dtype` are not looked at. Images already misclassified stay as they are.
+
+        Of several `draws`, the mean of their logits is attacked.
+        """
+
+        def logits(images: tf.Tensor) -> tf.Tensor:
+            return tf.add_n([classifier.logits(images) for _ in range(draws)]) / draws
+
         attack = CarliniWagnerL2(
-            classifier.logits,
+            classifier.logits if draws == 1 else logits,
             batch_size=len(batch.images),
             clip_min=0.0,
             clip_max=1.0,
@@ -200,15 +213,8 @@ class CWL2(Attack):
         )
         attack.optimizer = _ResettableAdam(self.learning_rate)
         found = attack.attack(batch.images)
-        wrong = classifier.predict_logits(batch.images).argmax(-1) != batch.labels
+        wrong = ~classifier.classifies(batch.images, batch.labels, draws=draws)
         return np.where(wrong[:, None, None, None], batch.images, found), np.zeros(0)
-
-
-def _check_own_loss(attack: Attack) -> None:
-    if attack.loss != "cross_entropy":
-        raise ValueError(
-            f"{attack.name} climbs a margin of its own: leave the loss out. Received: loss={attack.loss!r}"
-        )
 
 
 class _ResettableAdam:

@@ -19,11 +19,13 @@ from salrob_tf.checks import check_choice, check_whole, shown
 from salrob_tf.classifier import as_classifier
 from salrob_tf.datasets import check_labels, fingerprint
 from salrob_tf.files import written_beside
-from salrob_tf.inspection import inspect
+from salrob_tf.flags import NOT_BELIEVED, Flag
+from salrob_tf.inspection import chance, inspect
 from salrob_tf.robustness import Robustness
 from salrob_tf.shards import shards_of
 from salrob_tf.steps import NORMS
-from salrob_tf.sweep import SEARCHES, Counts, Sweep
+from salrob_tf.sweep import ONE_DRAW, SEARCHES, SEVERAL_DRAWS, Counts, Sweep
+from salrob_tf.trust import SAMPLED, Noise, zero_gradients
 
 DEFAULT_ATTACKS = ("fgsm", "bim", "pgd", "mim")
 SHARD_BATCHES = 8  # a shard is what is in memory and what a kill can lose; full batches want several in one
@@ -55,6 +57,10 @@ def evaluate(
     progress: Progress | None = None,
 ) -> Robustness:
     """Attack a model at every epsilon.
+
+    Of a model that gives other logits when it is asked again, gradients are means over 10 draws (Athalye et al. 2018,
+    expectation over transformation), all steps are taken, and an image counts as classified correctly, clean or
+    attacked, where more than half of 51 fresh draws say so: judged at each step, it would fall to one lucky draw.
 
     Args:
         model: Anything that `Classifier` takes.
@@ -88,7 +94,7 @@ def evaluate(
             dataset does not tell), and the images of the shard at hand that still stand.
 
     Returns:
-        A `Robustness`.
+        A `Robustness`, whose `flags` say what speaks against it. Each is a warning too.
 
     Raises:
         ValueError: If an argument is not valid, the model has no finite gradient, or the checkpoint is of another
@@ -125,7 +131,7 @@ def evaluate(
     digests, seen, clean = (hashlib.sha256(), hashlib.sha256()), 0, []
     correct: dict[str, list[np.ndarray]] = {label: [] for label in chosen}
     costs = {label: dict.fromkeys(("seconds", *vars(Counts())), 0.0) for label in chosen}
-    done = 0
+    done, draws = 0, ONE_DRAW
     for number, (x, y) in enumerate(shards):
         x = classifier.check(x)
         y = check_labels(y, len(x), classifier.num_classes)
@@ -134,11 +140,17 @@ def evaluate(
         sha256 = fingerprint(x, y, rows)
         for digest, column in zip(digests, (x, y), strict=True):
             digest.update(np.ascontiguousarray(column).data)
-        clean.append(classifier.predict(x, batch_size) == y)
         if not number:
-            description, doubts = inspect(classifier, x, y, clean[-1])
-            for doubt in doubts:
-                warnings.warn(doubt, stacklevel=2)
+            classifier.predict(x[:1])  # says what is wrong with a model's outputs
+            description, flags = inspect(classifier, x, y, chosen)
+            if not description["deterministic"]:
+                draws = SEVERAL_DRAWS
+                description["draws"] = draws._asdict()
+        clean.append(classifier.classifies(x, y, batch_size, draws.judging))
+        if not number:
+            flags += chance(classifier, clean[0])
+            _warn(flags)
+            some = x[clean[0]][:SAMPLED], y[clean[0]][:SAMPLED]
         guess = None
         for label, attack in chosen.items():
             report = _Report(progress, label, done, None if total is None else total * len(chosen))
@@ -147,7 +159,7 @@ def evaluate(
                 began = time.perf_counter()
                 sweep = Sweep(
                     attack, classifier, x, y, clean[-1], ascending, rows, seed, batch_size, dtypes[label], report,
-                    guess=guess, keep_all=adversarials is not None,
+                    guess=guess, keep_all=adversarials is not None, draws=draws,
                 )  # fmt: skip
                 outcome = sweep.survivors(search) if survivors_only else sweep.everything()
                 seconds = time.perf_counter() - began
@@ -166,7 +178,15 @@ def evaluate(
             report.finish(done)
     if not seen:
         raise ValueError("`images` must hold at least one image. Received: an empty dataset")
-    _warn_of_flat_gradients(costs)
+    noise = Noise(classifier, *some, seed, draws)
+    found: list[Flag] = []
+    for label, attack in chosen.items():
+        share = costs[label]["flat"] / max(1.0, costs[label]["attacked"])
+        flat = zero_gradients(classifier, label, chosen, share, *some)
+        blind = any(flag.severity == NOT_BELIEVED for flag in flat)  # more need not be said
+        left = correct[label][0][:, clean[0]][:, :SAMPLED]
+        found += flat + ([] if blind else noise.flag(label, attack, left, ascending))
+    _warn(found)
     return Robustness(
         model=name or classifier.name,
         epsilons=radii,
@@ -189,7 +209,13 @@ def evaluate(
         sha256=hashlib.sha256("".join(digest.hexdigest() for digest in digests).encode()).hexdigest(),
         path=classifier.path,
         description=description,
+        flags=(*flags, *found),
     )
+
+
+def _warn(flags: Iterable[Flag]) -> None:
+    for flag in flags:
+        warnings.warn(str(flag), stacklevel=3)
 
 
 class _Report:
@@ -244,17 +270,6 @@ def _settings(attack: Attack, search: str, before: str | None, dtype: str) -> di
     if search == "bisect":
         how["begins_at"] = before or (FGSM.name if attack.packs else "the middle")
     return {**asdict(attack), "norm": norm, "relative_step": attack.step_size(1.0), **how}
-
-
-def _warn_of_flat_gradients(costs: dict[str, dict[str, float]]) -> None:
-    shares = {label: cost["flat"] / max(1.0, cost["attacked"]) for label, cost in costs.items()}
-    flat = [f"{label} {share:.1%}" for label, share in shares.items() if share]
-    if flat:
-        warnings.warn(
-            f"The gradient was zero for some of the images attacked ({', '.join(flat)}): the attack learns nothing "
-            "there. Try a margin loss, such as pgd-margin",
-            stacklevel=3,
-        )
 
 
 def default_epsilons(input_shape: tuple[int, ...]) -> tuple[float, ...]:

@@ -8,22 +8,26 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
+from matplotlib.text import Text
 
 from salrob_tf.files import written_beside
-from salrob_tf.robustness import Robustness, accuracy_interval, epsilon_text
+from salrob_tf.robustness import Robustness, epsilon_text, spread
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers.
+# Okabe and Ito's colours, which stay apart for colour-blind readers; markers and dashes tell lines apart without them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":")
 
 
 def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "") -> Figure:
-    """Accuracy against epsilon, a panel per attack, with 95 % intervals (K, Figures 1 and 2); epsilon 0 is clean.
+    """Accuracy against epsilon, a panel per attack, with a band (K, Figures 1 and 2); epsilon 0 is clean.
+
+    Bands are what `spread` gives, which a line below the panels says. Curves that are doubtful or not to be believed
+    have hollow markers and a dagger, and their panel says so.
 
     Args:
-        groups: Per line of the legend, the results of one network (intervals are Wilson's, over images) or of
-            the same network trained from several seeds (means, Student's intervals over seeds; each seed is
-            drawn too, thin). All on the same attacks and epsilons.
+        groups: Per line of the legend, the results of one network, or of networks trained alike from several seeds,
+            whose mean is drawn and, thin, each seed. All on the same attacks and epsilons.
         title: What stands above the panels.
 
     Returns:
@@ -35,8 +39,12 @@ def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "
     figure = Figure(figsize=(5.2 * columns, 3.5 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for panel, attack in zip(panels, attacks, strict=False):
-        for (label, results), colour in zip(groups.items(), _cycle(COLOURS), strict=False):
-            _curve(panel, results, attack, label, colour)
+        doubts = []
+        for number, (label, results) in enumerate(groups.items()):
+            marked = any(result.doubt(each) for result in results for each in attacks)
+            _curve(panel, results, attack, label + " †" * marked, number)
+            doubts += [f"† {result.model}: {doubt}" for result in results if (doubt := result.doubt(attack))]
+        panel.text(0.02, 0.02, "\n".join(doubts), transform=panel.transAxes, fontsize="x-small", va="bottom")
         panel.set_title(_attack_title(results[0], attack))
         panel.set_ylim(-0.02, 1.02)
         panel.grid(alpha=0.3)
@@ -45,10 +53,11 @@ def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "
         panel.remove()
     first = figure.axes[0]
     first.legend(loc="best")
-    figure.supxlabel("epsilon, for images in [0, 1]")
+    kinds = dict.fromkeys(spread([result.clean for result in results]).kind for results in groups.values())
+    figure.supxlabel(f"epsilon, for images in [0, 1]\nbands: {'; '.join(kinds)}", fontsize="medium")
     figure.supylabel("accuracy")
     figure.suptitle(title)
-    return figure
+    return _plain(figure)
 
 
 def adversarial_grid(
@@ -64,7 +73,7 @@ def adversarial_grid(
     Args:
         adversarial: Per network, from left to right, its images `(K, N, height, width, channels)`, in [0, 1].
         predicted: Per network, the classes it predicts for them, `(K, N)`.
-        labels: True labels `(N,)`; a prediction that differs is written in red.
+        labels: True labels `(N,)`; a prediction that differs is written in red and between exclamation marks.
         epsilons: The K radii, ascending.
         class_names: Name of each class.
         title: What stands above.
@@ -82,10 +91,13 @@ def adversarial_grid(
             for n, label in enumerate(labels):
                 show_image(axes[k, n], adversarial[network][k, n])
                 found = predicted[network][k, n]
-                axes[k, n].set_xlabel(class_names[found], color="black" if found == label else "#C00000", labelpad=2)
+                name, right = class_names[found], found == label
+                axes[k, n].set_xlabel(
+                    name if right else f"! {name} !", color="black" if right else "#C00000", labelpad=2
+                )
             axes[k, 0].set_ylabel(f"ε = {epsilon_text(epsilon)}")
-    figure.suptitle(title)
-    return figure
+    figure.suptitle(f"{title}\nbelow each image the class predicted; ! red ! where it is not the true one".strip())
+    return _plain(figure)
 
 
 def saliency_grid(
@@ -122,7 +134,7 @@ def saliency_grid(
         axis.set_title(name, fontsize="medium")
     figure.colorbar(drawn, ax=axes, extend="both", shrink=0.6, label="gradient of the label's logit")
     figure.suptitle(title)
-    return figure
+    return _plain(figure)
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -137,25 +149,35 @@ def show_image(axis: Axes, image: np.ndarray) -> None:
     axis.set(xticks=[], yticks=[])
 
 
-def _curve(panel: Axes, results: Sequence[Robustness], attack: str, label: str, colour: str) -> None:
+def _plain(figure: Figure) -> Figure:
+    """The figure with all texts shown as they are: names may hold what matplotlib takes for formulas."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    return figure
+
+
+def _curve(panel: Axes, results: Sequence[Robustness], attack: str, label: str, number: int) -> None:
+    colour = COLOURS[number % len(COLOURS)]
     epsilons, order = np.unique([0.0, *results[0].epsilons], return_index=True)
     correct = np.stack([np.vstack([result.clean, result.correct[attack]])[order] for result in results])
-    accuracy = correct.mean(axis=2)
-    mean = accuracy.mean(axis=0)
-    if len(results) == 1:
-        low, high = np.transpose([accuracy_interval(outcomes) for outcomes in correct[0]])
-    else:
-        half = stats.t.ppf(0.975, len(results) - 1) * stats.sem(accuracy, axis=0)
-        low, high = np.clip([mean - half, mean + half], 0, 1)
-        panel.plot(epsilons, accuracy.T, color=colour, linewidth=0.6, alpha=0.5)
+    spreads = [spread(list(correct[:, k])) for k in range(len(epsilons))]
+    mean, low, high = np.transpose([(shown.mean, shown.low, shown.high) for shown in spreads])
+    if len(results) > 1:
+        panel.plot(epsilons, correct.mean(axis=2).T, color=colour, linewidth=0.6, alpha=0.5)
     panel.fill_between(epsilons, low, high, color=colour, alpha=0.18, linewidth=0)
-    panel.plot(epsilons, mean, color=colour, marker="o", markersize=3.5, label=label)
+    doubtful = any(result.doubt(attack) for result in results)
+    panel.plot(
+        epsilons,
+        mean,
+        color=colour,
+        linestyle=DASHES[number % len(DASHES)],
+        marker=MARKERS[number % len(MARKERS)],
+        markersize=4,
+        markerfacecolor="white" if doubtful else colour,
+        label=label,
+    )
 
 
 def _attack_title(result: Robustness, attack: str) -> str:
     steps = result.attacks[attack]["steps"]
     return attack.upper() if steps == 1 else f"{attack.upper()}, {steps} steps"
-
-
-def _cycle(colours: Sequence[str]) -> list[str]:
-    return list(colours) * 8

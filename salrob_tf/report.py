@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from salrob_tf.robustness import Robustness, accuracy_interval, epsilon_text
+from salrob_tf.robustness import Robustness, epsilon_text, spread
 
 # K, Table 1: name, test accuracy of the regular and of the guided network, after 100 epochs.
 PAPER_TABLE_1 = {"mnist": ("MNIST", 0.993, 0.988), "cifar10": ("CIFAR-10", 0.828, 0.822)}
@@ -21,41 +21,59 @@ def table1(data_name: str, correct: Mapping[str, Sequence[np.ndarray]], paper: s
         paper: Key of `PAPER_TABLE_1` for a line with the paper's own figures.
 
     Returns:
-        A Markdown table. One seed has Wilson's 95 % interval, several have mean and standard deviation.
+        A Markdown table with what `spread` gives, and a line that says what the brackets are.
     """
     rows = [["data", *correct], ["---"] * (len(correct) + 1)]
     rows.append([data_name, *(_cell(outcomes) for outcomes in correct.values())])
     if paper:
         name, *accuracies = PAPER_TABLE_1[paper]
         rows.append([f"{name} in the paper", *(f"{accuracy:.1%}" for accuracy in accuracies)])
-    return _markdown(rows)
+    return _markdown(rows) + _brackets(correct)
 
 
 def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
-    """Accuracy of each network under each attack at each epsilon, as Markdown.
+    """Accuracy of each network, clean and under each attack at each epsilon, on the same images, as Markdown.
 
     Args:
         groups: Per network, its results, one per seed, on the same attacks and epsilons.
 
     Returns:
-        A Markdown table, its cells those of `table1`.
+        A Markdown table, its cells those of `table1`. A dagger marks what is doubtful or not to be believed; lines
+        below say why.
     """
     first = next(iter(groups.values()))[0]
     rows = [["attack", "epsilon", *groups], ["---"] * (len(groups) + 2)]
+    rows.append(["none", "0", *(_cell([result.clean for result in results]) for results in groups.values())])
     for attack in first.correct:
         for k, epsilon in enumerate(first.epsilons):
-            cells = (_cell([result.correct[attack][k] for result in results]) for results in groups.values())
+            cells = (
+                _cell([result.correct[attack][k] for result in results])
+                + (" †" if any(result.doubt(attack) for result in results) else "")
+                for results in groups.values()
+            )
             rows.append([attack.upper(), epsilon_text(epsilon), *cells])
-    return _markdown(rows)
+    doubts = [
+        f"† {result.model}{'' if flag.attack is None else ', ' + flag.attack.upper()}: {flag.meaning} "
+        f"({flag.severity}). {flag.remedy}."
+        for results in groups.values()
+        for result in results
+        for flag in result.flags
+        if flag.withholds
+    ]
+    clean = {name: [result.clean for result in results] for name, results in groups.items()}
+    return "\n".join([_markdown(rows) + _brackets(clean), *(f"{doubt}\n" for doubt in doubts)])
 
 
 def _cell(outcomes: Sequence[np.ndarray]) -> str:
-    accuracies = [correct.mean() for correct in outcomes]
-    if len(outcomes) == 1:
-        low, high = accuracy_interval(outcomes[0])
-        return f"{accuracies[0]:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{np.mean(accuracies):.1%} ± {100 * np.std(accuracies, ddof=1):.1f} ({len(outcomes)} seeds)"
+    shown = spread(outcomes)
+    return f"{shown.mean:.1%} [{100 * shown.low:.1f}, {100 * shown.high:.1f}]"
+
+
+def _brackets(correct: Mapping[str, Sequence[np.ndarray]]) -> str:
+    kinds = dict.fromkeys(spread(outcomes).kind for outcomes in correct.values())
+    return f"\nIn brackets: {'; '.join(kinds)}.\n"
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    escaped = ([" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped) + "\n"

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.files import write_json, written_beside
+from salrob_tf.flags import Flag
 from salrob_tf.robustness import Robustness, check_comparable
 from salrob_tf.statistics import Comparison
 
 SCHEMA = 1
-ENTRY = ("name", "path", "clean_accuracy")  # of a model, beside its description
+ENTRY = ("name", "path", "clean_accuracy", "flags")  # of a model, beside its description
 OUTCOMES = ("model", "attack", "epsilons", "accuracy", "interval")
 COSTS = ("seconds", "gradient_evaluations", "forward_evaluations", "padding", "traces", "zero_gradients")
 
@@ -78,6 +79,7 @@ def save_results(
                 "path": result.path,
                 "clean_accuracy": result.clean_accuracy,
                 **result.description,
+                "flags": [flag.record() for flag in result.flags],
             }
             for result in results
         ],
@@ -120,6 +122,7 @@ def load_results(folder: str | Path) -> list[Robustness]:
                 sha256=record["data"]["sha256"],
                 path=model["path"],
                 description={key: value for key, value in model.items() if key not in ENTRY},
+                flags=tuple(Flag(**flag) for flag in model.get("flags", ())),
             )
         )
     return results

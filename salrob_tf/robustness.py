@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from salrob_tf.flags import Flag, worst
+
+FEW_SEEDS = 4  # of fewer, each is shown and no interval over seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +32,7 @@ class Robustness:
         sha256: Identity of images and labels.
         path: Where the model was loaded from, or `None`.
         description: What was found out about the model; see `inspect`.
+        flags: What speaks against these results.
     """
 
     model: str
@@ -40,6 +46,7 @@ class Robustness:
     sha256: str = ""
     path: str | None = None
     description: dict[str, Any] = field(default_factory=dict)
+    flags: tuple[Flag, ...] = ()
 
     @property
     def clean_accuracy(self) -> float:
@@ -61,14 +68,22 @@ class Robustness:
         self.accuracy(attack)
         return np.array([accuracy_interval(row) for row in self.correct[attack]])
 
+    def doubt(self, attack: str) -> str | None:
+        """The gravest severity of what speaks against the accuracies under an attack, `None` if nothing does."""
+        return worst(flag for flag in self.flags if flag.attack in (None, attack))
+
     def __str__(self) -> str:
         lines = [f"{self.model}: clean accuracy {self.clean_accuracy:.1%} on {len(self.clean)} images"]
         if self.description:
-            repeats = "" if self.description["deterministic"] else "; NOT deterministic"
-            lines.append(self.description["summary"] + repeats)
+            lines.append(self.description["summary"])
+            if not self.description["deterministic"]:
+                judging = self.description.get("draws", {}).get("judging", 1)
+                lines[-1] += f"; NOT deterministic, judged by a majority of {judging} draws"
         lines.append(f"{'epsilon':10}" + "".join(f"{epsilon_text(epsilon):>10}" for epsilon in self.epsilons))
-        lines += [f"{label:10}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) for label in self.correct]
-        return "\n".join(lines)
+        for label in self.correct:
+            doubt = f"  {doubt}" if (doubt := self.doubt(label)) else ""
+            lines.append(f"{label:10}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) + doubt)
+        return "\n".join([*lines, *map(str, self.flags)])
 
 
 def epsilon_text(epsilon: float) -> str:
@@ -90,6 +105,43 @@ def accuracy_interval(correct: np.ndarray, confidence: float = 0.95) -> tuple[fl
     """
     interval = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """An accuracy over images or over seeds, with how far it may be off.
+
+    Attributes:
+        mean: Accuracy, or mean over seeds, in [0, 1].
+        low: Lower end, in [0, 1].
+        high: Upper end, in [0, 1].
+        kind: What the ends are, in words.
+    """
+
+    mean: float
+    low: float
+    high: float
+    kind: str
+
+
+def spread(outcomes: Sequence[np.ndarray]) -> Spread:
+    """What is shown of an accuracy, in tables and figures alike.
+
+    Args:
+        outcomes: For each seed, the outcome of each image, boolean `(N,)`.
+
+    Returns:
+        Of one seed Wilson's 95 % interval over images; of two or three the lowest and the highest, because an
+        interval over so few is as wide as everything; of more Student's 95 % interval over seeds.
+    """
+    accuracies = np.array([correct.mean() for correct in outcomes])
+    mean, seeds = float(accuracies.mean()), len(accuracies)
+    if seeds == 1:
+        return Spread(mean, *accuracy_interval(outcomes[0]), f"95 % over {len(outcomes[0])} images (Wilson)")
+    if seeds < FEW_SEEDS:
+        return Spread(mean, float(accuracies.min()), float(accuracies.max()), f"lowest and highest of {seeds} seeds")
+    half = float(stats.t.ppf(0.975, seeds - 1) * stats.sem(accuracies))
+    return Spread(mean, max(0.0, mean - half), min(1.0, mean + half), f"95 % over {seeds} seeds (Student)")
 
 
 def check_comparable(first: Robustness, second: Robustness) -> None:

@@ -1,7 +1,7 @@
 """What the outcomes of single images say about accuracies and about two models (K, section 4).
 
-All of it describes the given networks on images drawn like these. Whether the training method differs is a question
-about networks drawn by other seeds, and needs several.
+All of it describes two given networks on images drawn like these. Whether two ways of training differ is a question
+about networks drawn by other seeds: where the ways do not differ at all, two networks still do in most cases.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from salrob_tf.flags import Flag
 from salrob_tf.robustness import Robustness, check_comparable
 
 
@@ -42,17 +43,26 @@ class Comparison:
         second: Name of the second model, whose gain or loss the differences are.
         samples: Number of images.
         differences: One `Difference` per attack and epsilon.
+        doubts: What speaks against their accuracies so gravely that no verdict rests on them, each with the name of
+            the model that it concerns.
     """
 
     first: str
     second: str
     samples: int
     differences: tuple[Difference, ...]
+    doubts: tuple[tuple[str, Flag], ...] = ()
 
     @property
     def verdict(self) -> str:
-        """One sentence: where the second model is more or less robust, after Holm's correction at 5 %."""
-        attacked = [item for item in self.differences if item.epsilon > 0]
+        """Where the second network is more or less robust, after Holm's correction at 5 %, or why that is not said.
+
+        Attacks that are doubtful are left out; where the doubts concern all attacks, there is no verdict.
+        """
+        doubtful = {flag.attack for _, flag in self.doubts}
+        attacked = [item for item in self.differences if item.epsilon > 0 and item.attack not in doubtful]
+        if None in doubtful or (doubtful and not attacked):
+            return f"These two networks, {self.second} and {self.first}: no verdict. {self._reasons()}"
         found = [item for item, sure in zip(attacked, _holm([d.p_value for d in attacked]), strict=True) if sure]
         more = sum(item.difference > 0 for item in found)
         less = len(found) - more
@@ -62,10 +72,22 @@ class Comparison:
             kind = f"{self.second} is more robust than {self.first} at {more} points and less at {less}"
         else:
             kind = f"{self.second} is {'more' if more else 'less'} robust than {self.first}"
+        left_out = f" Left out: {self._reasons()}" if doubtful else ""
         return (
-            f"{kind}: {len(found)} of {len(attacked)} attack and epsilon pairs differ significantly "
-            f"(paired exact McNemar tests, Holm-corrected, 5 %, {self.samples} images, these two networks)."
+            f"These two networks: {kind}; {len(found)} of {len(attacked)} attack and epsilon pairs differ "
+            f"significantly (paired exact McNemar tests, Holm-corrected, 5 %, {self.samples} images). Networks of one "
+            f"kind differ by their seeds as well: this says nothing of two ways of training.{left_out}"
         )
+
+    def _reasons(self) -> str:
+        attacks: dict[tuple[str, str], list[str]] = {}
+        meanings: dict[tuple[str, str], str] = {}
+        for model, flag in self.doubts:
+            key = model, flag.id
+            meanings.setdefault(key, f"{flag.meaning} ({flag.severity})")
+            attacks.setdefault(key, []).extend([flag.attack] if flag.attack else [])
+        under = {key: f" under {', '.join(labels)}" if labels else "" for key, labels in attacks.items()}
+        return " ".join(f"{model}{under[model, id]}: {text}." for (model, id), text in meanings.items())
 
     def record(self) -> dict[str, object]:
         """The comparison as `results.json` holds it."""
@@ -74,6 +96,7 @@ class Comparison:
             "second": self.second,
             "samples": self.samples,
             "verdict": self.verdict,
+            "doubts": [{"model": model, **flag.record()} for model, flag in self.doubts],
             "differences": [
                 {
                     "attack": item.attack,
@@ -113,7 +136,8 @@ def compare(first: Robustness, second: Robustness) -> Comparison:
         for label in first.attacks
         for epsilon, a, b in zip(first.epsilons, first.correct[label], second.correct[label], strict=True)
     ]
-    return Comparison(first.model, second.model, len(first.clean), tuple(differences))
+    doubts = tuple((result.model, flag) for result in (first, second) for flag in result.flags if flag.withholds)
+    return Comparison(first.model, second.model, len(first.clean), tuple(differences), doubts)
 
 
 def _difference(attack: str, epsilon: float, first: np.ndarray, second: np.ndarray) -> Difference:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,23 @@ from salrob_tf.steps import Batch
 
 SEARCHES = ("bisect", "full")
 BALL_TOLERANCE = 1e-6  # by how much rounding may carry an adversarial out of its ball
+
+
+class Draws(NamedTuple):
+    """How often a model is asked.
+
+    Attributes:
+        gradient: Passes that a gradient is averaged over.
+        judging: Passes that judge an image: it counts as classified correctly if more than half of them say so.
+    """
+
+    gradient: int = 1
+    judging: int = 1
+
+
+ONE_DRAW = Draws()
+# Of models that draw random numbers. Judging costs little beside an attack, and an odd number knows no tie.
+SEVERAL_DRAWS = Draws(10, 51)
 
 
 @dataclass
@@ -61,6 +79,7 @@ class Sweep:
         guess: For each image a guess of the first epsilon that breaks it, as an index, `(N,)`, from another attack;
             only where a search begins depends on it. Without one, a gradient attack asks FGSM.
         keep_all: Whether `everything` keeps its adversarials, which take K times the memory of the images.
+        draws: How many passes a gradient is averaged over, and how many judge an image.
     """
 
     attack: Attack
@@ -76,6 +95,7 @@ class Sweep:
     report: Callable[[int, int], None]
     guess: np.ndarray | None = None
     keep_all: bool = False
+    draws: Draws = ONE_DRAW
     counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
@@ -146,7 +166,8 @@ class Sweep:
 
     def _packed(self) -> None:
         """Gradient attacks: a step at a time for a full batch of unlike images, epsilons, restarts and step counts."""
-        attack, advance = self.attack, self.attack.compiled(self.classifier, self.dtype)
+        attack, draws = self.attack, self.draws.gradient
+        advance = attack.compiled(self.classifier, self.dtype, draws)
         queue = deque(np.flatnonzero(self.survived + 1 < self.broken))
         row, k, restart, step = (np.zeros(0, np.int64) for _ in range(4))
         adversarial = momentum = self.images[:0]
@@ -162,8 +183,8 @@ class Sweep:
             found, results = adversarial, advance(*(self._padded(part) for part in state))
             adversarial, momentum, hit, size = (np.array(result)[: len(row)] for result in results)
             attack.check_gradients(self.classifier, size)
-            self.counts.gradients += len(row)
-            self.counts.padding += self._missing(len(row))
+            self.counts.gradients += len(row) * draws
+            self.counts.padding += self._missing(len(row)) * draws
             self._count_flat(size[step == 0])
             step += 1
             if self.dtype != "float32" and hit.any():
@@ -253,29 +274,33 @@ class Sweep:
         gradients = np.zeros_like(self.images)
         for part in self._batches(rows):
             images, aims = self._padded(self.images[part]), self._padded(self.aims[part])
-            found, sizes = self.attack.gradients(self.classifier, images, aims, self.dtype)
+            draws = self.draws.gradient
+            found, sizes = self.attack.gradients(self.classifier, images, aims, self.dtype, draws)
             gradients[part] = found[: len(part)]
-            self.counts.gradients += len(part)
-            self.counts.padding += self._missing(len(part))
+            self.counts.gradients += len(part) * draws
+            self.counts.padding += self._missing(len(part)) * draws
             self._count_flat(sizes[: len(part)])
         return gradients
 
     def _craft(self, rows: np.ndarray, k: np.ndarray, restart: int, gradients: np.ndarray | None) -> np.ndarray:
         if isinstance(self.attack, FGSM) and gradients is not None:
             return self.attack.along(self.images[rows], gradients[rows], self.radii[k])
-        self.counts.gradients += len(rows) * self.attack.gradients_per_image
+        self.counts.gradients += len(rows) * self.attack.gradients_per_image * self.draws.gradient
         self.counts.forwards += len(rows) * self.attack.forwards_per_image
         batch = Batch(self.images[rows], self.labels[rows], self.aims[rows], self.radii[k], self.indices[rows])
-        adversarial, sizes = self.attack.craft(self.classifier, batch, self.seed, restart, self.dtype)
+        adversarial, sizes = self.attack.craft(
+            self.classifier, batch, self.seed, restart, self.dtype, self.draws.gradient
+        )
         self._count_flat(sizes)
         return adversarial
 
     def _broken(self, adversarial: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Judge adversarials by the untouched model, in float32."""
-        self.counts.forwards += len(rows)
-        self.counts.padding += self._missing(len(rows))
-        logits = self.classifier.predict_logits(self._padded(adversarial), self.batch_size)[: len(rows)]
-        return logits.argmax(-1) != self.labels[rows]
+        draws = self.draws.judging
+        self.counts.forwards += len(rows) * draws
+        self.counts.padding += self._missing(len(rows)) * draws
+        images, labels = self._padded(adversarial), self._padded(self.labels[rows])
+        return ~self.classifier.classifies(images, labels, self.batch_size, draws)[: len(rows)]
 
     def _count_flat(self, sizes: np.ndarray) -> None:
         """Note the largest magnitudes in first gradients."""

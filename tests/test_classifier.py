@@ -132,22 +132,6 @@ def test_models_run_in_inference_mode(trained):
         np.testing.assert_array_equal(variable, value)
 
 
-class AlwaysNoisy(keras.layers.Layer):
-    def call(self, inputs):
-        return inputs + tf.random.normal(tf.shape(inputs), 0.0, 0.01)
-
-
-def test_a_model_that_gives_other_logits_each_time_is_said_to(trained):
-    network, images, labels = trained
-    noisy = keras.Sequential([keras.Input((8, 8, 1)), AlwaysNoisy(), network])
-    rng = np.random.default_rng(0)
-    drawn = sr.Classifier(lambda x: network(x + rng.normal(0, 0.01)), "drawn", input_shape=(8, 8, 1))
-    for model in (noisy, drawn):
-        with pytest.warns(UserWarning, match="gives other logits for the same images .* overestimated"):
-            found = sr.evaluate(model, images, labels, ["fgsm"], [0.1])
-        assert not found.description["deterministic"] and "; NOT deterministic" in str(found)
-
-
 def test_passes_agree_as_in_the_flag_of_autoattack():
     logits = np.random.default_rng(0).normal(size=(9, 4))
     labels = logits.argmax(-1)
@@ -237,6 +221,7 @@ def test_what_was_found_out_is_said_and_kept(trained, tmp_path):
         "preprocessing": [],
         "outputs": "softmax removed",
         "deterministic": True,
+        "flags": [],
     }
     assert sr.load_results(tmp_path)[0].description == result.description
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from conftest import make_images, make_network
 
 import salrob_tf as sr
 from salrob_tf.figures import adversarial_grid, robustness_curves, saliency_grid, save_figure
+from salrob_tf.flags import Flag
 from salrob_tf.report import robustness_table, table1
 
 
@@ -32,15 +35,60 @@ def test_curves_show_each_attack_with_clean_accuracy_at_epsilon_0(results):
     assert {round(y, 6) for x, y in band if x == 0.2} == {round(low, 6), round(high, 6)}
 
 
-def test_curves_of_several_seeds_show_the_mean_and_each_seed(results):
-    panel = robustness_curves({"tiny": results}).axes[1]
-    assert len(panel.lines) == 3
-    accuracy = np.array([r.accuracy("pgd")[0] for r in results])
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+def test_curves_of_several_seeds_show_the_mean_and_each_seed_and_the_spread_of_the_table(results, seeds):
+    chosen = [results[0], results[1], results[0], results[1]][:seeds]
+    figure = robustness_curves({"tiny": chosen})
+    panel = figure.axes[1]
+    assert len(panel.lines) == seeds + 1
+    accuracy = np.array([r.accuracy("pgd")[0] for r in chosen])
     np.testing.assert_allclose(panel.lines[-1].get_ydata()[2], accuracy.mean())
     band = [y for x, y in panel.collections[0].get_paths()[0].vertices if x == 0.2]
-    half = 12.7062 * abs(accuracy[0] - accuracy[1]) / 2  # Student's 97.5 % quantile, one degree of freedom
-    expected = np.clip([accuracy.mean() - half, accuracy.mean() + half], 0, 1)
+    expected, kind = [accuracy.min(), accuracy.max()], f"lowest and highest of {seeds} seeds"
+    if seeds == 4:
+        half = 3.18245 * accuracy.std(ddof=1) / 2  # Student's 97.5 % quantile, three degrees of freedom
+        expected, kind = np.clip([accuracy.mean() - half, accuracy.mean() + half], 0, 1), "95 % over 4 seeds (Student)"
     np.testing.assert_allclose([min(band), max(band)], expected, atol=1e-4)
+    assert f"bands: {kind}" in figure.get_supxlabel()
+    table = robustness_table({"tiny": chosen})
+    assert f"In brackets: {kind}." in table
+    assert f"{accuracy.mean():.1%} [{100 * expected[0]:.1f}, {100 * expected[1]:.1f}]" in table
+
+
+def test_lines_differ_without_colours(results):
+    figure = robustness_curves({str(number): results[:1] for number in range(7)})
+    styles = {(line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines}
+    assert len(styles) == 7
+
+
+def test_what_is_doubtful_is_marked_in_figure_and_table(results):
+    blind = Flag("zero gradients", "doubtful", 0.3, 0.01, "the gradient was zero for 30.0%", "Try spsa", "pgd")
+    marked = replace(results[1], flags=(blind, replace(blind, attack="fgsm", severity="note")))
+    groups = {"sure": results[:1], "doubtful": [marked]}
+    figure = robustness_curves(groups)
+    fgsm, pgd = figure.axes
+    assert [text.get_text() for text in fgsm.texts] == [""]
+    assert [text.get_text() for text in pgd.texts] == ["† tiny-2: doubtful"]
+    assert [text.get_text() for text in fgsm.get_legend().get_texts()] == ["sure", "doubtful †"]
+    assert [line.get_markerfacecolor() == "white" for line in pgd.lines] == [False, True]
+    table = robustness_table(groups)
+    rows = [row for row in table.splitlines() if row.startswith("| PGD")]
+    assert len(rows) == 2 and all(row.count("†") == 1 and row.endswith("† |") for row in rows)
+    assert "† tiny-2, PGD: the gradient was zero for 30.0% (doubtful). Try spsa." in table and table.count("†") == 3
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are(tmp_path, results, trained):
+    name, (_, images, labels) = r"$\frac$ 5 % _x^2 {a}", trained
+    figures = [
+        robustness_curves({name: [replace(results[0], model=name)]}, name),
+        adversarial_grid({name: images[None, :2]}, {name: 1 - labels[None, :2]}, labels[:2], [0.1], [name] * 3, name),
+        saliency_grid(images[:2], {name: images[:2]}, labels[:2], [name] * 3, name),
+    ]
+    for number, figure in enumerate(figures):
+        save_figure(figure, tmp_path / f"{number}.png")
+        assert (tmp_path / f"{number}.png").stat().st_size
+    row = robustness_table({"a | b\nc": results[:1]}).splitlines()[0]
+    assert row == r"| attack | epsilon | a \| b c |"
 
 
 def test_an_odd_number_of_attacks_leaves_no_empty_panel(trained):
@@ -71,7 +119,8 @@ def test_figure_3_names_the_predicted_class_and_marks_mistakes(trained):
     left, right = ([axis.xaxis.label for axis in block.axes] for block in figure.subfigs)
     assert [label.get_color() for label in left] == ["black"] * 6
     assert [label.get_color() for label in right] == ["black"] * 2 + ["#C00000"] * 4
-    assert left[0].get_text() == "abc"[labels[0]] and right[2].get_text() == "abc"[wrong[0]]
+    assert left[0].get_text() == "abc"[labels[0]] and right[2].get_text() == f"! {'abc'[wrong[0]]} !"
+    assert "! red ! where it is not the true one" in figure.get_suptitle()
 
 
 def test_figure_3_shows_colours_as_they_are():
@@ -151,12 +200,16 @@ def test_tables():
         "| --- | --- | --- |",
         "| MNIST-5k | 90.0% [82.6, 94.5] | 80.0% [71.1, 86.7] |",
         "| MNIST in the paper | 99.3% | 98.8% |",
+        "",
+        "In brackets: 95 % over 100 images (Wilson).",
     ]
     cifar = table1("CIFAR-10", {"regular": outcomes[:1], "guided": outcomes[1:]}, paper="cifar10")
-    assert cifar.splitlines()[-1] == "| CIFAR-10 in the paper | 82.8% | 82.2% |"
-    assert "| 85.0% ± 7.1 (2 seeds) |" in table1("MNIST-5k", {"regular": outcomes})
+    assert cifar.splitlines()[3] == "| CIFAR-10 in the paper | 82.8% | 82.2% |"
+    two = table1("MNIST-5k", {"regular": outcomes})
+    assert "| 85.0% [80.0, 90.0] |" in two and "In brackets: lowest and highest of 2 seeds." in two
 
 
-def test_robustness_table_has_a_row_per_attack_and_epsilon(results):
+def test_robustness_table_has_a_row_per_attack_and_epsilon_beside_clean_accuracy(results):
     table = robustness_table({"tiny": results[:1]}).splitlines()
-    assert len(table) == 6 and table[2].startswith("| FGSM | 0.2 | ") and table[5].startswith("| PGD | 0.1 | ")
+    assert table[2].startswith(f"| none | 0 | {results[0].clean_accuracy:.1%} [")
+    assert table[3].startswith("| FGSM | 0.2 | ") and table[6].startswith("| PGD | 0.1 | ") and table[7] == ""

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import comb
 
 import numpy as np
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import salrob_tf as sr
+from salrob_tf.flags import Flag
 
 
 def outcome(name, correct, epsilons=(0.1,)):
@@ -60,15 +62,15 @@ def test_swapping_the_models_turns_the_sign():
 @pytest.mark.parametrize(
     ("gained", "lost", "verdict"),
     [
-        (30, 2, "guided is more robust than regular: 1 of 1"),
-        (2, 30, "guided is less robust than regular: 1 of 1"),
-        (4, 2, "no difference in robustness found between guided and regular: 0 of 1"),
+        (30, 2, "guided is more robust than regular; 1 of 1"),
+        (2, 30, "guided is less robust than regular; 1 of 1"),
+        (4, 2, "no difference in robustness found between guided and regular; 0 of 1"),
         (0, 0, "no difference in robustness found"),
     ],
 )
 def test_verdict(gained, lost, verdict):
     comparison = sr.compare(*pair(gained, lost))
-    assert comparison.verdict.startswith(verdict) and comparison.verdict in str(comparison)
+    assert comparison.verdict.startswith("These two networks: " + verdict) and comparison.verdict in str(comparison)
     assert comparison.record()["verdict"] == comparison.verdict
 
 
@@ -78,8 +80,38 @@ def test_verdict_corrects_for_many_looks():
     rows = [gained] * 20
     first, second = outcome("a", ~np.array(rows), range(1, 21)), outcome("b", rows, range(1, 21))
     assert sr.compare(first, second).differences[0].p_value == pytest.approx(0.0390625)
-    assert sr.compare(first, second).verdict.startswith("no difference")
+    assert sr.compare(first, second).verdict.startswith("These two networks: no difference")
     alone = [outcome("a", [~gained] * 2, (0, 0.1)), outcome("b", [gained] * 2, (0, 0.1))]
-    assert "more robust than a: 1 of 1" in sr.compare(*alone).verdict
+    assert "more robust than a; 1 of 1" in sr.compare(*alone).verdict
     mixed = [outcome("a", ~np.array([gained, ~gained] * 1), (1, 2)), outcome("b", [gained, ~gained], (1, 2))]
-    assert sr.compare(*mixed).verdict.startswith("no difference")
+    assert sr.compare(*mixed).verdict.startswith("These two networks: no difference")
+
+
+def flag(severity, attack=None):
+    return Flag("name", severity, 0.3, 0.01, "something was found", "do this", attack)
+
+
+def test_a_verdict_takes_notice_of_what_is_known():
+    first, second = pair(30, 2)
+    assert "more robust" in sr.compare(first, replace(second, flags=(flag("note"),))).verdict
+    for severity in ("doubtful", "not to be believed"):
+        for both in (
+            (first, replace(second, flags=(flag(severity),))),
+            (replace(first, flags=(flag(severity),)), second),
+        ):
+            comparison = sr.compare(*both)
+            doubted = both[0].model if both[0].flags else both[1].model
+            assert comparison.verdict == (
+                f"These two networks, guided and regular: no verdict. {doubted}: something was found ({severity})."
+            )
+            assert comparison.record()["doubts"][0]["model"] == doubted
+    (attack,) = first.correct
+    wholly = sr.compare(first, replace(second, flags=(flag("doubtful", attack),)))
+    assert wholly.verdict.startswith("These two networks, guided and regular: no verdict. guided under ")
+    more = [
+        replace(r, correct={**r.correct, "spsa": r.correct[attack]}, attacks={**r.attacks, "spsa": r.attacks[attack]})
+        for r in (first, second)
+    ]
+    partly = sr.compare(more[0], replace(more[1], flags=(flag("doubtful", attack),)))
+    assert "guided is more robust than regular; 1 of 1 attack" in partly.verdict
+    assert partly.verdict.endswith(f"Left out: guided under {attack}: something was found (doubtful).")

@@ -1,0 +1,212 @@
+"""Attacks that cannot do what they should, and what is said of them."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import salrob_tf as sr
+from salrob_tf.flags import Flag
+
+EPSILONS = [0.02, 0.05, 0.1, 0.15, 0.2]
+
+
+def around(network, before, name):
+    return sr.Classifier(lambda images: network(before(images), training=False), name, input_shape=(8, 8, 1))
+
+
+@tf.custom_gradient
+def lost(images):
+    return tf.identity(images), lambda upstream: tf.random.normal(tf.shape(upstream))
+
+
+def rounded(images):
+    return tf.round(images * 20) / 20 + 0 * images
+
+
+def through(images):
+    return images + tf.stop_gradient(rounded(images) - images)
+
+
+def found(model, trained, attacks, epsilons=EPSILONS, **settings):
+    """Results, and the warnings that came with them."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        result = sr.evaluate(model, *trained[1:], attacks, epsilons, **{"steps": 8} | settings)
+    return result, [str(warning.message) for warning in said if issubclass(warning.category, UserWarning)]
+
+
+@pytest.mark.parametrize("epsilons", [[0.001], [0.02, 0.1], EPSILONS, [0.2, 0.9], [0.05, 2.0]], ids=str)
+def test_nothing_is_said_of_plain_networks(trained, epsilons):
+    attacks = [
+        "fgsm",
+        "bim",
+        "pgd",
+        "mim",
+        "pgd-margin",
+        "pgd-targeted",
+        sr.SPSA(steps=20, samples=32, learning_rate=0.05),
+    ]
+    for norm in ("inf", "2"):
+        chosen = attacks if norm == "inf" else attacks[:-1]
+        radii = epsilons if norm == "inf" else [epsilon * 5 for epsilon in epsilons]
+        result, said = found(trained[0], trained, chosen, radii, norm=norm)
+        assert not result.flags and [text for text in said if "larger than the range" not in text] == []
+        assert {result.doubt(label) for label in result.correct} == {None}
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "bim", "pgd", "mim", "pgd-margin"])
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_gradients_that_lead_nowhere_are_not_believed(trained, attack, norm):
+    radii = EPSILONS if norm == "inf" else [0.2, 0.6, 1.0]
+    result, said = found(around(trained[0], lost, "lost"), trained, attack, radii, norm=norm)
+    (flag,) = result.flags
+    assert (flag.id, flag.severity, flag.attack) == ("no better than noise", "not to be believed", attack)
+    assert "lead nowhere: attack it with spsa" in said[0] and result.doubt(attack) == "not to be believed"
+    assert "not to be believed" in str(result)
+    honest = sr.evaluate(*trained, attack, radii, norm=norm, steps=8)
+    assert honest.accuracy(attack)[-1] < result.accuracy(attack)[-1] - 0.3
+    comparison = sr.compare(honest, result)
+    assert comparison.verdict.startswith("These two networks, lost and tiny: no verdict. lost under ")
+    assert comparison.record()["doubts"] == [{"model": "lost", **flag.record()}]
+
+
+def test_a_step_without_gradient_is_not_believed_and_margin_is_not_advised(trained, tmp_path):
+    model = around(trained[0], rounded, "rounded")
+    result, said = found(
+        model, trained, ["fgsm", "pgd", "pgd-margin", sr.SPSA(steps=20, samples=64, learning_rate=0.05)]
+    )
+    assert [(flag.attack, flag.severity) for flag in result.flags] == [
+        (label, "not to be believed") for label in ("fgsm", "pgd", "pgd-margin")
+    ]
+    assert all("zero for 100.0%" in text and "spsa" in text and "straight-through" in text for text in said)
+    assert not any("margin" in text.split("believed")[1] for text in said)
+    seeing = sr.evaluate(around(trained[0], through, "through"), *trained[1:], "pgd", EPSILONS, steps=8)
+    assert not seeing.flags and seeing.accuracy("pgd")[-1] < result.accuracy("pgd")[-1] - 0.3
+    assert result.accuracy("spsa")[-1] < result.accuracy("pgd")[-1] - 0.3
+    sr.save_results(tmp_path, [result])
+    assert sr.load_results(tmp_path)[0].flags == result.flags
+
+
+@pytest.mark.parametrize("also", [[], ["pgd-margin"]])
+def test_where_a_margin_helps_it_is_named_or_believed(trained, also):
+    scaled = keras.Sequential([trained[0], keras.layers.Rescaling(1e4)])
+    result, said = found(scaled, trained, ["pgd", *also])
+    (flag,) = result.flags
+    assert flag.id == "zero gradients" and flag.severity == "not to be believed" and len(said) == 1
+    assert flag.remedy.startswith("Believe pgd-margin instead" if also else "Try pgd-margin:")
+
+
+def test_logits_too_small_for_cross_entropy_are_said(trained):
+    small = keras.Sequential([trained[0], keras.layers.Rescaling(1e-3)])
+    result, _ = found(small, trained, ["pgd", "pgd-margin", "bim-dlr"])
+    (flag,) = result.flags
+    assert (flag.id, flag.attack, flag.severity) == ("small logits", "pgd", "doubtful")
+    assert flag.remedy == "Believe pgd-margin instead" and flag.figure < 0.1
+    exact = sr.evaluate(*trained, ["pgd", "pgd-margin"], EPSILONS, steps=8)
+    np.testing.assert_array_equal(result.correct["pgd-margin"], exact.correct["pgd-margin"])
+    assert result.accuracy("pgd").sum() > exact.accuracy("pgd").sum() + 0.1
+
+
+def test_hard_votes_are_not_believed_even_under_spsa(trained):
+    voting = sr.Classifier(
+        lambda images: tf.one_hot(tf.argmax(trained[0](images), -1), 3), "voting", input_shape=(8, 8, 1)
+    )
+    result, said = found(voting, trained, sr.SPSA(steps=10, samples=32))
+    flag = result.flags[-1]
+    assert (flag.id, flag.attack, flag.severity) == ("no better than noise", "spsa", "not to be believed")
+    assert "attack a version that does not round or vote" in said[-1]
+
+
+def test_outcomes_that_depend_on_the_batch_are_not_believed(trained):
+    layers = [*trained[0].layers[:-1], keras.layers.BatchNormalization(), trained[0].layers[-1]]
+    normalised = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    model = sr.Classifier(lambda images: normalised(images, training=True), "batches", input_shape=(8, 8, 1))
+    result, said = found(model, trained, "bim", [0.1])
+    assert result.flags[0].id == "batch" and result.doubt("bim") == "not to be believed"
+    assert "depends on the other images of the batch" in said[0]
+    calm = sr.evaluate(normalised, *trained[1:], "bim", [0.1], steps=8)
+    assert not [flag for flag in calm.flags if flag.id == "batch"]
+
+
+class Noisy(keras.layers.Layer):
+    """Adds noise in inference too."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def call(self, images):
+        return images + tf.random.normal(tf.shape(images), 0.0, self.size)
+
+
+def test_networks_that_draw_random_numbers_are_judged_by_a_majority_and_attacked_on_average(trained):
+    network, images, labels = trained
+    noisy = keras.Sequential([keras.Input((8, 8, 1)), Noisy(0.15), network])
+    result, said = found(noisy, trained, ["fgsm", "pgd"], [1e-6, 0.11, 0.14], steps=20)
+    assert result.description["draws"] == {"gradient": 10, "judging": 51} and not result.description["deterministic"]
+    assert result.flags[0].id == "random" and "more than half of 51 draws" in said[0]
+    assert "means over 10 draws" in said[0] and "NOT deterministic, judged by a majority of 51 draws" in str(result)
+    for label in result.correct:
+        assert abs(result.accuracy(label)[0] - result.clean_accuracy) <= 2 / 64
+    # A slow and obvious version: averaged gradients, the last step judged over fresh draws.
+    rng = np.random.default_rng(0)
+    for k, epsilon in ((1, 0.11), (2, 0.14)):
+        moved = np.clip(images + epsilon * rng.uniform(-1, 1, images.shape), 0, 1).astype(np.float32)
+        for _ in range(20):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs := tf.constant(moved))
+                losses = [tf.nn.sparse_softmax_cross_entropy_with_logits(labels, noisy(inputs)) for _ in range(10)]
+            step = 2.5 / 20 * epsilon * np.sign(tape.gradient(losses, inputs))
+            moved = np.clip(np.clip(moved + step, images - epsilon, images + epsilon), 0, 1).astype(np.float32)
+        right = np.mean([noisy(moved).numpy().argmax(-1) == labels for _ in range(51)], axis=0) > 0.5
+        assert abs(result.accuracy("pgd")[k] - right.mean()) <= 6 / 64
+        assert 0.05 < right.mean() < 0.98
+    costs = result.costs["pgd"]
+    assert costs["gradient_evaluations"] % (20 * 10) == 0
+
+
+def test_other_attacks_stop_at_no_lucky_draw(trained):
+    network, images, labels = trained
+    noisy = keras.Sequential([keras.Input((8, 8, 1)), Noisy(0.1), network])
+    few = (network, images[:8], labels[:8])
+    cw = sr.CWL2(steps=30, constants=3, learning_rate=0.1)
+    spsa = sr.SPSA(steps=10, samples=64, learning_rate=0.1, delta=0.2)  # differences must stand out of the noise
+    assert found(noisy, few, cw, [3.0])[0].accuracy("cw")[0] <= 1 / 8
+    result, _ = found(noisy, few, spsa, [1e-6, 0.5], survivors_only=False)
+    assert result.accuracy("spsa")[0] == result.clean_accuracy > result.accuracy("spsa")[1] + 0.5
+
+
+def test_attacks_average_gradients_where_asked(trained):
+    network, images, labels = trained
+    once, twice = (sr.BIM(steps=3)(network, images, labels, 0.1, draws=draws) for draws in (1, 4))
+    np.testing.assert_allclose(once, twice, atol=1e-6)
+    with pytest.raises(ValueError, match="draws=0"):
+        sr.BIM(steps=3)(network, images, labels, 0.1, draws=0)
+
+
+def test_random_numbers_from_outside_tensorflow_are_refused(trained):
+    rng = np.random.default_rng(0)
+    drawn = around(trained[0], lambda images: images + rng.normal(0, 0.01), "drawn")
+    with pytest.raises(ValueError, match=r"^drawn draws random numbers outside TensorFlow, .*with tf.random or keras"):
+        sr.evaluate(drawn, *trained[1:], ["fgsm"], [0.1])
+
+
+def test_carlini_wagner_without_a_gradient_is_not_believed(trained):
+    few = (trained[0], trained[1][:24], trained[2][:24])
+    attack = sr.CWL2(steps=20, constants=3, learning_rate=0.05)
+    result, _ = found(around(trained[0], rounded, "rounded"), few, attack, [1.0])
+    assert [(flag.id, flag.attack) for flag in result.flags] == [("no better than noise", "cw")]
+    assert not sr.evaluate(trained[0], *few[1:], attack, [0.05]).flags
+
+
+def test_too_few_steps_are_told_from_hard_votes(trained):
+    result, said = found(trained[0], trained, sr.SPSA(steps=2, samples=4, learning_rate=0.001), [0.4])
+    assert [flag.attack for flag in result.flags] == ["spsa"] and said[0].endswith("or a higher learning rate")
+
+
+def test_a_flag_has_one_of_three_severities():
+    with pytest.raises(ValueError, match="one of note, doubtful, not to be believed. Received: severity='bad'"):
+        Flag("name", "bad", 0, 0, "", "")
