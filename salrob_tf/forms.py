@@ -21,6 +21,8 @@ from salrob_tf.outputs import Forward, choose_output
 from salrob_tf.preprocessing import check_preprocessor, shape_before
 from salrob_tf.training import SaliencyGuided
 
+CHOOSE = "; another signature is had by loaded = tf.saved_model.load(path), Classifier(loaded.signatures[NAME])"
+
 
 @dataclass
 class Form:
@@ -131,7 +133,8 @@ def form_of(model: Any) -> Form:
     """
     path = None
     if isinstance(model, str | bytes | os.PathLike):
-        path, model = path_of(model), load(model)
+        given, model = model, load(model)
+        path = path_of(given)
     if isinstance(model, SaliencyGuided):
         return _keras_model(model.model, None)  # which is trained without its preprocessor, where it has one
     if isinstance(model, keras.Model):
@@ -174,12 +177,15 @@ def _function(kind: str, model: Any, function: Any, identity: Callable[[], str] 
     """The form of a model that is run by a traced function."""
     specs = [spec for spec in tf.nest.flatten(function.structured_input_signature) if isinstance(spec, tf.TensorSpec)]
     if len(specs) != 1:
-        raise ValueError(f"A {kind} must have one input. Received: inputs={brief([spec.name for spec in specs])}")
+        raise ValueError(
+            f"A {kind} must have one input: wrap one that has more, as Classifier(lambda images: loaded.signatures"
+            f"[NAME](...), input_shape=...). Received: inputs={brief([spec.name for spec in specs])}"
+        )
     (image,) = specs
     if not image.dtype.is_floating:
         raise ValueError(
-            f"A {kind} must take float images: there is no gradient with respect to integers. Received: images of "
-            f"{image.dtype.name}"
+            f"A {kind} must take float images: there is no gradient with respect to others{CHOOSE}. "
+            f"Received: images of {image.dtype.name}"
         )
     shape = (None,) * 4 if image.shape.rank is None else tuple(image.shape)
     if len(shape) != 4:
@@ -204,9 +210,8 @@ def _entry(saved: Any) -> Any:
     inference = [function for function in traced if True not in function.structured_input_signature[0]]
     if inference:
         return max(inference, key=lambda function: _takes_any_number(function.structured_input_signature))
-    advice = ": choose one, as Classifier(tf.saved_model.load(path).signatures[NAME])" if signatures else ""
     raise ValueError(
-        f"A SavedModel must have a serving_default signature, or be callable{advice}. "
+        f"A SavedModel must have a serving_default signature, or be callable{CHOOSE if signatures else ''}. "
         f"Received: signatures={brief(sorted(signatures))}, none of them serving_default"
     )
 

@@ -44,9 +44,9 @@ def load(model: str | bytes | os.PathLike[Any]) -> Any:
     Raises:
         ValueError: If there is no model, or it cannot be loaded, in one line.
     """
-    path, received = path_of(model), brief(os.fsdecode(model), 120) or "an empty path"
-    advice = ""
+    received, advice = brief(model, 120), ""
     try:
+        path, received = path_of(model), brief(os.fsdecode(model), 120) or "an empty path"
         file = path
         if (path / "model.keras").is_file():
             file = path / "model.keras"

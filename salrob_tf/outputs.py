@@ -33,9 +33,9 @@ def choose_output(
 
     Args:
         outputs: What the model gives for a few images: a tensor, or a structure of them.
-        output: Its key in a dictionary (`"a/b"` in one inside another), its name in a Keras model with a list of
-            outputs, or its place in a list. `None` takes the only one or, of several, the only one that can be
-            logits or probabilities: floats, a row for each image, two columns or more.
+        output: Its key in a dictionary (`"a/b"` in one inside another), its name in a named tuple or in a Keras
+            model with a list of outputs, or its place in a list. `None` takes the only one or, of several, the
+            only one that can be logits or probabilities: floats, a row for each image, two columns or more.
         model: What errors call the model.
         names: Names of the outputs of a Keras model, in order.
 
@@ -45,17 +45,18 @@ def choose_output(
     Raises:
         ValueError: If there is no such output, or which one is meant is not clear.
     """
-    if isinstance(output, bool) or not isinstance(output, str | int | None):
+    if isinstance(output, bool) or not isinstance(output, str | int | np.integer | None):
         raise ValueError(f"`output` must be the name of an output, or its place. Received: output={brief(output)}")
     found = keras.tree.flatten_with_path(outputs)
     labels = ["/".join(map(str, path)) for path, _ in found]
+    names = getattr(outputs, "_fields", names)
     places = [] if isinstance(outputs, dict) else [str(place) for place in range(len(found))]
     if places and len(set(names)) == len(found):
         labels = list(names)
     elif len(found) == 1:
         labels = [labels[0] or "0"]
     listed = brief(
-        ", ".join(f"{label} {_described(leaf)}" for label, (_, leaf) in zip(labels, found, strict=True)), 240
+        ", ".join(f"{label} {_described(leaf)}" for label, (_, leaf) in zip(labels, found, strict=True)), 200
     )
     if output is None:
         fitting = [place for place, (_, leaf) in enumerate(found) if len(found) == 1 or _may_be_logits(leaf)]

@@ -42,8 +42,13 @@ def shape_before(model: Any, shape: tuple[int | None, ...]) -> tuple[int | None,
 
     if after(sizes) is None:
         return (None,) * len(shape)
-    one_more = [[size + (place == axis) for place, size in enumerate(sizes)] for axis in range(len(sizes))]
-    return tuple(size if after(given) in (None, given) else None for size, given in zip(shape, one_more, strict=True))
+    before = []
+    for axis, size in enumerate(shape):
+        one_more = [number + (place == axis) for place, number in enumerate(sizes)]
+        found = after(one_more)
+        follows = found is None or found[axis : axis + 1] == one_more[axis : axis + 1]
+        before.append(size if follows else None)
+    return tuple(before)
 
 
 def check_preprocessor(model: Any, images: tf.Tensor) -> None:
