@@ -15,8 +15,8 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("models", nargs="+", metavar="MODEL", help="a folder from train.py, a .keras or .h5 file, or a SavedModel folder "
-        "(a SavedModel is a program: load only what you trust)")  # fmt: skip
+    add("models", nargs="+", metavar="MODEL", help="a folder from train.py, a .keras or .h5 file, or a SavedModel "
+        "folder (a SavedModel is a program: load only what you trust)")  # fmt: skip
     add_data(parser, required=True)
     add(
         "--attacks",
