@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Form:
         names: Names of a Keras model's outputs.
         prepare: What a KerasHub task does to images before the model.
         place: Which output is attacked, in `keras.tree.flatten` of what `call` gives.
+        variables: Those of a traced function, which does not hold on to them itself.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Form:
     names: Sequence[str] = ()
     prepare: Forward | None = None
     place: int = 0
+    variables: Sequence[Any] = ()
 
     def image_shape(self, given: Sequence[int] | None, name: str) -> tuple[int, ...]:
         """`(height, width, channels)`, as the model says or, where it takes any, as given.
@@ -74,7 +76,7 @@ class Form:
         """Run the model on a few images, and settle which of its outputs is attacked.
 
         Args:
-            images: Four or more, in the model's own range.
+            images: Three or more, in the model's own range.
             output: As `choose_output` takes it.
             name: What errors call the model.
 
@@ -91,10 +93,13 @@ class Form:
         self.place, labels = choose_output(outputs, output, name, self.names)
         with self._in_one_line(images, name):
             few = self.forward(images[:3])
-            if getattr(few, "shape", [3])[:1] != [3]:
+            if tuple(getattr(few, "shape", ()))[:1] not in ((), (3,)):
                 raise ValueError(f"of 3 images it gives outputs {tuple(few.shape)}")
-            # Keras has traced Functional and Sequential models before.
-            if self.kind != "SavedModel" and (self.prepare or not getattr(self.model, "outputs", None)):
+            # Keras has traced Functional and Sequential models before; their outputs show them.
+            known = self.kind == "SavedModel" or (
+                isinstance(self.model, keras.Model) and hasattr(self.model, "outputs")
+            )
+            if self.prepare or not known:
                 batch = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
                 tf.function(self.forward, input_signature=[batch], autograph=False).get_concrete_function()
         if self.identity is not None and len(labels) > 1:
@@ -144,7 +149,14 @@ def form_of(model: Any) -> Form:
         return _function("SavedModel", model, _entry(model), identity)
     if callable(model):
         if getattr(model, "structured_input_signature", None):
-            return _function("callable", model, model, None)
+            try:
+                variables = model.graph.variables
+            except AssertionError as error:
+                raise ValueError(
+                    "The variables of this function are gone: hold on to the model that it is of, such as loaded = "
+                    f"tf.saved_model.load(path). Received: {brief(getattr(model, 'name', model))}"
+                ) from error
+            return replace(_function("callable", model, model, None), variables=variables)
         return Form("callable", model, (None,) * 4, model)
     raise ValueError(
         "A model must be a keras.Model, a path, or a callable from images to logits. Received: " + type(model).__name__
@@ -178,8 +190,8 @@ def _function(kind: str, model: Any, function: Any, identity: Callable[[], str] 
     specs = [spec for spec in tf.nest.flatten(function.structured_input_signature) if isinstance(spec, tf.TensorSpec)]
     if len(specs) != 1:
         raise ValueError(
-            f"A {kind} must have one input: wrap one that has more, as Classifier(lambda images: loaded.signatures"
-            f"[NAME](...), input_shape=...). Received: inputs={brief([spec.name for spec in specs])}"
+            f"A {kind} must have one input: wrap it, as Classifier(lambda images: loaded.signatures[NAME](...), "
+            f"input_shape=...). Received: inputs={brief([spec.name for spec in specs])}"
         )
     (image,) = specs
     if not image.dtype.is_floating:

@@ -237,7 +237,10 @@ def test_of_several_outputs_the_only_one_that_can_be_logits_is_attacked_and_said
         classifier = sr.Classifier(model, form, input_shape=SHAPE, output=asked)
         assert classifier.describe()["output"] == classifier.output == output
         assert classifier.summary.endswith(f", its output {output}, not {others}")
-    check_alike(classifier, expected, *trained[1:])
+        logits = tf.nn.log_softmax(classifier.logits(trained[1][:7]))
+        np.testing.assert_allclose(logits, tf.nn.log_softmax(trained[0](trained[1][:7])), atol=1e-4)
+    if form == "serving in batches of 4":
+        check_alike(classifier, expected, *trained[1:])
 
 
 class Several(keras.Model):
@@ -256,8 +259,10 @@ def test_the_output_that_is_named_is_attacked(trained, expected, tmp_path):
     inputs = keras.Input(SHAPE)
     as_list = keras.Model(inputs, [layers.Rescaling(-1.0, name="turned")(trained[0](inputs)), trained[0](inputs)])
     saved = module(trained[0], tmp_path, ANY, lambda logits: {"logits": logits, "turned": -logits})
-    for form, output in ((model, "logits"), (as_list, 1), (as_list, "1"), (as_list, np.int64(1)), (saved, "logits")):
-        check_alike(sr.Classifier(form, output=output), expected, *trained[1:])
+    check_alike(sr.Classifier(model, output="logits"), expected, *trained[1:])
+    for form, output in ((as_list, 1), (as_list, "1"), (as_list, np.int64(1)), (saved, "logits")):
+        logits = sr.Classifier(form, output=output).logits(trained[1])
+        np.testing.assert_allclose(logits, trained[0](trained[1]), atol=1e-5)
     turned = [sr.Classifier(form, output="turned") for form in (model, as_list, saved)]
     for classifier in turned:
         np.testing.assert_allclose(classifier.logits(trained[1]), -trained[0](trained[1]), atol=1e-5)

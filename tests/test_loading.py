@@ -1,5 +1,6 @@
 """Models that lie at paths: what is loaded, and the one line that all else gets."""
 
+import gc
 import json
 import os
 import shutil
@@ -243,7 +244,7 @@ def test_what_cannot_be_loaded_gets_one_line_and_runs_nothing(files, tmp_path, m
 
 
 def test_signatures_of_a_saved_model_are_chosen_by_hand(trained, tmp_path):
-    network, images, _ = trained
+    network, images, labels = trained
     batch, text = tf.TensorSpec([None, *SHAPE], name="images"), tf.TensorSpec([None], tf.string)
     module = tf.Module()
     module.network = network
@@ -257,7 +258,16 @@ def test_signatures_of_a_saved_model_are_chosen_by_hand(trained, tmp_path):
         )
         with pytest.raises(ValueError, match=message):
             sr.Classifier(tmp_path / name)
+        function = tf.saved_model.load(str(tmp_path / name)).signatures[signatures[1]]
+        gc.collect()
+        with pytest.raises(
+            ValueError, match="^The variables of this function are gone: hold on to the model that it is"
+        ):
+            sr.Classifier(function)
         loaded = tf.saved_model.load(str(tmp_path / name))
         classifier = sr.Classifier(loaded.signatures[signatures[1]])
+        del loaded
+        gc.collect()
         assert classifier.input_shape == SHAPE
+        assert sr.BIM(steps=1)(classifier, images, labels, 0.1).shape == images.shape
         np.testing.assert_allclose(classifier.logits(images), network(images), atol=1e-6)

@@ -67,8 +67,7 @@ def test_a_task_is_attacked_through_its_preprocessor(hub, settings):
     inside = tf.constant(images / np.float32(255))
     expected = model.predict(images, verbose=0)
     np.testing.assert_allclose(classifier.logits(inside), expected, rtol=0, atol=tolerance)
-    np.testing.assert_allclose(tf.function(classifier.logits)(inside), expected, rtol=0, atol=tolerance)
-    np.testing.assert_array_equal(classifier.predict(images), expected.argmax(-1))
+    np.testing.assert_allclose(classifier.predict_logits(inside.numpy()), expected, rtol=0, atol=tolerance)
     with tf.GradientTape() as tape:
         tape.watch(inside)
         logits = classifier.logits(inside)[:, 0]
