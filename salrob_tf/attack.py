@@ -119,7 +119,8 @@ class Attack:
         Args:
             model: A `Classifier`, or anything that `Classifier` takes. Pass a `Classifier` to many calls, so that
                 the attack is compiled once.
-            images: `(N, height, width, channels)`, floats in [0, 1].
+            images: `(N, height, width, channels)`, floats in [0, 1], or 8-bit integers for a `Classifier` whose
+                `bounds` are 0 and 255.
             labels: True labels, integers `(N,)`.
             epsilon: Radius of the ball, 0 or more, in the units of the images.
             targets: Target classes of a targeted attack, `(N,)`; by default the likeliest wrong ones.

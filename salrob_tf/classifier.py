@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.datasets import check_images, fingerprint
+from salrob_tf.datasets import check_images, fingerprint, unit_range
 from salrob_tf.forms import form_of
-from salrob_tf.networks import check_outputs, outputs_probabilities
-from salrob_tf.outputs import LOG_PROBABILITIES, LOGITS, Forward, logits_of, operations
+from salrob_tf.loading import brief, path_of
+from salrob_tf.networks import check_outputs, outputs_probabilities, preprocessor_of
+from salrob_tf.outputs import LOG_PROBABILITIES, LOGITS, Forward, logits_of
+from salrob_tf.preprocessing import layers_that_rescale, name_of
 
 
 class Classifier:
@@ -24,15 +27,17 @@ class Classifier:
     the probabilities of other models the logarithms are taken. `outputs` says which.
 
     Args:
-        model: A Keras model (a `SaliencyGuided` counts as its classifier); the path of a folder that
-            `scripts/train.py` wrote, of a `.keras` file, or of a SavedModel folder, whoever made it; or a callable
-            made of TensorFlow operations, from a float32 batch of any size to logits or probabilities
-            `(N, num_classes)`, which runs as it is: only a Keras model can be told to be in inference mode. A
-            SavedModel is a program: load only what you trust. Of a `.keras` file no code is run.
+        model: A Keras model (a `SaliencyGuided` counts as its classifier, a KerasHub task brings its preprocessor);
+            the path of a folder that `scripts/train.py` wrote, of a `.keras` or `.h5` file, or of a SavedModel
+            folder, whoever made it; or a callable made of TensorFlow operations, from a float32 batch of any size to
+            logits or probabilities `(N, num_classes)`, which runs as it is: only a Keras model can be told to be in
+            inference mode. A SavedModel is a program: load only what you trust. Of a Keras file no code is run.
         name: What reports call it; by default the model's name or the last part of the path.
         bounds: The range of images that the model itself takes, `(low, high)`. Images are in [0, 1] everywhere
             outside it, and so are epsilons: x becomes low + x (high - low) on the way in.
         input_shape: `(height, width, channels)` of images, for callables and models that take images of any size.
+        output: Of a model with several outputs, the one to attack: its key, its name in a Keras model, or its place
+            in a list. By default the only one that can be logits or probabilities, floats `(N, num_classes)`.
 
     Attributes:
         name: See above.
@@ -40,9 +45,11 @@ class Classifier:
         bounds: See above, two floats.
         input_shape: `(height, width, channels)`.
         num_classes: Number of logits.
+        output: Name of the output that is attacked, or `None` where there is but one.
         outputs: How logits are had: `"logits"`, as given; `"softmax removed"` or `"sigmoid removed"`;
             `"log-probabilities"`.
-        preprocessing: Names of the layers that rescale or normalise images inside a Keras model.
+        preprocessing: Names of a KerasHub task's preprocessor, and of the layers that rescale or normalise images
+            inside a Keras model.
 
     Raises:
         ValueError: If there is no model, or it does not turn images into logits or probabilities.
@@ -54,21 +61,23 @@ class Classifier:
         name: str | None = None,
         bounds: tuple[float, float] = (0, 1),
         input_shape: Sequence[int] | None = None,
+        output: str | int | None = None,
     ) -> None:
         self.path: str | None = None
         self._functions: dict[Any, Any] = {}  # compiled for this model: attacks and prediction
-        if isinstance(model, str | Path):
-            self.path = str(model)
-            path = Path(model)
-            name = name or (path.stem if path.suffix == ".keras" else path.resolve().name)
         self.bounds = _check_bounds(bounds)
         self._form = form_of(model)
+        if isinstance(model, str | bytes | os.PathLike):
+            self.path = os.fsdecode(model)
+            path = path_of(model)
+            name = name or (path.stem if path.is_file() else path.resolve().name)
         self._model = self._form.model
-        self.name = str(name or getattr(self._model, "name", None) or getattr(model, "__name__", "model"))
+        self.name = brief(name or getattr(self._model, "name", None) or getattr(model, "__name__", ""), 255) or "model"
         self.input_shape = self._form.image_shape(input_shape, self.name)
-        self._probe = tf.constant(np.random.default_rng(0).random((8, *self.input_shape), np.float32))
-        if self._form.kind == "callable":
-            self._check_callable()
+        self._probe = _probe(self.input_shape)
+        labels = self._form.try_out(self._inside(tf.identity)(self._probe), output, self.name)
+        self.output = labels[self._form.place] if len(labels) > 1 else None
+        self._others = [label for label in labels if label != self.output] if self.output else []
         self.num_classes = check_outputs(self._inside(self._form.forward)(self._probe), self.name)
         self._forward, self.outputs = logits_of(self._model, self._inside(self._form.forward), self._probe)
         self.preprocessing = self._check_preprocessing()
@@ -86,9 +95,10 @@ class Classifier:
             LOGITS: "logits",
             LOG_PROBABILITIES: "probabilities, attacked by their logarithms (no gradient where they round to 0)",
         }.get(self.outputs, f"probabilities, attacked by logits ({self.outputs})")
+        of_several = f", its output {self.output}, not {brief(', '.join(self._others))}" if self.output else ""
         return (
             f"{self._form.kind}, {height} x {width} x {channels} images in [{low:g}, {high:g}]{inside} to "
-            f"{self.num_classes} {outputs}"
+            f"{self.num_classes} {outputs}{of_several}"
         )
 
     def describe(self) -> dict[str, Any]:
@@ -100,6 +110,7 @@ class Classifier:
             "num_classes": self.num_classes,
             "bounds": list(self.bounds),
             "preprocessing": self.preprocessing,
+            "output": self.output,
             "outputs": self.outputs,
         }
 
@@ -128,12 +139,13 @@ class Classifier:
                 raise ValueError(
                     f"Only a Functional or Sequential Keras model can be attacked in bfloat16. Received: {self.name}"
                 ) from error
+            crafted = self._form.forward_of(copy)
 
             def forward(images: tf.Tensor) -> tf.Tensor:
                 # The copy's layers with the model's weights, read at each run: training goes on after the copying.
                 given = [(ours, tf.convert_to_tensor(theirs.value)) for ours, theirs in pairs]
                 with keras.StatelessScope(given, initialize_variables=False):
-                    return copy(images, training=False)
+                    return crafted(images)
 
             logits, _ = logits_of(copy, self._inside(forward), self._probe)
             self._functions["copy"] = lambda images: tf.cast(logits(images), tf.float32)
@@ -173,9 +185,27 @@ class Classifier:
     def check(self, images: Any) -> np.ndarray:
         """Images as `check_images` returns them, which must have this model's shape.
 
+        Args:
+            images: Floats in [0, 1]; or, for a model whose `bounds` are 0 and 255, integers in 0..255, which become
+                floats in [0, 1] as in `Dataset.from_arrays`.
+
         Raises:
             ValueError: If they are not valid, or do not fit the model.
         """
+        images = np.asarray(images)
+        if images.dtype.kind in "iu":
+            if self.bounds != (0, 255):
+                raise ValueError(
+                    "`images` must be floats in [0, 1]: divide 8-bit images by 255, or pass Classifier(model, "
+                    "bounds=(0, 255)) if the model takes 0..255, which takes them as they are. "
+                    f"Received: dtype={images.dtype}, bounds={self.bounds}"
+                )
+            if images.size and not 0 <= images.min() <= images.max() <= 255:
+                raise ValueError(
+                    "`images` must be floats in [0, 1], or integers in 0..255. "
+                    f"Received: integers from {images.min()} to {images.max()}"
+                )
+            images = unit_range(images)
         images = check_images(images)
         if images.shape[1:] != self.input_shape:
             raise ValueError(
@@ -187,7 +217,7 @@ class Classifier:
         """Predict classes.
 
         Args:
-            images: `(N, height, width, channels)`, floats in [0, 1].
+            images: `(N, height, width, channels)`, as `check` takes them.
             batch_size: Images per forward pass.
 
         Returns:
@@ -226,36 +256,17 @@ class Classifier:
         low, high = self.bounds
         return forward if (low, high) == (0, 1) else lambda images: forward(low + images * (high - low))
 
-    def _check_callable(self) -> None:
-        batch = tf.TensorSpec([None, *self.input_shape], tf.float32)
-        try:
-            tf.function(self._inside(self._form.forward), input_signature=[batch], autograph=False)(self._probe)
-        except Exception as error:
-            # Anything may be wrong inside a callable.
-            raise ValueError(
-                f"A callable must be made of TensorFlow operations on a batch {batch.shape} of any size. Received: "
-                f"{self.name}, which raised {type(error).__name__}: {error}"
-            ) from error
-
     def _check_preprocessing(self) -> list[str]:
         if not isinstance(self._model, keras.Model):
             return []
         low, high = self.bounds
-        found: list[str] = []
-        for layer in operations(self._model):
-            narrow = False
-            if isinstance(layer, keras.layers.Rescaling):
-                narrow = bool(np.max(np.abs(layer.scale)) * (high - low) < 0.1)
-            elif isinstance(layer, keras.layers.Normalization):
-                narrow = bool(np.min(layer.mean) > high)
-            elif getattr(layer, "weights", ()):
-                break
-            else:
-                continue
-            found.append(type(layer).__name__)
-            if narrow:
+        preprocessor = None if self._form.prepare is None else preprocessor_of(self._model)
+        found = [] if preprocessor is None else [name_of(preprocessor)]
+        for name, for_a_wider_range in layers_that_rescale(preprocessor, self._model, low, high):
+            found.append(name)
+            if for_a_wider_range:
                 warnings.warn(
-                    f"{self.name} begins with {found[-1]} for a wider range than that of the images it is given, "
+                    f"{self.name} begins with {name} for a wider range than that of the images it is given, "
                     f"[{low:g}, {high:g}]: the bounds that it expects are probably 0 and 255",
                     stacklevel=3,
                 )
@@ -299,11 +310,20 @@ def _layer_in_bfloat16(layer: keras.layers.Layer) -> keras.layers.Layer:
     return type(layer).from_config({**layer.get_config(), "dtype": "mixed_bfloat16"})
 
 
-def _check_bounds(bounds: Any) -> tuple[float, float]:
+def _probe(shape: tuple[int, ...]) -> tf.Tensor:
     try:
-        low, high = map(float, bounds)
-    except (TypeError, ValueError):
-        low = high = np.nan
-    if not (np.isfinite([low, high]).all() and low < high):
-        raise ValueError(f"`bounds` must be two finite numbers, the lower one first. Received: bounds={bounds}")
+        return tf.constant(np.random.default_rng(0).random((8, *shape), np.float32))
+    except (ValueError, MemoryError) as error:
+        raise ValueError(f"Images of {shape} do not fit into memory. Received: input_shape={shape}") from error
+
+
+def _check_bounds(bounds: Any) -> tuple[float, float]:
+    low, high = np.nan, np.nan
+    if isinstance(bounds, list | tuple | np.ndarray) and not any(isinstance(bound, str | bytes) for bound in bounds):
+        with suppress(TypeError, ValueError):
+            low, high = map(float, bounds)
+    with np.errstate(over="ignore"):
+        lowest, highest = np.array([low, high]).astype(np.float32)  # as images are
+    if not (np.isfinite([lowest, highest]).all() and lowest < highest):
+        raise ValueError(f"`bounds` must be two finite numbers, the lower one first. Received: bounds={brief(bounds)}")
     return low, high

@@ -62,8 +62,8 @@ class Dataset:
         """
         x_train, x_test = np.asarray(x_train), np.asarray(x_test)
         kinds = x_train.dtype, x_test.dtype
-        x_train = check_images(_unit_range(x_train), "x_train")
-        x_test = check_images(_unit_range(x_test), "x_test")
+        x_train = check_images(unit_range(x_train), "x_train")
+        x_test = check_images(unit_range(x_test), "x_test")
         if (kinds[0].kind == "f") != (kinds[1].kind == "f"):
             raise ValueError(
                 "Training and test images must both be integers in 0..255 or both floats in [0, 1]. "
@@ -280,7 +280,7 @@ def _numbered_classes(labels: np.ndarray) -> tuple[str, ...]:
     return tuple(str(label) for label in range(int(labels.max()) + 1))
 
 
-def _unit_range(images: np.ndarray) -> np.ndarray:
+def unit_range(images: np.ndarray) -> np.ndarray:
     """Integers in 0..255 become floats in [0, 1]; anything else is left for `check_images` to judge.
 
     Raises:

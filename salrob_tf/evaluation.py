@@ -64,7 +64,8 @@ def evaluate(
 
     Args:
         model: Anything that `Classifier` takes.
-        images: Floats in [0, 1], `(N, height, width, channels)`; or images in files, as `load_data` gives them for a
+        images: Floats in [0, 1], `(N, height, width, channels)`, or 8-bit integers for a `Classifier` whose `bounds`
+            are 0 and 255; or images in files, as `load_data` gives them for a
             folder, or a `tf.data.Dataset` of batches of images and labels, both of which are streamed.
         labels: True labels, integers `(N,)`; none with a dataset.
         attacks: Names of attacks, or `Attack` objects, which bring settings of their own; one or several.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from salrob_tf.datasets import fingerprint
-from salrob_tf.networks import batch_shape
+from salrob_tf.loading import brief, load, path_of
+from salrob_tf.networks import batch_shape, preprocessor_of
+from salrob_tf.outputs import Forward, choose_output
+from salrob_tf.preprocessing import check_preprocessor, shape_before
 from salrob_tf.training import SaliencyGuided
+
+CHOOSE = "; another signature is had by loaded = tf.saved_model.load(path), Classifier(loaded.signatures[NAME])"
 
 
 @dataclass
@@ -25,15 +32,26 @@ class Form:
         kind: What it is, for reports.
         model: The model itself, which must live as long as its functions.
         shape: What it takes, `(N, height, width, channels)`, with `None` where any number will do.
-        forward: Outputs of a batch of images in the model's own range, in inference mode where it has one.
+        call: What it gives for a batch of images in its own range, in inference mode where it has one: a tensor or a
+            structure of them.
         identity: Digest of what the model is, or `None` where only its outputs tell.
+        batch: How many images it insists on, or `None`.
+        names: Names of a Keras model's outputs.
+        prepare: What a KerasHub task does to images before the model.
+        place: Which output is attacked, in `keras.tree.flatten` of what `call` gives.
+        variables: Those of a traced function, which does not hold on to them itself.
     """
 
     kind: str
     model: Any
     shape: tuple[int | None, ...]
-    forward: Callable[[tf.Tensor], Any]
+    call: Callable[[tf.Tensor], Any]
     identity: Callable[[], str] | None = None
+    batch: int | None = None
+    names: Sequence[str] = ()
+    prepare: Forward | None = None
+    place: int = 0
+    variables: Sequence[Any] = ()
 
     def image_shape(self, given: Sequence[int] | None, name: str) -> tuple[int, ...]:
         """`(height, width, channels)`, as the model says or, where it takes any, as given.
@@ -42,9 +60,9 @@ class Form:
             ValueError: If neither says, or they contradict each other.
         """
         own = self.shape[1:]
-        shape = own if given is None else tuple(given)
+        shape = own if given is None else tuple(given) if isinstance(given, Sequence | np.ndarray) else ()
         if len(shape) != 3 or not all(size is None or _is_count(size) for size in shape):
-            raise ValueError(f"`input_shape` must be (height, width, channels). Received: input_shape={given}")
+            raise ValueError(f"`input_shape` must be (height, width, channels). Received: input_shape={brief(given)}")
         if any(size not in (None, asked) for size, asked in zip(own, shape, strict=True)):
             raise ValueError(f"{name} takes images of shape {own}. Received: images of shape {shape}")
         if None in shape:
@@ -54,6 +72,63 @@ class Form:
             )
         return tuple(int(size) for size in shape if size is not None)
 
+    def try_out(self, images: tf.Tensor, output: str | int | None, name: str) -> list[str]:
+        """Run the model on a few images, and settle which of its outputs is attacked.
+
+        Args:
+            images: Three or more, in the model's own range.
+            output: As `choose_output` takes it.
+            name: What errors call the model.
+
+        Returns:
+            What the outputs are called; that at `place` is attacked.
+
+        Raises:
+            ValueError: If the model cannot be run on batches of any size, or there is no such output.
+        """
+        if self.prepare is not None:
+            check_preprocessor(self.model, images)
+        with self._in_one_line(images, name):
+            outputs = self.call(images if self.batch is None else _filled_up(images[: self.batch], self.batch))
+        self.place, labels = choose_output(outputs, output, name, self.names)
+        with self._in_one_line(images, name):
+            few = self.forward(images[:3])
+            if tuple(getattr(few, "shape", ()))[:1] not in ((), (3,)):
+                raise ValueError(f"of 3 images it gives outputs {tuple(few.shape)}")
+            # Keras has traced Functional and Sequential models before; their outputs show them.
+            known = self.kind == "SavedModel" or (
+                isinstance(self.model, keras.Model) and hasattr(self.model, "outputs")
+            )
+            if self.prepare or not known:
+                batch = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
+                tf.function(self.forward, input_signature=[batch], autograph=False).get_concrete_function()
+        if self.identity is not None and len(labels) > 1:
+            whole = self.identity
+            self.identity = lambda: hashlib.sha256(f"{whole()} {labels[self.place]}".encode()).hexdigest()
+        return labels
+
+    @property
+    def forward(self) -> Forward:
+        """The output that is attacked, of a batch of images in the model's own range."""
+        chosen = lambda images: keras.tree.flatten(self.call(images))[self.place]  # noqa: E731
+        return chosen if self.batch is None else _in_parts(chosen, self.batch)
+
+    def forward_of(self, copy: keras.Model) -> Forward:
+        """`forward` of a copy of the Keras model."""
+        call = _keras_call(copy, self.prepare)
+        return lambda images: keras.tree.flatten(call(images))[self.place]
+
+    @contextmanager
+    def _in_one_line(self, images: tf.Tensor, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            # Anything may be wrong inside a model.
+            raise ValueError(
+                f"A {self.kind} must be made of TensorFlow operations on a batch {(None, *images.shape[1:])} of any "
+                f"size. Received: {name}, which raised {brief(error)}"
+            ) from error
+
 
 def form_of(model: Any) -> Form:
     """The `Form` of a model, or of what lies at a path.
@@ -61,74 +136,81 @@ def form_of(model: Any) -> Form:
     Raises:
         ValueError: If there is no model, or it does not take one batch of float images.
     """
-    if isinstance(model, str | Path):
-        path, model = Path(model), _load(Path(model))
-        if not isinstance(model, keras.Model):
-            return _saved_model(model, path)
+    path = None
+    if isinstance(model, str | bytes | os.PathLike):
+        given, model = model, load(model)
+        path = path_of(given)
     if isinstance(model, SaliencyGuided):
-        model = model.model
+        return _keras_model(model.model, None)  # which is trained without its preprocessor, where it has one
     if isinstance(model, keras.Model):
-        # The first number is that of the batch which the model was built with, which binds nobody.
-        shape = (None, *batch_shape(model)[1:])
-        forward = lambda images: _only(model(images, training=False))  # noqa: E731
-        return Form("Keras model", model, shape, forward, lambda: fingerprint(*map(np.asarray, model.variables)))
+        return _keras_model(model, model.preprocess_samples if preprocessor_of(model) is not None else None)
     if hasattr(model, "signatures"):
-        return _saved_model(model, None)
+        # At once: files may change while what was loaded stays.
+        digest = None if path is None else _files_digest(path)
+        return _function("SavedModel", model, _entry(model), None if digest is None else lambda: digest)
     if callable(model):
-        return Form("callable", model, (None,) * 4, lambda images: _only(model(images)))
+        if getattr(model, "structured_input_signature", None):
+            try:
+                variables = model.graph.variables
+            except AssertionError as error:
+                raise ValueError(
+                    "The variables of this function are gone: hold on to the model that it is of, such as loaded = "
+                    f"tf.saved_model.load(path). Received: {brief(getattr(model, 'name', model))}"
+                ) from error
+            return replace(_function("callable", model, model, None), variables=variables)
+        return Form("callable", model, (None,) * 4, model)
     raise ValueError(
         "A model must be a keras.Model, a path, or a callable from images to logits. Received: " + type(model).__name__
     )
 
 
-def _load(path: Path) -> Any:
-    file = path / "model.keras" if (path / "model.keras").is_file() else path
-    try:
-        if file.suffix == ".keras" and file.is_file():
-            return keras.saving.load_model(file, compile=False, safe_mode=True)
-        if (path / "saved_model.pb").is_file():
-            return tf.saved_model.load(str(path))
-    except Exception as error:
-        if "safe_mode" in str(error):
-            raise ValueError(
-                "This file holds Python code, such as a Lambda layer, which is not run: save the model with a "
-                f"registered layer in its place. Received: {path}"
-            ) from error
-        # What a damaged file or an unknown layer raises depends on where Keras or TensorFlow stumbles.
-        raise ValueError(f"This model cannot be loaded ({type(error).__name__}: {error}). Received: {path}") from error
-    raise ValueError(
-        "Not a model: pass a folder from train.py, a .keras file, or a SavedModel folder. "
-        f"Received: {path}{'' if path.exists() else ', which does not exist'}"
-    )
+def _keras_model(model: keras.Model, prepare: Forward | None) -> Form:
+    # The first number is that of the batch which the model was built with, which binds nobody.
+    sizes = batch_shape(model)[1:]
+    if prepare is not None:
+        sizes = shape_before(model, sizes)
+
+    def identity() -> str:
+        variables = [np.asarray(variable) for variable in model.variables]
+        # A preprocessor by what it makes of an image.
+        image = np.random.default_rng(0).random([1, *(size or 32 for size in sizes)], np.float32)
+        return fingerprint(*variables, *([] if prepare is None else [np.asarray(prepare(image))]))
+
+    names = getattr(model, "output_names", ())
+    return Form("Keras model", model, (None, *sizes), _keras_call(model, prepare), identity, None, names, prepare)
 
 
-def _saved_model(saved: Any, path: Path | None) -> Form:
-    function = _entry(saved)
+def _keras_call(model: keras.Model, prepare: Forward | None) -> Callable[[tf.Tensor], Any]:
+    if prepare is None:
+        return lambda images: model(images, training=False)
+    return lambda images: model(prepare(images), training=False)
+
+
+def _function(kind: str, model: Any, function: Any, identity: Callable[[], str] | None) -> Form:
+    """The form of a model that is run by a traced function."""
     specs = [spec for spec in tf.nest.flatten(function.structured_input_signature) if isinstance(spec, tf.TensorSpec)]
-    outputs = tf.nest.flatten(function.structured_outputs)
-    if len(specs) != 1 or len(outputs) != 1:
+    if len(specs) != 1:
         raise ValueError(
-            "A SavedModel must have one input and one output. "
-            f"Received: inputs={[spec.name for spec in specs]}, outputs={[spec.name for spec in outputs]}"
+            f"A {kind} must have one input: wrap it, as Classifier(lambda images: loaded.signatures[NAME](...), "
+            f"input_shape=...). Received: inputs={brief([spec.name for spec in specs])}"
         )
     (image,) = specs
     if not image.dtype.is_floating:
         raise ValueError(
-            "A SavedModel must take float images: there is no gradient with respect to integers. Received: images of "
-            f"{image.dtype.name}"
+            f"A {kind} must take float images: there is no gradient with respect to others{CHOOSE}. "
+            f"Received: images of {image.dtype.name}"
         )
     shape = (None,) * 4 if image.shape.rank is None else tuple(image.shape)
     if len(shape) != 4:
-        raise ValueError(f"A SavedModel must take batches (N, height, width, channels). Received: images {shape}")
+        raise ValueError(f"A {kind} must take batches (N, height, width, channels). Received: images {shape}")
 
-    def forward(images: tf.Tensor) -> tf.Tensor:
+    def call(images: tf.Tensor) -> Any:
         cast = tf.cast(images, image.dtype)
         fill = lambda part: cast if isinstance(part, tf.TensorSpec) else part  # noqa: E731
         args, kwargs = tf.nest.map_structure(fill, function.structured_input_signature)
-        return _only(function(*args, **kwargs))
+        return function(*args, **kwargs)
 
-    identity = None if path is None else lambda: _files_digest(path)
-    return Form("SavedModel", saved, shape, forward if shape[0] is None else _in_parts(forward, shape[0]), identity)
+    return Form(kind, model, shape, call, identity, shape[0])
 
 
 def _entry(saved: Any) -> Any:
@@ -142,28 +224,25 @@ def _entry(saved: Any) -> Any:
     if inference:
         return max(inference, key=lambda function: _takes_any_number(function.structured_input_signature))
     raise ValueError(
-        "A SavedModel must have a serving_default signature, or be callable. "
-        f"Received: signatures={sorted(signatures)}, none of them serving_default"
+        f"A SavedModel must have a serving_default signature, or be callable{CHOOSE if signatures else ''}. "
+        f"Received: signatures={brief(sorted(signatures))}, none of them serving_default"
     )
 
 
-def _in_parts(forward: Callable[[tf.Tensor], tf.Tensor], size: int) -> Callable[[tf.Tensor], tf.Tensor]:
+def _in_parts(forward: Forward, size: int) -> Forward:
     """Run a function of batches of one size on batches of any, the last of which is filled up with its last image."""
 
     def run(images: tf.Tensor) -> tf.Tensor:
-        count = tf.shape(images)[0]
-        full = tf.concat([images, tf.repeat(images[-1:], -count % size, axis=0)], axis=0)
-        parts = tf.reshape(full, [-1, size, *images.shape[1:]])
+        parts = tf.reshape(_filled_up(images, size), [-1, size, *images.shape[1:]])
         outputs = tf.map_fn(lambda part: tf.cast(forward(part), tf.float32), parts)
-        return tf.reshape(outputs, [-1, tf.shape(outputs)[-1]])[:count]
+        return tf.reshape(outputs, [-1, tf.shape(outputs)[-1]])[: tf.shape(images)[0]]
 
     return run
 
 
-def _only(outputs: Any) -> Any:
-    """The one tensor in a structure; other structures are left for a check to name."""
-    flat = tf.nest.flatten(outputs)
-    return flat[0] if len(flat) == 1 else outputs
+def _filled_up(images: tf.Tensor, size: int) -> tf.Tensor:
+    """Images with the last one repeated, so that their number divides by `size`."""
+    return tf.concat([images, tf.repeat(images[-1:], -tf.shape(images)[0] % size, axis=0)], axis=0)
 
 
 def _files_digest(folder: Path) -> str:
@@ -175,7 +254,7 @@ def _files_digest(folder: Path) -> str:
 
 
 def _is_count(size: Any) -> bool:
-    return isinstance(size, int | np.integer) and bool(size > 0)
+    return isinstance(size, int | np.integer) and not isinstance(size, bool) and bool(size > 0)
 
 
 def _takes_any_number(signature: Any) -> bool:

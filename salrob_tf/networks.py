@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -92,15 +93,23 @@ def check_outputs(outputs: Any, name: str) -> int:
     """Number of classes of a classifier's outputs.
 
     Raises:
-        ValueError: If they are not one tensor `(N, num_classes)`, of two classes or more.
+        ValueError: If they are not one tensor of numbers `(N, num_classes)`, of two classes or more.
     """
-    shape = getattr(outputs, "shape", type(outputs).__name__)
-    if isinstance(shape, str) or len(shape) != 2 or shape[-1] < 2:
-        raise ValueError(
-            "The classifier must give logits (N, num_classes), two classes or more; a binary one needs two outputs, "
-            f"such as 0 and its logit. Received: {name} with outputs {shape}"
-        )
-    return int(shape[-1])
+    received = type(outputs).__name__
+    if isinstance(outputs, tf.Tensor | np.ndarray):
+        shape, dtype = tuple(outputs.shape), tf.as_dtype(outputs.dtype)
+        if len(shape) == 2 and shape[-1] > 1 and (dtype.is_floating or dtype.is_integer):
+            return int(shape[-1])
+        received = f"{shape} {dtype.name}"
+    raise ValueError(
+        "The classifier must give logits (N, num_classes), two classes or more; a binary one needs two outputs, such "
+        f"as 0 and its logit. Received: {name} with outputs {received}"
+    )
+
+
+def preprocessor_of(model: Any) -> Any | None:
+    """What `fit` and `predict` of a KerasHub task run on images before the model itself, or `None`."""
+    return getattr(model, "preprocessor", None) if hasattr(model, "preprocess_samples") else None
 
 
 def check_gives_logits(model: keras.Model) -> tuple[tuple[int, ...], int]:
@@ -118,6 +127,12 @@ def check_gives_logits(model: keras.Model) -> tuple[tuple[int, ...], int]:
         ValueError: If the model is not built, has several inputs or outputs, takes images of any size, or ends in
             softmax.
     """
+    if (preprocessor := preprocessor_of(model)) is not None:
+        warnings.warn(
+            f"{model.name} takes images here as they are, without its preprocessor, {type(preprocessor).__name__}: "
+            "set `preprocessor = None`, and put layers that resize and rescale before it",
+            stacklevel=3,
+        )
     shape = tuple(size for size in batch_shape(model)[1:] if size is not None)
     if len(shape) != 3:
         raise ValueError(

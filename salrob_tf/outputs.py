@@ -1,4 +1,4 @@
-"""Logits, whatever a model gives.
+"""Logits, whatever a model gives: which of its outputs they are, and how they are had from probabilities.
 
 The losses of attacks take logits. Given probabilities they still run, but each gradient is then multiplied by the
 probabilities of the classes that are not predicted, and dies where the model is sure of itself: attacks look weaker
@@ -7,7 +7,7 @@ than they are, those of a margin loss or in L2 most of all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf.loading import brief
 from salrob_tf.networks import outputs_probabilities
 
 LOGITS = "logits"
@@ -23,6 +24,52 @@ LOG_PROBABILITIES = "log-probabilities"
 SMALLEST = np.finfo(np.float32).tiny  # probabilities below it count as 0
 
 Forward = Callable[[tf.Tensor], tf.Tensor]
+
+
+def choose_output(
+    outputs: Any, output: str | int | None, model: str, names: Sequence[str] = ()
+) -> tuple[int, list[str]]:
+    """Find the output of a model that is to be attacked.
+
+    Args:
+        outputs: What the model gives for a few images: a tensor, or a structure of them.
+        output: Its key in a dictionary (`"a/b"` in one inside another), its name in a named tuple or in a Keras
+            model with a list of outputs, or its place in a list. `None` takes the only one or, of several, the
+            only one that can be logits or probabilities: floats, a row for each image, two columns or more.
+        model: What errors call the model.
+        names: Names of the outputs of a Keras model, in order.
+
+    Returns:
+        Its place in `keras.tree.flatten(outputs)`, and what all outputs there are called.
+
+    Raises:
+        ValueError: If there is no such output, or which one is meant is not clear.
+    """
+    if isinstance(output, bool) or not isinstance(output, str | int | np.integer | None):
+        raise ValueError(f"`output` must be the name of an output, or its place. Received: output={brief(output)}")
+    found = keras.tree.flatten_with_path(outputs)
+    labels = ["/".join(map(str, path)) for path, _ in found]
+    names = getattr(outputs, "_fields", names)
+    places = [] if isinstance(outputs, dict) else [str(place) for place in range(len(found))]
+    if places and len(set(names)) == len(found):
+        labels = list(names)
+    elif len(found) == 1:
+        labels = [labels[0] or "0"]
+    listed = brief(
+        ", ".join(f"{label} {_described(leaf)}" for label, (_, leaf) in zip(labels, found, strict=True)), 200
+    )
+    if output is None:
+        fitting = [place for place, (_, leaf) in enumerate(found) if len(found) == 1 or _may_be_logits(leaf)]
+        if len(fitting) == 1:
+            return fitting[0], labels
+        raise ValueError(
+            "A model with several outputs needs Classifier(model, output=NAME), or --output NAME, unless just one of "
+            f"them is floats (N, num_classes). Received: {model} with outputs {listed or 'none'}"
+        )
+    for valid in (labels, places):
+        if str(output) in valid:
+            return valid.index(str(output)), labels
+    raise ValueError(f"{model} has no output {brief(repr(output), 60)}. Valid: {listed}")
 
 
 def logits_of(model: Any, forward: Forward, images: tf.Tensor) -> tuple[Forward, str]:
@@ -72,6 +119,18 @@ def operations(model: keras.Model) -> Iterator[Any]:
             yield from operations(operation)
         else:
             yield operation
+
+
+def _may_be_logits(output: Any) -> bool:
+    tensor = isinstance(output, tf.Tensor) and output.dtype.is_floating and output.shape.rank == 2
+    return tensor and output.shape[-1] > 1
+
+
+def _described(output: Any) -> str:
+    if not hasattr(output, "shape") or not hasattr(output, "dtype"):
+        return type(output).__name__
+    rest = "".join(f", {size}" for size in tuple(output.shape)[1:])
+    return f"(N{rest}) {getattr(output.dtype, 'name', output.dtype)}"
 
 
 def _activations(model: keras.Model) -> Iterator[tuple[Any, str]]:

@@ -15,8 +15,8 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("models", nargs="+", metavar="MODEL", help="a folder from train.py, a .keras file, or a SavedModel folder "
-        "(a SavedModel is a program: load only what you trust)")  # fmt: skip
+    add("models", nargs="+", metavar="MODEL", help="a folder from train.py, a .keras or .h5 file, or a SavedModel "
+        "folder (a SavedModel is a program: load only what you trust)")  # fmt: skip
     add_data(parser, required=True)
     add(
         "--attacks",
@@ -28,6 +28,8 @@ def arguments() -> argparse.Namespace:
         "grey images, 1/255 to 16/255 for colour")  # fmt: skip
     add("--bounds", nargs=2, type=float, default=[0.0, 1.0], metavar=("LOW", "HIGH"),
         help="range of images that the models take, one for all (default 0 1); epsilons stay for [0, 1]")  # fmt: skip
+    add("--output", metavar="NAME", help="of models with several outputs, the one to attack; one for all (default: the "
+        "only one that can be logits or probabilities)")  # fmt: skip
     add("--norm", default="inf", choices=["inf", "2"], help="default %(default)s")
     add("--steps", type=int, default=40, help="of the iterative attacks (default %(default)s)")
     add("--restarts", type=int, default=1, help="of PGD (default %(default)s)")
@@ -69,7 +71,8 @@ def main() -> None:
     epsilons = check_epsilons(args.epsilons or default_epsilons(data.input_shape))
     indices = choose_indices(len(data.x_test), min(args.samples, len(data.x_test)), args.seed)
     classifiers = [
-        Classifier(path, name, args.bounds, data.input_shape) for path, name in zip(args.models, names, strict=True)
+        Classifier(path, name, args.bounds, data.input_shape, args.output)
+        for path, name in zip(args.models, names, strict=True)
     ]
     if args.overwrite:
         shutil.rmtree(args.out / SWEEP, ignore_errors=True)

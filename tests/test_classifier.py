@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import subprocess
 import sys
 import warnings
@@ -219,6 +220,7 @@ def test_what_was_found_out_is_said_and_kept(trained, tmp_path):
         "num_classes": 3,
         "bounds": [0.0, 1.0],
         "preprocessing": [],
+        "output": None,
         "outputs": "softmax removed",
         "deterministic": True,
         "flags": [],
@@ -241,6 +243,15 @@ def test_identity_tells_models_of_every_form_apart(trained, tmp_path):
     assert classifier.fingerprint != sr.Classifier(network).fingerprint
     other.set_weights(network.get_weights())
     assert classifier.fingerprint == sr.Classifier(network).fingerprint, "the weights as they are now"
+
+
+def test_identity_is_that_of_what_was_loaded(trained, tmp_path):
+    trained[0].export(tmp_path / "saved", verbose=False)
+    loaded = sr.Classifier(tmp_path / "saved")
+    before = loaded.fingerprint
+    shutil.rmtree(tmp_path / "saved")
+    make_network(seed=3).export(tmp_path / "saved", verbose=False)
+    assert loaded.fingerprint == before != sr.Classifier(tmp_path / "saved").fingerprint
 
 
 def test_a_checkpoint_is_of_one_range(trained, tmp_path):
@@ -311,13 +322,12 @@ def test_saved_models_that_cannot_be_attacked_are_named(trained, tmp_path):
     network, images, labels = trained
     batch, two = (tf.TensorSpec([None, 8, 8, 1], name=name) for name in "xy")
     cases = {
-        "there is no gradient with respect to integers. Received: images of uint8": (
+        "there is no gradient with respect to others; .*Received: images of uint8": (
             lambda x: network(tf.cast(x, tf.float32)),
             tf.TensorSpec([None, 8, 8, 1], tf.uint8),
         ),
         r"must take batches .*Received: images \(8, 8, 1\)": (lambda x: network(x[None]), tf.TensorSpec([8, 8, 1])),
-        r"one input and one output. Received: inputs=\['x', 'y'\]": (lambda x, y: network(x + y), batch, two),
-        r"outputs=\['a', 'b'\]": (lambda x: {"a": network(x), "b": network(x)}, batch),
+        r"must have one input: .* Received: inputs=\['x', 'y'\]": (lambda x, y: network(x + y), batch, two),
         r"must give logits \(N, num_classes\).*with outputs \(8, 3, 1\)": (lambda x: network(x)[..., None], batch),
     }
     for number, (message, (function, *specs)) in enumerate(cases.items()):
@@ -370,16 +380,20 @@ def test_models_that_do_not_fit(trained, tmp_path):
     binary = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")])
     with pytest.raises(ValueError, match=r"a binary one needs two outputs.* with outputs \(8, 1\)"):
         sr.Classifier(binary)
-    for bounds in ((0, 0), (1, 0), (0, np.inf), (0,), 255, ("a", "b")):
+    for bounds in ((0, 0), (1, 0), (0, np.inf), (0,), 255, ("a", "b"), "01", {0, 255}, (0, 1e-300), (0, 1e300)):
         with pytest.raises(ValueError, match="two finite numbers, the lower one first. Received: bounds="):
             sr.Classifier(model, bounds=bounds)
-    for shape in ((8, 8), (8, 8, 0), (8, 8, 1.0)):
+    for shape in ((8, 8), (8, 8, 0), (8, 8, 1.0), (8, 8, True), 8, "881", {8: 8}):
         with pytest.raises(ValueError, match="`input_shape` must be .*Received: input_shape="):
             sr.Classifier(model, input_shape=shape)
     broken = make_network()
     broken.layers[-1].bias.assign([np.nan, 0, 0])
     with pytest.raises(ValueError, match="finite logits"):
         sr.Classifier(broken).predict(images)
+
+
+def long_story(images):
+    raise RuntimeError("what a long story\n" * 99)
 
 
 def test_callables_that_do_not_fit(trained):
@@ -392,12 +406,54 @@ def test_callables_that_do_not_fit(trained):
         wrapped(lambda x: network(x), None)
     with pytest.raises(ValueError, match=r"\(N, num_classes\).*Received: mine with outputs \(8, 8, 8, 1\)"):
         wrapped(lambda x: x)
-    with pytest.raises(ValueError, match="mine with outputs tuple"):
-        wrapped(lambda x: (network(x), x))
+    for outputs in (lambda _: None, lambda _: "text", tf.RaggedTensor.from_tensor, tf.as_string):
+        with pytest.raises(
+            ValueError, match=r"\(N, num_classes\).*Received: mine with outputs (None|str|Rag|.*string$)"
+        ):
+            wrapped(lambda x, outputs=outputs: outputs(network(x)))
+    for rows in ([0], [0, 0, 1, 1, 2, 2]):
+        with pytest.raises(
+            ValueError, match=r"of any size. .*mine, which raised .*of 3 images it gives outputs \(\d, 3\)"
+        ):
+            wrapped(lambda x, rows=rows: tf.gather(network(x), rows))
+    with pytest.raises(ValueError, match=r"mine, which raised RuntimeError: what a long story ") as raised:
+        wrapped(long_story)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
     with pytest.raises(ValueError, match=r"made of TensorFlow operations on a batch \(None, 8, 8, 1\).*'numpy'"):
         wrapped(lambda x: tf.constant(network(x).numpy()))
+    with pytest.raises(ValueError, match=r"made of TensorFlow operations .*mine, which raised \w+: .*numpy"):
+        wrapped(lambda x: network(x).numpy())
     with pytest.raises(ValueError, match="finite logits. Received: NaN"):
         wrapped(lambda x: network(x) + np.nan).predict(images)
+
+
+def test_8_bit_images_are_those_of_models_that_take_that_range(trained):
+    network, images, labels = trained
+    inputs = keras.Input((8, 8, 1))
+    classifier = sr.Classifier(keras.Model(inputs, network(inputs / 255)), bounds=(0, 255))
+    bytes_ = np.round(images * 255).astype(np.uint8)
+    floats = bytes_ / np.float32(255)
+    expected = sr.evaluate(classifier, floats, labels, ["fgsm", "pgd"], [0.1, 0.2], steps=3)
+    batches = tf.data.Dataset.from_tensor_slices((bytes_, labels)).batch(10)
+    for given in ((bytes_, labels), (bytes_.astype(np.int64), labels), (batches,)):
+        found = sr.evaluate(classifier, *given, attacks=["fgsm", "pgd"], epsilons=[0.1, 0.2], steps=3)
+        assert found.sha256 == expected.sha256
+        for label, correct in expected.correct.items():
+            np.testing.assert_array_equal(found.correct[label], correct)
+    np.testing.assert_array_equal(classifier.predict(bytes_), classifier.predict(floats))
+    attacked = sr.BIM(steps=2)(classifier, bytes_, labels, 0.1)
+    np.testing.assert_array_equal(attacked, sr.BIM(steps=2)(classifier, floats, labels, 0.1))
+    assert attacked.dtype == np.float32 and np.abs(attacked - floats).max() < 0.1001
+    for bounds in ((0, 1), (-1, 1)):
+        with pytest.raises(
+            ValueError, match=r"divide 8-bit images by 255, or pass .*\(0, 255\)\) .*dtype=uint8, bounds"
+        ):
+            sr.evaluate(sr.Classifier(network, bounds=bounds), bytes_, labels)
+    for wrong in (bytes_.astype(np.int32) + 200, bytes_.astype(np.int32) - 1):
+        with pytest.raises(
+            ValueError, match=r"must be floats in \[0, 1\], or integers in 0..255. Received: integers from"
+        ):
+            classifier.predict(wrong)
 
 
 def test_predict_takes_batches_of_any_size(trained):

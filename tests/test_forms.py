@@ -1,5 +1,7 @@
 """One classifier in every form, attacked alike; and what becomes of forms that cannot be."""
 
+from typing import NamedTuple
+
 import keras
 import numpy as np
 import pytest
@@ -180,6 +182,140 @@ def check_alike(classifier, expected, images, labels):
         np.testing.assert_array_equal(found.correct[label], correct)
     assert found.description["deterministic"]
     return found
+
+
+def heads(model):
+    """A model that also tells the class, and what it saw."""
+    logits = model.output
+    return {"probabilities": layers.Softmax()(logits), "class": keras.ops.argmax(logits, -1), "seen": model.input}
+
+
+def named(outputs):
+    return lambda logits: outputs(tf.nn.softmax(logits), tf.argmax(logits, -1))
+
+
+class Pair(NamedTuple):
+    probabilities: tf.Tensor
+    classes: tf.Tensor
+
+
+TWO = named(lambda probabilities, classes: {"probabilities": probabilities, "classes": classes})
+SEVERAL = {  # how a model with several outputs is made of one, which of them is attacked, and what the others are
+    "Keras dict": (lambda m, _: keras.Model(m.input, heads(m)), "probabilities", "class, seen"),
+    "Keras list": (
+        lambda m, _: keras.Model(
+            m.input, [layers.Identity(name="seen")(m.input), layers.Identity(name="logits")(m.output)]),
+        "logits", "seen"),
+    "Keras dict in Sequential": (
+        lambda m, _: keras.Sequential([keras.Input(SHAPE), keras.Model(m.input, heads(m))]), "probabilities",
+        "class, seen"),
+    "Keras file": (lambda m, f: keras_file(keras.Model(m.input, heads(m)), f), "probabilities", "class, seen"),
+    "export": (lambda m, f: exported(keras.Model(m.input, heads(m)), f), "probabilities", "class, seen"),
+    "serving": (lambda m, f: module(m, f, ANY, TWO), "probabilities", "classes"),
+    "serving in batches of 4": (lambda m, f: module(m, f, FOUR, TWO), "probabilities", "classes"),
+    "loaded": (lambda m, f: tf.saved_model.load(str(module(m, f, ANY, TWO))), "probabilities", "classes"),
+    "TFSMLayer": (lambda m, f: tfsm(module(m, f, ANY, TWO)), "probabilities", "classes"),
+    "traced for 4": (
+        lambda m, _: tf.function(lambda x: TWO(m(x)), input_signature=[FOUR]).get_concrete_function(),
+        "probabilities", "classes"),
+    "callable": (lambda m, _: lambda images: TWO(m(images)), "probabilities", "classes"),
+    "nested": (lambda m, _: lambda images: {"a": [images, m(images)], "b": None}, "a/1", "a/0, b"),
+    "tuple": (lambda m, _: lambda images: named(lambda *both: both)(m(images)), "0", "1"),
+    "named tuple": (lambda m, _: lambda images: named(Pair)(m(images)), "probabilities", "classes"),
+}  # fmt: skip
+
+
+def tfsm(folder):
+    return keras.Sequential([keras.Input(SHAPE), layers.TFSMLayer(str(folder), call_endpoint="serving_default")])
+
+
+@pytest.mark.parametrize("form", SEVERAL)
+def test_of_several_outputs_the_only_one_that_can_be_logits_is_attacked_and_said(trained, expected, tmp_path, form):
+    make, output, others = SEVERAL[form]
+    model = make(same_weights(functional, trained[0]), tmp_path)
+    for asked in (None, output):
+        classifier = sr.Classifier(model, form, input_shape=SHAPE, output=asked)
+        assert classifier.describe()["output"] == classifier.output == output
+        assert classifier.summary.endswith(f", its output {output}, not {others}")
+        logits = tf.nn.log_softmax(classifier.logits(trained[1][:7]))
+        np.testing.assert_allclose(logits, tf.nn.log_softmax(trained[0](trained[1][:7])), atol=1e-4)
+    if form == "serving in batches of 4":
+        check_alike(classifier, expected, *trained[1:])
+
+
+class Several(keras.Model):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def call(self, inputs):
+        logits = self.network(inputs)
+        return {"logits": logits, "probabilities": keras.ops.softmax(logits), "turned": -logits}
+
+
+def test_the_output_that_is_named_is_attacked(trained, expected, tmp_path):
+    model = Several(trained[0])
+    model(trained[1])
+    inputs = keras.Input(SHAPE)
+    as_list = keras.Model(inputs, [layers.Rescaling(-1.0, name="turned")(trained[0](inputs)), trained[0](inputs)])
+    saved = module(trained[0], tmp_path, ANY, lambda logits: {"logits": logits, "turned": -logits})
+    check_alike(sr.Classifier(model, output="logits"), expected, *trained[1:])
+    for form, output in ((as_list, 1), (as_list, "1"), (as_list, np.int64(1)), (saved, "logits")):
+        logits = sr.Classifier(form, output=output).logits(trained[1])
+        np.testing.assert_allclose(logits, trained[0](trained[1]), atol=1e-5)
+    turned = [sr.Classifier(form, output="turned") for form in (model, as_list, saved)]
+    for classifier in turned:
+        np.testing.assert_allclose(classifier.logits(trained[1]), -trained[0](trained[1]), atol=1e-5)
+    whole = [
+        sr.Classifier(form, output=output).fingerprint for form in (model, saved) for output in ("logits", "turned")
+    ]
+    assert len(set(whole)) == 4, "another output is another model"
+    crafted = sr.Classifier(as_list, output=1).crafting("bfloat16")(trained[1])
+    np.testing.assert_allclose(crafted, trained[0](trained[1]), rtol=0.05, atol=0.2)
+
+
+def test_an_output_that_is_not_there_or_not_clear_gets_one_line(trained):
+    network = trained[0]
+    inputs = keras.Input(SHAPE)
+    flat = layers.Flatten(name="flat")(inputs)
+    model = keras.Model(inputs, [flat, layers.Dense(3, name="logits")(flat)], name="both")
+    listed = r"flat \(N, 64\) float32, logits \(N, 3\) float32$"
+    cases = [
+        (model, None, rf"^A model with several .*output=NAME\), or --output NAME.* both with outputs {listed}"),
+        (model, "logit", f"^both has no output 'logit'. Valid: {listed}"),
+        (model, 2, f"^both has no output 2. Valid: {listed}"),
+        (model, -1, f"^both has no output -1. Valid: {listed}"),
+        (model, 1.0, "^`output` must be the name of an output, or its place. Received: output=1.0$"),
+        (model, True, "^`output` must be .*Received: output=True$"),
+        (model, ["logits"], r"^`output` must be .*Received: output=\['logits'\]$"),
+        (network, "logits", r"^tiny has no output 'logits'. Valid: 0 \(N, 3\) float32$"),
+        (lambda x: network(x), "a\n" * 900, r"^mine has no output 'a.* \.\.\. .*'. Valid: 0 \(N, 3\) float32$"),
+        (lambda x: {f"{i}": network(x) for i in range(99)}, None, r"mine with outputs 0 \(N, 3\) float32, .* \.\.\. "),
+        (lambda x: {}, None, "mine with outputs none$"),
+        (lambda x: {"text": tf.as_string(network(x)), "image": x}, "text", r"mine with outputs \(8, 3\) string$"),
+    ]  # fmt: skip
+    for form, output, message in cases:
+        name = "mine" if form not in (model, network) else None
+        with pytest.raises(ValueError, match=message) as raised:
+            sr.Classifier(form, name, input_shape=SHAPE, output=output)
+        assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
+
+
+def test_models_that_fail_are_named_in_one_line(trained):
+    four = keras.Input(batch_shape=(4, *SHAPE))
+    only_four = keras.Model(four, layers.Dense(3)(keras.ops.reshape(four, (4, 64))), name="only_four")
+    eager = Several(trained[0])
+    eager(trained[1])
+    eager.network = lambda inputs: tf.constant(trained[0](inputs).numpy())
+    for model in (only_four, eager):
+        with pytest.raises(
+            ValueError, match=r"^A Keras model must be made .* batch \(None, 8, 8, 1\) of any size"
+        ) as raised:
+            sr.Classifier(model, output="logits" if model is eager else None)
+        assert "\n" not in str(raised.value) and "\x1b" not in str(raised.value) and len(str(raised.value)) < 400
+    with pytest.raises(ValueError, match=r"^Images of .* do not fit into memory. Received: input_shape=\(10{9}, "):
+        sr.Classifier(lambda x: tf.reduce_sum(x, [1, 2]), input_shape=(10**9, 10**9, 3))
+    assert sr.Classifier(trained[0], "a\nname\0").name == "a name"
 
 
 def hand_made(attacked, images, epsilon, labels):

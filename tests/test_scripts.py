@@ -444,3 +444,26 @@ def test_softmax_models_and_other_bounds_are_evaluated_and_described(runs, data,
     assert found[1].description["outputs"] == "softmax removed" and found[0].description["bounds"] == [0, 255]
     assert run("evaluate.py", *models, *arguments, "--bounds", 1, 0, "--out", tmp_path / "no", check=False) == 2
     assert "the lower one first. Received: bounds=[1.0, 0.0]" in capsys.readouterr().err
+
+
+def test_one_of_several_outputs_is_evaluated(runs, data, tmp_path, capsys):
+    network = keras.saving.load_model(runs / "regular" / "model.keras").model
+    inputs = keras.Input(network.input_shape[1:])
+    logits = network(inputs)
+    both = keras.Model(inputs, {"logits": logits, "probabilities": keras.layers.Softmax()(logits)})
+    both.save(tmp_path / "live.keras")
+    both.export(str(tmp_path / "serving"), verbose=False)
+    models = [tmp_path / "live.keras", tmp_path / "serving"]
+    arguments = ["--data", data, "--epsilons", 0.1, "--attacks", "fgsm"]
+    run("evaluate.py", *models, *arguments, "--output", "logits", "--out", tmp_path / "out")
+    assert capsys.readouterr().out.count("to 3 logits, its output logits, not probabilities\n") == 2
+    run("evaluate.py", runs / "regular", *arguments, "--out", tmp_path / "plain")
+    (plain,), found = sr.load_results(tmp_path / "plain"), sr.load_results(tmp_path / "out")
+    for result in found:
+        np.testing.assert_array_equal(result.correct["fgsm"], plain.correct["fgsm"])
+        assert result.description["output"] == "logits"
+    listed = "with outputs logits (N, 3) float32, probabilities (N, 3) float32\n"
+    for asked, said in (([], listed), (["--output", "x"], "has no output 'x'. Valid: logits (N, 3) float32, prob")):
+        assert run("evaluate.py", *models, *arguments, *asked, "--out", tmp_path / "no", check=False) == 2
+        printed = capsys.readouterr().err
+        assert said in printed and printed.count("\n") == 1 and not (tmp_path / "no").exists()
