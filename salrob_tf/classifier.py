@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.datasets import check_images, fingerprint, unit_range
+from salrob_tf.datasets import check_images, fingerprint
 from salrob_tf.forms import form_of
 from salrob_tf.loading import brief, path_of
 from salrob_tf.networks import check_outputs, outputs_probabilities, preprocessor_of
@@ -65,7 +65,7 @@ class Classifier:
     ) -> None:
         self.path: str | None = None
         self._functions: dict[Any, Any] = {}  # compiled for this model: attacks and prediction
-        self.bounds = _check_bounds(bounds)
+        self.bounds = check_bounds(bounds)
         self._form = form_of(model)
         if isinstance(model, str | bytes | os.PathLike):
             self.path = os.fsdecode(model)
@@ -113,6 +113,10 @@ class Classifier:
             "output": self.output,
             "outputs": self.outputs,
         }
+
+    def is_of(self, model: Any) -> bool:
+        """Whether this is a classifier of a Keras model, a `SaliencyGuided` counting as what it trains."""
+        return getattr(model, "model", model) is self._model or model is self._model
 
     def logits(self, images: tf.Tensor) -> tf.Tensor:
         """Float32 logits `(N, num_classes)` of images `(N, height, width, channels)`, in inference mode."""
@@ -192,21 +196,7 @@ class Classifier:
         Raises:
             ValueError: If they are not valid, or do not fit the model.
         """
-        images = np.asarray(images)
-        if images.dtype.kind in "iu":
-            if self.bounds != (0, 255):
-                raise ValueError(
-                    "`images` must be floats in [0, 1]: divide 8-bit images by 255, or pass Classifier(model, "
-                    "bounds=(0, 255)) if the model takes 0..255, which takes them as they are. "
-                    f"Received: dtype={images.dtype}, bounds={self.bounds}"
-                )
-            if images.size and not 0 <= images.min() <= images.max() <= 255:
-                raise ValueError(
-                    "`images` must be floats in [0, 1], or integers in 0..255. "
-                    f"Received: integers from {images.min()} to {images.max()}"
-                )
-            images = unit_range(images)
-        images = check_images(images)
+        images = check_images_in(images, self.bounds)
         if images.shape[1:] != self.input_shape:
             raise ValueError(
                 f"{self.name} takes images of shape {self.input_shape}. Received: images of shape {images.shape[1:]}"
@@ -317,7 +307,35 @@ def _probe(shape: tuple[int, ...]) -> tf.Tensor:
         raise ValueError(f"Images of {shape} do not fit into memory. Received: input_shape={shape}") from error
 
 
-def _check_bounds(bounds: Any) -> tuple[float, float]:
+def check_images_in(images: Any, bounds: tuple[float, float]) -> np.ndarray:
+    """Images as `check_images` returns them; 8-bit ones of a model that takes their range are divided by 255.
+
+    Raises:
+        ValueError: If they are not valid.
+    """
+    images = np.asarray(images)
+    if images.dtype.kind in "iu":
+        if bounds != (0, 255):
+            raise ValueError(
+                "`images` must be floats in [0, 1]: divide 8-bit images by 255, or pass Classifier(model, "
+                "bounds=(0, 255)) if the model takes 0..255, which takes them as they are. "
+                f"Received: dtype={images.dtype}, bounds={bounds}"
+            )
+        if images.size and not 0 <= images.min() <= images.max() <= 255:
+            raise ValueError(
+                "`images` must be floats in [0, 1], or integers in 0..255. "
+                f"Received: integers from {images.min()} to {images.max()}"
+            )
+        images = np.divide(images, np.float32(255), dtype=np.float32)
+    return check_images(images)
+
+
+def check_bounds(bounds: Any) -> tuple[float, float]:
+    """The range of images that a model takes, as two floats.
+
+    Raises:
+        ValueError: If it is not two finite numbers, the lower one first.
+    """
     low, high = np.nan, np.nan
     if isinstance(bounds, list | tuple | np.ndarray) and not any(isinstance(bound, str | bytes) for bound in bounds):
         with suppress(TypeError, ValueError):

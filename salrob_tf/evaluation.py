@@ -15,7 +15,7 @@ import numpy as np
 from salrob_tf.attack import Attack, check_indices
 from salrob_tf.attacks import FGSM, make_attack
 from salrob_tf.checkpoint import Checkpoint
-from salrob_tf.checks import check_choice, check_whole, shown
+from salrob_tf.checks import check_choice, check_flag, check_whole, shown
 from salrob_tf.classifier import as_classifier
 from salrob_tf.datasets import check_labels, fingerprint
 from salrob_tf.files import written_beside
@@ -101,9 +101,7 @@ def evaluate(
         ValueError: If an argument is not valid, the model has no finite gradient, or the checkpoint is of another
             sweep: one line says which, and what is valid.
     """
-    seed, batch_size = check_whole("seed", seed), check_whole("batch_size", batch_size, 1)
-    check_choice("search", search, SEARCHES)
-    check_choice("craft_dtype", craft_dtype, CRAFT_DTYPES)
+    seed, batch_size = check_options(seed, batch_size, survivors_only, search, craft_dtype)
     classifier = as_classifier(model)
     shards, total = shards_of(images, labels, min(batch_size * SHARD_BATCHES, LARGEST_SHARD))
     radii = check_epsilons(default_epsilons(classifier.input_shape) if epsilons is None else epsilons)
@@ -235,6 +233,27 @@ class _Report:
     def finish(self, done: int) -> None:
         if self.done != done:
             self(done - self.done, self.standing)
+
+
+def check_options(
+    seed: int = 0,
+    batch_size: int = 256,
+    survivors_only: bool = True,
+    search: str = "bisect",
+    craft_dtype: str = "float32",
+) -> tuple[int, int]:
+    """Check what `evaluate` is given by these names.
+
+    Returns:
+        `seed` and `batch_size` as Python's integers.
+
+    Raises:
+        ValueError: If one is not valid.
+    """
+    check_flag("survivors_only", survivors_only)
+    check_choice("search", search, SEARCHES)
+    check_choice("craft_dtype", craft_dtype, CRAFT_DTYPES)
+    return check_whole("seed", seed), check_whole("batch_size", batch_size, 1)
 
 
 def choose_attacks(attacks: str | Attack | Sequence[str | Attack], **settings: Any) -> dict[str, Attack]:
