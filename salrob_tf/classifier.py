@@ -183,7 +183,9 @@ class Classifier:
     def fingerprint(self) -> str:
         """Identity of the model, as a hexadecimal digest: of its weights, its files, or what a callable gives."""
         if self._form.identity is None:
-            return fingerprint(self.logits(self._probe).numpy())
+            first, second = (self.logits(self._probe).numpy() for _ in range(2))
+            same = np.array_equal(first, second)  # if not, nothing but the name is left to tell
+            return fingerprint(first if same else np.frombuffer(self.name.encode(), np.uint8))
         return self._form.identity()
 
     def check(self, images: Any) -> np.ndarray:

@@ -65,8 +65,8 @@ def evaluate(
     Args:
         model: Anything that `Classifier` takes.
         images: Floats in [0, 1], `(N, height, width, channels)`, or 8-bit integers for a `Classifier` whose `bounds`
-            are 0 and 255; or images in files, as `load_data` gives them for a
-            folder, or a `tf.data.Dataset` of batches of images and labels, both of which are streamed.
+            are 0 and 255; or images in files, as `load_data` gives them for a folder, or a `tf.data.Dataset` of
+            batches of images and labels, both of which are streamed.
         labels: True labels, integers `(N,)`; none with a dataset.
         attacks: Names of attacks, or `Attack` objects, which bring settings of their own; one or several.
         epsilons: Radii of the balls, 0 or more, in the units of the images, in any order; `default_epsilons`
@@ -139,13 +139,14 @@ def evaluate(
         sha256 = fingerprint(x, y, rows)
         for digest, column in zip(digests, (x, y), strict=True):
             digest.update(np.ascontiguousarray(column).data)
+        predicted = classifier.predict(x, batch_size)
         if not number:
-            classifier.predict(x[:1])  # says what is wrong with a model's outputs
             description, flags = inspect(classifier, x, y, chosen)
             if not description["deterministic"]:
                 draws = SEVERAL_DRAWS
                 description["draws"] = draws._asdict()
-        clean.append(classifier.classifies(x, y, batch_size, draws.judging))
+        several = draws.judging > 1
+        clean.append(classifier.classifies(x, y, batch_size, draws.judging) if several else predicted == y)
         if not number:
             flags += chance(classifier, clean[0])
             _warn(flags)

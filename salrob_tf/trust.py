@@ -21,6 +21,7 @@ ALL_FLAT = 0.99
 SAMPLED = 50  # images that random noise is tried on
 FEWEST = 16  # of fewer, nothing is said
 NOISES = 20  # draws of noise per image, half of them in the corners of the ball
+JUDGING_NOISE = 5  # passes at most that judge a draw of noise
 POWER = 10  # images that noise must break, and the attack leave, for a comparison to mean anything
 LEVEL = 0.001  # many radii may be tried
 SPSA = "spsa, which takes no gradient"
@@ -87,7 +88,8 @@ class Noise:
                 noise = _noise(rng, self.images.shape, norm, corner=number % 2 == 0)[still]
                 moved = np.clip(self.images[still] + np.float32(epsilon) * noise, 0, 1)
                 if len(still):
-                    right = self.classifier.classifies(moved, self.labels[still], draws=self.draws.judging)
+                    draws = min(self.draws.judging, JUDGING_NOISE)
+                    right = self.classifier.classifies(moved, self.labels[still], draws=draws)
                     broken[still] = ~right
             self._found[key] = broken
         return self._found[key]

@@ -168,6 +168,21 @@ def test_networks_that_draw_random_numbers_are_judged_by_a_majority_and_attacked
     assert costs["gradient_evaluations"] % (20 * 10) == 0
 
 
+def test_a_sweep_of_a_network_that_draws_random_numbers_goes_on(trained, tmp_path):
+    network, images, labels = trained
+    layers = [keras.Input((8, 8, 1)), keras.layers.Rescaling(1.0), network]
+    dropping = keras.Sequential(layers)
+    drop = keras.layers.Dropout(0.1)
+    models = {
+        "layer": keras.Model(dropping.inputs, network(drop(dropping.inputs[0], training=True))),
+        "callable": sr.Classifier(lambda x: network(x + tf.random.normal([], 0, 0.05)), "noisy", input_shape=(8, 8, 1)),
+    }
+    for kind, model in models.items():
+        for _ in range(2):
+            found(model, (network, images[:8], labels[:8]), "fgsm", [0.1], checkpoint=tmp_path / kind)
+        assert len(list((tmp_path / kind).glob("fgsm-*.npz"))) == 1
+
+
 def test_other_attacks_stop_at_no_lucky_draw(trained):
     network, images, labels = trained
     noisy = keras.Sequential([keras.Input((8, 8, 1)), Noisy(0.1), network])
