@@ -171,7 +171,9 @@ class Classifier:
     def function(self, key: Any, python_function: Callable[..., Any], signature: list[tf.TensorSpec]) -> Any:
         """The compiled function kept under `key`, made from `python_function` where there is none yet."""
         if key not in self._functions:
-            self._functions[key] = tf.function(python_function, input_signature=signature, autograph=False)
+            made = tf.function(python_function, input_signature=signature, autograph=False)
+            made._omit_frequent_tracing_warning = True  # it is traced once; TensorFlow counts those of other models too
+            self._functions[key] = made
         return self._functions[key]
 
     def traces(self, key: tuple[Any, ...]) -> int:

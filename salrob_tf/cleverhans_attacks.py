@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.attacks.carlini_wagner_l2 import CarliniWagnerL2
 from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss
+from tensorflow.python.util import deprecation
 
 from salrob_tf.attack import Attack
 from salrob_tf.checks import check_number, check_whole
@@ -116,7 +117,8 @@ class SPSA(Attack):
         def move(step: tf.Tensor, change: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, ...]:
             optimizer.step = step
             state = {"t": tf.cast(step, tf.float32), "m": [first], "u": [second]}
-            (moved,), state = optimizer.minimize(loss, [change], state)
+            with deprecation.silence():  # CleverHans passes TensorFlow an argument of old
+                (moved,), state = optimizer.minimize(loss, [change], state)
             change = clip(x + tf.clip_by_value(moved, -radius, radius)) - x
             return step + 1, change, state["m"][0], state["u"][0]
 

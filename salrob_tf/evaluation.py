@@ -183,7 +183,8 @@ def evaluate(
     for label, attack in chosen.items():
         share = costs[label]["flat"] / max(1.0, costs[label]["attacked"])
         flat = zero_gradients(classifier, label, chosen, share, *some)
-        blind = any(flag.severity == NOT_BELIEVED for flag in flat)  # more need not be said
+        # Of these more need not be said, and nothing can be seen of attacks at chance.
+        blind = any(flag.severity == NOT_BELIEVED or flag.id == "chance" for flag in (*flags, *flat))
         left = correct[label][0][:, clean[0]][:, :SAMPLED]
         found += flat + ([] if blind else noise.flag(label, attack, left, ascending))
     _warn(found)
