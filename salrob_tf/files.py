@@ -96,9 +96,12 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made if missing, against other processes; a process that dies lets go of it.
 
     Raises:
-        ValueError: If another process holds it.
+        ValueError: If another process holds it, or it cannot be a folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"This is a file, or below one, and no folder: choose another. Received: {folder}") from error
     lock = FileLock(folder / LOCK, blocking=False)
     try:
         lock.acquire()

@@ -129,6 +129,10 @@ def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overw
             f"No script here wrote this, and it is in the way: {ELSEWHERE}. Received: {folder / strays[0]}"
         )
     if found and overwrite:
+        if found["runs"] and found["script"] != plan["script"]:
+            raise ValueError(
+                f"This folder holds networks that {found['script']} trained: {ELSEWHERE}. Received: {folder}"
+            )
         for run in found["runs"]:
             read_record(folder / run)
     if found and resume and (different := _differences(found, plan)):

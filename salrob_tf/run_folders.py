@@ -20,7 +20,7 @@ from salrob_tf.training import SaliencyGuided
 
 MODEL, BEST, HISTORY, EXPORT, RECORD = "model.keras", "best.keras", "history.csv", "export", "run.json"
 RUN_FILES = (MODEL, BEST, HISTORY, EXPORT, RECORD)
-MODELS = ("saved_model.pb*", "variables", "*.keras", "*.h5")  # what other models leave in their folders
+MODELS = ("saved_model.pb*", "variables", "*.keras", "*.h5", "*.hdf5")  # what other models leave in their folders
 ELSEWHERE = "move it away, or choose another --out"
 
 

@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
     add("--adversarials", action="store_true", help="keep the adversarial images in --out/adversarials")
     add("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="go on with the unfinished sweep in --out")
+    existing.add_argument("--resume", action="store_true", help="go on with what --out holds of this sweep")
     existing.add_argument("--overwrite", action="store_true", help="replace the results in --out")
     return parser.parse_args()
 

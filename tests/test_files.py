@@ -117,6 +117,13 @@ def test_a_folder_is_held_by_one_process_until_it_ends_however_it_ends(tmp_path)
     assert names(folder) == []
 
 
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("theirs")
+    for path in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(ValueError, match="This is a file, or below one, and no folder: choose another. Received: "):
+            locked(path).__enter__()
+
+
 def test_of_many_that_come_and_go_one_holds_a_folder_at_a_time(tmp_path):
     inside, together, held = [], [], []
 

@@ -295,6 +295,10 @@ def test_reproduce_resumes_itself_alone_and_overwrites_what_it_wrote_alone(data,
     reproduce(data, out, "--resume")
     assert set(tree(out)) == set(whole)
 
+    model = out / "models" / "regular-0"
+    assert evaluate([model], data, out, "--overwrite", check=False) == 2
+    assert "networks that reproduce.py trained" in capsys.readouterr().err and model.exists()
+
     # As if it had been a run of two seeds.
     gone = shutil.copytree(out / "models" / "guided-0", out / "models" / "guided-1")
     record = json.loads((out / "results.json").read_text())
