@@ -127,7 +127,6 @@ def run_main(main: Callable[[], None]) -> None:
             print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         else:
             raise
-        _give_up_stdout()
         sys.exit(code)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):  # all is said and done: an interpreter that ends just ends
@@ -143,14 +142,6 @@ def _open_closed_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
-
-
-def _give_up_stdout() -> None:
-    """Leave nothing to be written at exit that cannot be written."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class SweepBar:
