@@ -122,6 +122,8 @@ def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overw
         for name in _present(folder, plan["files"])
         if (folder / name).is_dir() or not any(fnmatchcase(name, own) for own in ours)
     ]
+    above = {parent.as_posix() for name in plan["files"] for parent in Path(name).parents}
+    strays += sorted(name for name in above if (folder / name).is_file())
     if not found and (folder / SWEEP).exists():
         strays.append(SWEEP)
     if strays:

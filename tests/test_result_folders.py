@@ -167,13 +167,15 @@ def test_overwriting_leaves_nothing_of_models_and_attacks_that_are_gone(out, mod
     assert not (out / "adversarials" / "b-m").exists()
 
 
-@pytest.mark.parametrize("name", ["curves.png", "table.md", "results.json", "correct.npz", ".sweep/notes.txt"])
+@pytest.mark.parametrize(
+    "name", ["curves.png", "table.md", "results.json", "correct.npz", ".sweep/notes.txt", "adversarials", ".sweep"]
+)
 @pytest.mark.parametrize("option", ["--resume", "--overwrite"])
 def test_files_that_no_script_wrote_are_in_the_way(tmp_path, models, data, capsys, name, option):
     (tmp_path / "out" / name).parent.mkdir(parents=True)
     (tmp_path / "out" / name).write_text("{}")
     for options in ([], [option]):
-        assert evaluate(models, data, tmp_path / "out", *options, check=False) == 2
+        assert evaluate(models, data, tmp_path / "out", "--adversarials", *options, check=False) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and "move it away, or choose another --out" in error
     assert {path.as_posix() for path in tree(tmp_path / "out")} == {name}
