@@ -1,11 +1,25 @@
 """Does saliency-guided training make a Keras image classifier more robust to adversarial examples, or less?"""
 
-import keras
-
-if keras.backend.backend() != "tensorflow":
+try:
+    import keras
+except (AssertionError, AttributeError, ModuleNotFoundError, ValueError) as error:
     raise ImportError(
-        "salrob_tf needs Keras on TensorFlow: set KERAS_BACKEND=tensorflow. "
-        f"Received: backend={keras.backend.backend()}"
+        "Keras does not start: set KERAS_BACKEND=tensorflow, and look for a mistake in other KERAS_... variables or in "
+        f"keras.json, which is in KERAS_HOME or ~/.keras. Received: {type(error).__name__}: {error}",
+        name=__name__,
+    ) from error
+
+if (
+    keras.config.backend() != "tensorflow"
+    or keras.config.floatx() != "float32"
+    or keras.config.image_data_format() != "channels_last"
+):
+    raise ImportError(
+        "salrob_tf needs Keras with backend=tensorflow, floatx=float32 and image_data_format=channels_last: see "
+        "KERAS_BACKEND, and keras.json, which is in KERAS_HOME or ~/.keras. Received: "
+        f"backend={keras.config.backend()}, floatx={keras.config.floatx()}, "
+        f"image_data_format={keras.config.image_data_format()}",
+        name=__name__,
     )
 
 from salrob_tf.attack import Attack

@@ -6,6 +6,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from salrob_tf.checkpoint import Checkpoint
 from salrob_tf.checks import check_choice, check_flag, check_whole, shown
 from salrob_tf.classifier import as_classifier
 from salrob_tf.datasets import check_labels, fingerprint
-from salrob_tf.files import written_beside
+from salrob_tf.files import locked, written_beside
 from salrob_tf.flags import NOT_BELIEVED, Flag
 from salrob_tf.inspection import chance, inspect
 from salrob_tf.robustness import Robustness
@@ -116,13 +117,12 @@ def evaluate(
     for label, attack in chosen.items():
         settings[label] = _settings(attack, search if survivors_only else "independent", before, dtypes[label])
         before = label
-    kept = None
-    if checkpoint is not None:
-        identity = {"model": classifier.fingerprint, "epsilons": ascending.tolist(), "seed": seed}
-        identity |= {"batch_size": batch_size, "adversarials": adversarials is not None}
-        identity |= {"bounds": list(classifier.bounds)}
-        kept = Checkpoint(checkpoint, {**identity, "attacks": settings})
-
+    if (
+        checkpoint is not None
+        and adversarials is not None
+        and Path(checkpoint).resolve() == Path(adversarials).resolve()
+    ):
+        raise ValueError(f"`checkpoint` and `adversarials` must be different folders. Received: both {checkpoint}")
     if indices is not None:
         if total is None:
             raise ValueError(f"`indices` go with an array, not with a dataset. Received: indices={shown(indices)}")
@@ -131,51 +131,60 @@ def evaluate(
     correct: dict[str, list[np.ndarray]] = {label: [] for label in chosen}
     costs = {label: dict.fromkeys(("seconds", *vars(Counts())), 0.0) for label in chosen}
     done, draws = 0, ONE_DRAW
-    for number, (x, y) in enumerate(shards):
-        x = classifier.check(x)
-        y = check_labels(y, len(x), classifier.num_classes)
-        rows = np.arange(seen, seen + len(x)) if indices is None else indices[seen : seen + len(x)]
-        seen += len(x)
-        sha256 = fingerprint(x, y, rows)
-        for digest, column in zip(digests, (x, y), strict=True):
-            digest.update(np.ascontiguousarray(column).data)
-        predicted = classifier.predict(x, batch_size)
-        if not number:
-            description, flags = inspect(classifier, x, y, chosen)
-            if not description["deterministic"]:
-                draws = SEVERAL_DRAWS
-                description["draws"] = draws._asdict()
-        several = draws.judging > 1
-        clean.append(classifier.classifies(x, y, batch_size, draws.judging) if several else predicted == y)
-        if not number:
-            flags += chance(classifier, clean[0])
-            _warn(flags)
-            some = x[clean[0]][:SAMPLED], y[clean[0]][:SAMPLED]
-        guess = None
-        for label, attack in chosen.items():
-            report = _Report(progress, label, done, None if total is None else total * len(chosen))
-            part = kept.load(label, number, sha256) if kept else None
-            if part is None:
-                began = time.perf_counter()
-                sweep = Sweep(
-                    attack, classifier, x, y, clean[-1], ascending, rows, seed, batch_size, dtypes[label], report,
-                    guess=guess, keep_all=adversarials is not None, draws=draws,
-                )  # fmt: skip
-                outcome = sweep.survivors(search) if survivors_only else sweep.everything()
-                seconds = time.perf_counter() - began
-                part = {"correct": outcome, "seconds": np.array(seconds)}
-                part |= {key: np.array(value) for key, value in vars(sweep.counts).items()}
-                if adversarials is not None:
-                    with written_beside(Path(adversarials) / f"{label}-{number:05d}.npz") as beside:
-                        np.savez_compressed(beside, indices=rows, images=sweep.found)
-                if kept:
-                    kept.save(label, number, sha256, **part)
-            correct[label].append(part.pop("correct"))
-            guess = correct[label][-1].sum(axis=0)
-            for key, value in part.items():
-                costs[label][key] += float(value)
-            done += len(x)
-            report.finish(done)
+    with nullcontext() if checkpoint is None else locked(Path(checkpoint)):
+        kept = None
+        if checkpoint is not None:
+            identity = {"model": classifier.fingerprint, "epsilons": ascending.tolist(), "seed": seed}
+            identity |= {"batch_size": batch_size, "adversarials": adversarials is not None}
+            kept = Checkpoint(checkpoint, identity | {"bounds": list(classifier.bounds), "attacks": settings})
+        for number, (x, y) in enumerate(shards):
+            x = classifier.check(x)
+            y = check_labels(y, len(x), classifier.num_classes)
+            rows = np.arange(seen, seen + len(x)) if indices is None else indices[seen : seen + len(x)]
+            seen += len(x)
+            sha256 = fingerprint(x, y, rows)
+            for digest, column in zip(digests, (x, y), strict=True):
+                digest.update(np.ascontiguousarray(column).data)
+            predicted = classifier.predict(x, batch_size)
+            if not number:
+                description, flags = inspect(classifier, x, y, chosen)
+                if not description["deterministic"]:
+                    draws = SEVERAL_DRAWS
+                    description["draws"] = draws._asdict()
+            several = draws.judging > 1
+            clean.append(classifier.classifies(x, y, batch_size, draws.judging) if several else predicted == y)
+            if not number:
+                flags += chance(classifier, clean[0])
+                _warn(flags)
+                some = x[clean[0]][:SAMPLED], y[clean[0]][:SAMPLED]
+            guess = None
+            for label, attack in chosen.items():
+                report = _Report(progress, label, done, None if total is None else total * len(chosen))
+                part = kept.load(label, number, sha256) if kept else None
+                file = None if adversarials is None else Path(adversarials) / f"{label}-{number:05d}.npz"
+                if file is not None and not file.exists():
+                    part = None
+                if part is None:
+                    began = time.perf_counter()
+                    sweep = Sweep(
+                        attack, classifier, x, y, clean[-1], ascending, rows, seed, batch_size, dtypes[label], report,
+                        guess=guess, keep_all=adversarials is not None, draws=draws,
+                    )  # fmt: skip
+                    outcome = sweep.survivors(search) if survivors_only else sweep.everything()
+                    seconds = time.perf_counter() - began
+                    part = {"correct": outcome, "seconds": np.array(seconds)}
+                    part |= {key: np.array(value) for key, value in vars(sweep.counts).items()}
+                    if file is not None:
+                        with written_beside(file) as beside:
+                            np.savez_compressed(beside, indices=rows, images=sweep.found)
+                    if kept:
+                        kept.save(label, number, sha256, **part)
+                correct[label].append(part.pop("correct"))
+                guess = correct[label][-1].sum(axis=0)
+                for key, value in part.items():
+                    costs[label][key] += float(value)
+                done += len(x)
+                report.finish(done)
     if not seen:
         raise ValueError("`images` must hold at least one image. Received: an empty dataset")
     noise = Noise(classifier, *some, seed, draws)

@@ -1,14 +1,20 @@
-"""Files that are whole or not there: write beside, then rename."""
+"""Files that are whole or not there: written beside, flushed, renamed; and folders that one process at a time fills."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+LOCK = ".salrob.lock"
 
 
 @contextmanager
@@ -24,16 +30,17 @@ def written_beside(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
+    remove_leftovers(path)
+    beside = _aside(path)
     try:
         yield beside
+        _flush(beside)
         if path.is_dir() and beside.is_dir():
-            shutil.rmtree(path)
+            remove(path)
         os.replace(beside, path)
+        _flush_entry(path.parent)
     finally:
-        if beside.is_dir():
-            shutil.rmtree(beside)
-        beside.unlink(missing_ok=True)
+        _delete(beside)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -45,3 +52,104 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, record: Any) -> None:
     """Write a JSON file, whole or not at all; paths become strings."""
     write_text(path, json.dumps(record, indent=1, default=str) + "\n")
+
+
+def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Args:
+        path: The file.
+        what: What it should be, for the error.
+        remedy: What to do if it is not, for the error.
+
+    Raises:
+        ValueError: If it holds anything else.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"This is not {what} ({error}): {remedy}. Received: {path}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"This is not {what}, but holds no JSON object: {remedy}. Received: {path}")
+    return record
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder, which is gone for others before what is in it is."""
+    if path.is_dir() and not path.is_symlink():
+        aside = _aside(path, "old-")
+        os.replace(path, aside)
+        path = aside
+    _delete(path)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that are dead left beside `path`, whose name may hold `?` and `*`."""
+    for left in path.parent.glob(f".*-{path.name}"):
+        found = re.fullmatch(r"\.(\d+)-(?:old-)?(.+)", left.name)
+        if found and fnmatchcase(found[2], path.name) and not _other_alive(int(found[1])):
+            _delete(left)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made if missing, against other processes; a process that dies lets go of it.
+
+    Raises:
+        ValueError: If another process holds it, or it cannot be a folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"This is a file, or below one, and no folder: choose another. Received: {folder}") from error
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(
+            f"Another process is at work in this folder: wait until it ends, or choose another. Received: {folder}"
+        ) from error
+    try:
+        yield
+    finally:
+        # While it is held: who opened the file before finds that it lost its name, and does not take it for the lock.
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def _aside(path: Path, what: str = "") -> Path:
+    aside = path.with_name(f".{os.getpid()}-{what}{path.name}")
+    _delete(aside)  # of a process that had this number before
+    return aside
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def _other_alive(process: int) -> bool:
+    """Whether a process is there which is not this one."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    for each in path.rglob("*") if path.is_dir() else ():
+        _flush_entry(each)
+    _flush_entry(path)
+
+
+def _flush_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -209,6 +209,8 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
     for entry in _entries(folder):
         if not entry.is_dir():
             raise ValueError(f"{folder} must hold one folder per class and nothing else. Received: file={entry}")
+        if re.search("[\ud800-\udfff]", entry.name):
+            raise ValueError(f"The name of a class must be in UTF-8. Received: folder={str(entry)!r}")
         classes[entry.name] = _entries(entry)
         if not classes[entry.name]:
             raise ValueError(f"A class must have at least one image. Received: {entry}, which holds none")

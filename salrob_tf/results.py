@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from salrob_tf.files import write_json, written_beside
+from salrob_tf.files import read_json_object, write_json, written_beside
 from salrob_tf.flags import Flag
+from salrob_tf.result_records import COSTS, ENTRY, SCHEMA, check_agreement, check_record, read_arrays
 from salrob_tf.robustness import Robustness, check_comparable
 from salrob_tf.statistics import Comparison
 
-SCHEMA = 1
-ENTRY = ("name", "path", "clean_accuracy", "flags")  # of a model, beside its description
 OUTCOMES = ("model", "attack", "epsilons", "accuracy", "interval")
-COSTS = ("seconds", "gradient_evaluations", "forward_evaluations", "padding", "traces", "zero_gradients")
+REMEDY = "evaluate again, or put back what was there"
 
 
 def save_results(
@@ -31,6 +29,7 @@ def save_results(
     data_name: str = "",
     split: str = "test",
     comparisons: Sequence[Comparison] = (),
+    run: dict[str, Any] | None = None,
 ) -> None:
     """Write the outcomes of one or more models, attacked on the same images, as `results.json` and `correct.npz`.
 
@@ -41,6 +40,7 @@ def save_results(
         data_name: What reports call the data.
         split: Which part of the data.
         comparisons: How models differ, a pair each.
+        run: What a script did to the folder; see `open_results`.
 
     Raises:
         ValueError: If two models have one name or were attacked on other images.
@@ -85,6 +85,7 @@ def save_results(
         ],
         "curves": curves,
         **({"comparison": {"pairs": [comparison.record() for comparison in comparisons]}} if comparisons else {}),
+        **({"run": run} if run else {}),
     }
     with written_beside(folder / "correct.npz") as beside:
         np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
@@ -95,14 +96,25 @@ def load_results(folder: str | Path) -> list[Robustness]:
     """Read what `save_results` wrote, one `Robustness` per model.
 
     Raises:
-        ValueError: If the folder does not hold results.
+        ValueError: If the folder does not hold results, they are damaged or of a version that is not known, or the
+            two files contradict each other.
     """
     folder = Path(folder)
     if not (folder / "results.json").is_file() or not (folder / "correct.npz").is_file():
         raise ValueError(f"No results.json and correct.npz in this folder. Received: {folder}")
-    record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    with np.load(folder / "correct.npz", allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
+    record = read_json_object(folder / "results.json", "the results.json of an evaluation", REMEDY)
+    try:
+        check_record(record)
+        results = _build(record, read_arrays(folder / "correct.npz", record))
+        check_agreement(record, results)
+    except ValueError as error:
+        raise ValueError(
+            f"These are not results as save_results writes them ({error}): {REMEDY}. Received: {folder}"
+        ) from error
+    return results
+
+
+def _build(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Robustness]:
     results = []
     for model in record["models"]:
         curves = {curve["attack"]: curve for curve in record["curves"] if curve["model"] == model["name"]}

@@ -3,64 +3,88 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
-import os
-import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from salrob_tf.files import write_json, write_text, written_beside
+from salrob_tf.files import locked, read_json_object, remove, remove_leftovers, write_json, write_text, written_beside
+from salrob_tf.training import SaliencyGuided
 
-BEST = "best.keras"
-RUN_FILES = ("model.keras", BEST, "history.csv", "export", "run.json")
-
-
-def holds_run(folder: str | Path) -> bool:
-    """Whether a folder holds a run or parts of one."""
-    return any((Path(folder) / name).exists() for name in RUN_FILES)
+MODEL, BEST, HISTORY, EXPORT, RECORD = "model.keras", "best.keras", "history.csv", "export", "run.json"
+RUN_FILES = (MODEL, BEST, HISTORY, EXPORT, RECORD)
+MODELS = ("saved_model.pb*", "variables", "*.keras", "*.h5", "*.hdf5")  # what other models leave in their folders
+ELSEWHERE = "move it away, or choose another --out"
 
 
-def remove_run(folder: str | Path) -> None:
-    """Remove what `train` wrote into a folder, and nothing else there; `run.json` goes last."""
-    for name in RUN_FILES:
-        path = Path(folder) / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        path.unlink(missing_ok=True)
-        for left in Path(folder).glob(f".*-{name}"):  # of a write that was killed
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+def check_run_folder(folder: Path, record: dict[str, Any], resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """See whether a run may be written into a folder.
 
+    Returns:
+        The record of the run that is there, or `None`.
 
-def open_run(folder: Path, record: dict[str, Any], resume: bool, overwrite: bool) -> None:
-    """Begin a run in a folder, or see whether the one that it holds can go on."""
-    if holds_run(folder) and not (resume or overwrite):
+    Raises:
+        ValueError: If a run is there and neither `resume` nor `overwrite` is on, if it is another one than is to be
+            resumed, or if a file is in the way that no run wrote.
+    """
+    found = read_record(folder)
+    if found and not (resume or overwrite):
         raise ValueError(f"This folder already holds a run: pass --resume or --overwrite. Received: {folder}")
-    if overwrite:
-        remove_run(folder)
-    if (folder / "run.json").exists():
-        _check_same_run(folder, read_record(folder), record)
-    elif holds_run(folder):
-        raise ValueError(f"This folder holds parts of a run without its run.json: pass --overwrite. Received: {folder}")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".{os.getpid()}-run.json"
-        write_json(beside, record)
-        try:
-            os.link(beside, folder / "run.json")  # of two trainings that start at once, one fails here
-        finally:
-            beside.unlink()
+    ours = found["files"] if found else []
+    for path in sorted({path for name in (*RUN_FILES, *MODELS) for path in folder.glob(name)}):
+        if path.name not in ours and not path.name.startswith("."):
+            raise ValueError(f"No run here wrote this, and it is in the way: {ELSEWHERE}. Received: {path}")
+    if found and resume:
+        _check_same_run(folder, found, record)
+    return found
+
+
+@contextmanager
+def open_run(folder: Path, record: dict[str, Any], resume: bool, overwrite: bool) -> Iterator[None]:
+    """Hold a folder for a run: one begins in it, or the one that it holds is found to be able to go on."""
+    check_run_folder(folder, record, resume, overwrite)  # before anything is made
+    with locked(folder):
+        for name in RUN_FILES:
+            remove_leftovers(folder / name)
+        found = check_run_folder(folder, record, resume, overwrite)
+        if found and overwrite:
+            remove_run(folder)
+        if not found or overwrite:
+            best = [BEST] if record["arguments"]["keep"] == "best" else []
+            record["files"] = [RECORD, HISTORY, MODEL, *best]
+            write_json(folder / RECORD, record)
+        yield
+
+
+def remove_run(folder: Path) -> None:
+    """Remove what the record of a run names, and nothing else; the record goes last."""
+    found = read_record(folder)
+    for name in found["files"] if found else []:
+        if name != RECORD:
+            remove(folder / name)
+    remove(folder / RECORD)
 
 
 class KeepRun(keras.callbacks.Callback):
-    """Writes the history, then the model, which says how many epochs of that history it has seen."""
+    """Writes the history, then the model, which says how many epochs of that history it has seen.
 
-    def __init__(self, folder: Path, history: list[dict[str, float]], keep: str) -> None:
+    Args:
+        folder: Where to.
+        history: The epochs before this one.
+        keep: As in `Run`.
+        identity: What `run_identity` says of the run; it is kept with the model.
+    """
+
+    def __init__(self, folder: Path, history: list[dict[str, float]], keep: str, identity: str) -> None:
         super().__init__()
-        self.folder, self.history, self.keep = folder, history, keep
+        self.folder, self.history, self.keep, self.identity = folder, history, keep, identity
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """End the run where the loss is no number."""
@@ -76,19 +100,21 @@ class KeepRun(keras.callbacks.Callback):
         writer = csv.DictWriter(table, self.history[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
-        write_text(self.folder / "history.csv", table.getvalue())
+        write_text(self.folder / HISTORY, table.getvalue())
         self.model.epochs_done = len(self.history)
         if self.keep == "best" and best_epoch(self.history) == epoch:
-            with written_beside(self.folder / BEST) as beside:
-                self.model.save(beside)
-        with written_beside(self.folder / "model.keras") as beside:
+            self._save(BEST)
+        self._save(MODEL)
+
+    def _save(self, name: str) -> None:
+        with written_beside(self.folder / name) as beside:
             self.model.save(beside)
+            with zipfile.ZipFile(beside, "a") as archive:
+                archive.comment = self.identity.encode()
 
     def _stop(self, what: str) -> None:
         epochs = len(self.history)
-        last = (
-            f"the last good model is {self.folder / 'model.keras'}, of epoch {epochs}" if epochs else "none was saved"
-        )
+        last = f"the last good model is {self.folder / MODEL}, of epoch {epochs}" if epochs else "none was saved"
         raise ValueError(f"{what}; {last}. Lower the learning rate, and pass --overwrite to start anew")
 
 
@@ -97,30 +123,125 @@ def best_epoch(history: list[dict[str, float]]) -> int:
     return max(range(len(history)), key=lambda epoch: history[epoch]["val_accuracy"])
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """The `run.json` of a folder."""
+def run_identity(record: dict[str, Any]) -> str:
+    """Digest of all that decides about the weights after an epoch, as a model of the run carries it."""
+    arguments = {key: value for key, value in record["arguments"].items() if key not in ("epochs", "keep")}
+    return hashlib.sha256(json.dumps([arguments, record["data"]], sort_keys=True).encode()).hexdigest()
+
+
+def load_run_model(
+    path: Path, record: dict[str, Any], like: SaliencyGuided, epochs_done: int | None = None
+) -> SaliencyGuided:
+    """The model that a run saved.
+
+    Args:
+        path: Its file.
+        record: The record of the run.
+        like: A model as the run builds it.
+        epochs_done: How many epochs it must have seen; any number unless given.
+
+    Raises:
+        ValueError: If there is none, it is damaged, or it is not of this run.
+    """
+    remedy = "put back the one that the run saved, or pass --overwrite to start anew"
+    if not path.is_file():
+        raise ValueError(f"The model of the run in this folder is gone: {remedy}. Received: {path}")
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        record["arguments"], record["data"], record["finished"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"This is not the run.json of a run: pass --overwrite. Received: {folder / 'run.json'}"
-        ) from error
+        with zipfile.ZipFile(path) as archive:
+            identity = archive.comment.decode()
+        model = keras.saving.load_model(path)
+    except Exception as error:
+        # What a damaged file raises depends on where Keras stumbles.
+        why = f"{type(error).__name__}: {error}"[:200]
+        raise ValueError(f"This model cannot be loaded ({why}): {remedy}. Received: {path}") from error
+    # Runs of older versions left no identity.
+    same = isinstance(model, SaliencyGuided) and identity in ("", run_identity(record))
+    if same:
+        last = record["arguments"]["epochs"]
+        same = (epochs_done or 1) <= model.epochs_done <= (epochs_done or last) and _shapes(model) == _shapes(like)
+    if not same:
+        raise ValueError(f"This is not the model of the run in its folder: {remedy}. Received: {path}")
+    return model
+
+
+def write_export(folder: Path, record: dict[str, Any], model: SaliencyGuided) -> None:
+    """Write the classifier as a SavedModel, once the record says that its folder is the run's."""
+    path = folder / EXPORT
+    if EXPORT not in record["files"]:
+        if path.exists() or path.is_symlink():
+            raise ValueError(
+                f"No run here wrote this, and it is in the way: move it away, then pass --resume. Received: {path}"
+            )
+        record["files"].append(EXPORT)
+        write_json(folder / RECORD, record)
+    with written_beside(path) as beside:
+        model.export(str(beside), verbose=False)
+
+
+def holds_export(folder: Path) -> bool:
+    """Whether a folder holds all files of an exported classifier."""
+    parts = ("saved_model.pb", "variables/variables.index", "variables/variables.data-*")
+    return all(any((folder / EXPORT).glob(part)) for part in parts)
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The `run.json` of a folder, or `None` where there is none.
+
+    Raises:
+        ValueError: If it is not one that a run wrote.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    what = "the run.json of a run"
+    record = read_json_object(path, what, ELSEWHERE)
+    needed = {"arguments": dict, "data": dict, "finished": bool}
+    if record.get("finished"):
+        needed |= {"epoch": int, "train": dict, "test": dict}
+    wrong = [key for key, kind in needed.items() if not isinstance(record.get(key), kind)]
+    if not wrong and record["finished"] and not isinstance(record["test"].get("accuracy"), float):
+        wrong = ["test"]
+    # Older versions kept no list; what follows they are known to have written.
+    known = [MODEL, HISTORY, RECORD]
+    if not wrong:
+        known += [BEST] if record["arguments"].get("keep") == "best" else []
+        known += [EXPORT] if record["finished"] else []
+    files = record.setdefault("files", known)
+    if not isinstance(files, list) or not all(name in RUN_FILES for name in files):
+        wrong = ["files"]
+    if wrong:
+        raise ValueError(f"This is not {what} (see {', '.join(wrong)}): {ELSEWHERE}. Received: {path}")
     return record
 
 
 def read_history(folder: Path, epochs: int) -> list[dict[str, float]]:
-    """The first epochs of a folder's `history.csv`: those that its model has seen."""
-    rows = []
-    if (folder / "history.csv").is_file():
-        with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                rows.append({key: int(value) if key == "epoch" else float(value) for key, value in row.items()})
+    """The first epochs of a folder's `history.csv`: those that its model has seen.
+
+    Raises:
+        ValueError: If it is not a history, or too short.
+    """
+    path, rows = folder / HISTORY, []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for number, row in enumerate(csv.DictReader(file, strict=True)):
+                rows.append({"epoch": int(row.pop("epoch")), **{key: float(value) for key, value in row.items()}})
+                if rows[-1]["epoch"] != number:
+                    raise ValueError(f"epoch {rows[-1]['epoch']} in place of {number}")
+    except FileNotFoundError:
+        pass
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"This is not the history of a run ({error}): pass --overwrite to start anew. Received: {path}"
+        ) from error
     if len(rows) < epochs:
         raise ValueError(
             f"The model in {folder} has {epochs} epochs, its history.csv {len(rows)}: pass --overwrite to start anew"
         )
     return rows[:epochs]
+
+
+def _shapes(model: SaliencyGuided) -> list[tuple[int, ...]]:
+    return [weights.shape for weights in model.get_weights()]
 
 
 def _check_same_run(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:

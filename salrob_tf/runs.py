@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,24 @@ import keras
 
 from salrob_tf.batches import batches, file_errors
 from salrob_tf.datasets import Dataset
-from salrob_tf.files import write_json, written_beside
+from salrob_tf.files import write_json
 from salrob_tf.networks import NETWORKS, PRETRAINED
 from salrob_tf.results import environment
-from salrob_tf.run_folders import BEST, KeepRun, best_epoch, open_run, read_history, read_record
+from salrob_tf.run_folders import (
+    BEST,
+    MODEL,
+    RECORD,
+    KeepRun,
+    best_epoch,
+    check_run_folder,
+    holds_export,
+    load_run_model,
+    open_run,
+    read_history,
+    read_record,
+    run_identity,
+    write_export,
+)
 from salrob_tf.saliency import get_recipe
 from salrob_tf.training import SaliencyGuided
 from salrob_tf.workers import fit_on_workers, is_chief, strategy, worker_count
@@ -107,6 +122,46 @@ class Run:
         return model
 
 
+def check_run(
+    folder: str | Path, data: Dataset, run: Run, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """See whether `train` would begin, without training or writing anything.
+
+    Args:
+        folder: As for `train`, and so are the others.
+        data: See there.
+        run: See there.
+        resume: See there.
+        overwrite: See there.
+
+    Returns:
+        The record that a run begins with.
+
+    Raises:
+        ValueError: As `train` does.
+    """
+    if worker_count() > 1 and run.validation_fraction:
+        raise ValueError(
+            "Several workers validate nothing: train on one, or leave validation out. "
+            f"Received: validation_fraction={run.validation_fraction}"
+        )
+    if (keras.config.max_epochs(), keras.config.max_steps_per_epoch()) != (None, None):
+        raise ValueError(
+            "Keras is set to end each training early: unset KERAS_MAX_EPOCHS and KERAS_MAX_STEPS_PER_EPOCH. Received: "
+            f"max_epochs={keras.config.max_epochs()}, max_steps_per_epoch={keras.config.max_steps_per_epoch()}"
+        )
+    record = {
+        "arguments": asdict(run),
+        "data": {"name": data.name, "sha256": data.sha256, "train_samples": len(data.x_train)},
+        "environment": environment(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "finished": False,
+    }
+    if is_chief():
+        check_run_folder(Path(folder), record, resume, overwrite)
+    return record
+
+
 @file_errors()
 def train(
     folder: str | Path, data: Dataset, run: Run, *, resume: bool = False, overwrite: bool = False, verbose: int = 0
@@ -114,11 +169,12 @@ def train(
     """Train a network into a folder, saving it whole after every epoch.
 
     Args:
-        folder: Where to. Must not hold a run, unless `resume` or `overwrite`.
+        folder: Where to. Must not hold a run, unless `resume` or `overwrite`, nor any other model.
         data: What to train and test on.
         run: What to train, and how.
         resume: Go on with the run that the folder holds, from its last finished epoch; start one if there is none.
-        overwrite: Remove the run that the folder holds, once everything else proved valid.
+            Of a finished run, a missing `export/` is written again.
+        overwrite: Remove the run that the folder holds, once everything else proved valid, and nothing else there.
         verbose: As for `fit`: 1 shows progress bars.
 
     Returns:
@@ -126,43 +182,49 @@ def train(
 
     Raises:
         ValueError: If the folder holds a run and neither `resume` nor `overwrite` is on, if that run had other
-            settings or data, if `run` does not fit the data, or if an image in a folder cannot be decoded.
+            settings or data, is damaged or lacks its network, if a file there is not the run's, if another process
+            trains into it, if `run` does not fit the data, or if an image in a folder cannot be decoded.
     """
     folder = Path(folder)
-    record: dict[str, Any] = {
-        "arguments": asdict(run),
-        "data": {"name": data.name, "sha256": data.sha256, "train_samples": len(data.x_train)},
-        "environment": environment(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "finished": False,
-    }
-    if worker_count() > 1 and run.validation_fraction:
-        raise ValueError(
-            "Several workers validate nothing: train on one, or leave validation out. "
-            f"Received: validation_fraction={run.validation_fraction}"
-        )
+    record = check_run(folder, data, run, resume=resume, overwrite=overwrite)
+    with strategy().scope():
+        model = run.build(data)
+    # Only now, when everything proved valid, is anything made or removed.
+    with open_run(folder, record, resume, overwrite) if is_chief() else nullcontext():
+        found = read_record(folder) if resume else None
+        if found and found["finished"]:
+            if is_chief():
+                _mend(folder, found, model)
+            return found
+        history: list[dict[str, float]] = []
+        if found:
+            record["files"] = found["files"]
+            if (folder / MODEL).exists():
+                with strategy().scope():
+                    model = load_run_model(folder / MODEL, found, model)
+                history = read_history(folder, model.epochs_done)
+        return _train(folder, data, run, record, model, history, verbose)
+
+
+def _train(
+    folder: Path,
+    data: Dataset,
+    run: Run,
+    record: dict[str, Any],
+    model: SaliencyGuided,
+    history: list[dict[str, float]],
+    verbose: int,
+) -> dict[str, Any]:
+    """The epochs that are left, and what is written at the end."""
     training, held_out = data, None
     if run.validation_fraction:
         training, images, labels = data.with_validation(run.validation_fraction, run.seed)
         held_out = batches(images, labels, run.batch_size)
-    steps_per_epoch = -(-len(training.x_train) // run.batch_size)
-    with strategy().scope():
-        model, history = run.build(data), []
-        # Only now, when everything proved valid, is anything removed.
-        if is_chief():
-            open_run(folder, record, resume, overwrite)
-        if resume and (folder / "run.json").exists() and (found := read_record(folder))["finished"]:
-            if is_chief() and (folder / BEST).exists():
-                (folder / BEST).replace(folder / "model.keras")
-            return found
-        if resume and (folder / "model.keras").is_file():
-            model = keras.saving.load_model(folder / "model.keras")
-            history = read_history(folder, model.epochs_done)
     settings: dict[str, Any] = {
         "initial_epoch": len(history),
         "epochs": run.epochs,
-        "steps_per_epoch": steps_per_epoch,
-        "callbacks": [KeepRun(folder, history, run.keep)] if is_chief() else [],
+        "steps_per_epoch": -(-len(training.x_train) // run.batch_size),
+        "callbacks": [KeepRun(folder, history, run.keep, run_identity(record))] if is_chief() else [],
         "verbose": verbose if is_chief() else 0,
     }
     shuffled = batches(
@@ -181,12 +243,22 @@ def train(
     if not is_chief():
         return record
     kept = best_epoch(history) if run.keep == "best" else len(history) - 1
-    model = keras.saving.load_model(folder / (BEST if run.keep == "best" else "model.keras"))
-    with written_beside(folder / "export") as beside:
-        model.export(str(beside), verbose=False)
+    model = load_run_model(folder / (BEST if run.keep == "best" else MODEL), record, model, epochs_done=kept + 1)
+    write_export(folder, record, model)
     metrics = model.evaluate(batches(data.x_test, data.y_test, run.batch_size), verbose=0, return_dict=True)
     record |= {"finished": True, "epoch": kept, "train": history[kept], "test": metrics}
-    write_json(folder / "run.json", record)
+    write_json(folder / RECORD, record)
     if run.keep == "best":
-        (folder / BEST).replace(folder / "model.keras")  # last, because until then the run may have to go on
+        (folder / BEST).replace(folder / MODEL)  # last, because until then the run may have to go on
     return record
+
+
+def _mend(folder: Path, record: dict[str, Any], like: SaliencyGuided) -> None:
+    """Write again what is missing of a finished run, or say that it cannot be had."""
+    best = (folder / BEST).exists()
+    model = load_run_model(folder / (BEST if best else MODEL), record, like, epochs_done=record["epoch"] + 1)
+    if best:
+        (folder / BEST).replace(folder / MODEL)
+    read_history(folder, record["arguments"]["epochs"])
+    if not holds_export(folder):
+        write_export(folder, record, model)

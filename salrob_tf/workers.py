@@ -24,12 +24,12 @@ def strategy() -> tf.distribute.Strategy:
 
 def worker_count() -> int:
     """How many workers `TF_CONFIG` names; 1 without one."""
-    return max(1, len(_config().get("cluster", {}).get("worker", [])))
+    return max(1, len(_config()[0]))
 
 
 def is_chief() -> bool:
     """Whether this process is the first of its workers, which alone writes files and speaks."""
-    return int(_config().get("task", {}).get("index", 0)) == 0
+    return _config()[1] == 0
 
 
 def fit_on_workers(
@@ -104,5 +104,27 @@ def _multi_worker() -> tf.distribute.Strategy:
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def _config() -> dict[str, Any]:
-    return json.loads(os.environ.get("TF_CONFIG") or "{}")
+def _config() -> tuple[list[str], int]:
+    """The addresses of all workers, and the number of this one, as `TF_CONFIG` says; no addresses without one.
+
+    Raises:
+        ValueError: If it says anything else.
+    """
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        config = json.loads(text)
+        cluster, task = config.get("cluster", {}), config.get("task", {})
+        processes = sum(len(addresses) for addresses in cluster.values())
+        if processes <= 1 and task.get("index", 0) == 0:  # one process by whatever name, as cloud services set it
+            return [], 0
+        addresses, index = cluster["worker"], task["index"]
+        if type(addresses) is not list or len(addresses) != processes or {type(each) for each in addresses} != {str}:
+            raise TypeError
+        if task["type"] != "worker" or type(index) is not int or not 0 <= index < processes:
+            raise TypeError
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(
+            'TF_CONFIG must name workers and one of them: {"cluster": {"worker": ["host:port", ...]}, "task": {"type": '
+            f'"worker", "index": 0}}}}; unset it to train in one process. Received: TF_CONFIG={text}'
+        ) from error
+    return addresses, index

@@ -1,29 +1,34 @@
-"""What the scripts share: a quiet start, one-line errors, progress bars, and several processes."""
+"""What the scripts share: options, a quiet start, one-line errors, and progress bars."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import os
-import socket
-import subprocess
+import re
+import signal
 import sys
 import tempfile
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-LAUNCHER = "SALROB_LAUNCHER"  # names, in the environment of a worker, the process that started it
+ONE_LINE = (ValueError, OSError, ImportError)  # errors whose message says all: what was wrong, and what to do
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors are one line on stderr, without the usage."""
+    """Errors are one line on stderr, without the usage; names of files are those that every library can write."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the command line."""
+        for text in (*sys.argv[1:], os.getcwd()):
+            if re.search("[\ud800-\udfff]", text):
+                self.error(f"names must be in UTF-8: rename the file or the folder. Received: {text!r}")
+        return super().parse_args(*args, **kwargs)
 
     def error(self, message: str) -> Any:
         """Exit with code 2."""
@@ -50,25 +55,33 @@ def add_data(parser: argparse.ArgumentParser, **settings: Any) -> None:
 
 @contextmanager
 def quiet_start() -> Iterator[None]:
-    """Start TensorFlow; hold back what its C++ code writes to stderr meanwhile, and say it if the start fails."""
+    """Start TensorFlow, then what the block imports; hold back meanwhile what their C++ code writes to stderr.
+
+    It is said where TensorFlow does not start, and where the block ends with what is no one-line error of ours.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # What XLA compiles by itself depends on what a process did before: a resumed run is to end with the same bits.
     flags = os.environ.get("TF_XLA_FLAGS", "")
     os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_always_defer_compilation=true".strip()
     sys.stderr.flush()
     stderr = os.dup(2)
+    started = False
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
+            import salrob_tf  # noqa: F401, I001  before TensorFlow, which stumbles over settings of Keras
             import tensorflow as tf
 
             if "TF_CONFIG" not in os.environ:  # with one, the strategy must come before the devices
                 tf.config.list_logical_devices()
             tf.get_logger().setLevel("ERROR")
+            started = True
             yield
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
+        except BaseException as error:
+            ours = getattr(error, "name", "") == "salrob_tf" or isinstance(error, KeyboardInterrupt)
+            if not ours and not (started and isinstance(error, ONE_LINE)):
+                held.seek(0)
+                os.write(stderr, held.read())
             raise
         finally:
             os.dup2(stderr, 2)
@@ -76,21 +89,59 @@ def quiet_start() -> Iterator[None]:
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Run a script's `main`; bad input ends with code 2 and one line, an interruption with code 130 and one line."""
-    name = Path(sys.argv[0]).name
+    """Run a script's `main`.
+
+    Bad input ends with code 2 and one line, SIGINT and SIGTERM with code 130 or 143 and one line, and a pipe that
+    nobody reads any more with code 141, as if SIGPIPE had come.
+    """
+    name, received = Path(sys.argv[0]).name, []
+    _open_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names and signs that the terminal's encoding lacks
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         print(f"{name}: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
+    def stop(number: int, _: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
     warnings.showwarning = show
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
-        main()
-    except (ValueError, OSError) as error:
-        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"\n{name}: interrupted; what was finished is kept", file=sys.stderr)
-        sys.exit(130)
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+    except BaseException as error:
+        # What was done when the signal came may have made something else of the interruption.
+        if received or isinstance(error, KeyboardInterrupt):
+            code, message = 128 + (received or [signal.SIGINT])[0], "interrupted; what was finished is kept"
+            print(f"\n{name}: {message}", file=sys.stderr)
+        elif isinstance(error, BrokenPipeError):
+            code = 141
+        elif isinstance(error, ONE_LINE):
+            code = 2
+            print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        else:
+            raise
+        sys.exit(code)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # all is said and done: an interpreter that ends just ends
+            if signal.getsignal(number) is stop:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _open_closed_streams() -> None:
+    """Put the null device in the place of standard streams that are closed, before a file takes their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 class SweepBar:
@@ -118,57 +169,3 @@ class SweepBar:
 def fit_verbosity() -> int:
     """Keras' `verbose`: a progress bar on a terminal, silence elsewhere."""
     return int(sys.stdout.isatty())
-
-
-def launch(command: Sequence[str], workers: int) -> int:
-    """Run a command as several local workers, each with its `TF_CONFIG`; one that fails stops the others.
-
-    Args:
-        command: Program and arguments. The first worker's output is shown, and that of one that fails.
-        workers: How many, 2 or more.
-
-    Returns:
-        The exit code: 0, or that of a worker that failed.
-    """
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(workers)]
-    addresses = [f"localhost:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    with ExitStack() as stack:
-        outputs: list[Any] = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in range(workers - 1))]
-        processes: list[subprocess.Popen[bytes]] = []
-        stack.callback(_end, processes)
-        for index, output in enumerate(outputs):
-            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            environment = {**os.environ, "TF_CONFIG": json.dumps(config), LAUNCHER: str(os.getpid())}
-            processes.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
-        while None in (codes := [process.poll() for process in processes]) and not any(codes):
-            time.sleep(0.1)
-        if not any(codes):
-            return 0
-        with suppress(subprocess.TimeoutExpired):
-            processes[0].wait(timeout=5)  # what is wrong for all of them the first one says
-        failed = next(index for index, process in enumerate(processes) if process.poll())
-        if outputs[failed] is not None:
-            outputs[failed].seek(0)
-            sys.stderr.write(outputs[failed].read().decode(errors="replace"))
-        return abs(processes[failed].returncode)
-
-
-def end_with_launcher() -> None:
-    """In a process that `launch` started: end when the launcher is gone, however it went."""
-    launcher = os.environ.get(LAUNCHER)
-
-    def watch() -> None:
-        while str(os.getppid()) == launcher:
-            time.sleep(0.5)
-        os._exit(1)
-
-    if launcher:
-        threading.Thread(target=watch, daemon=True).start()
-
-
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        process.kill()
-        process.wait()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from _common import Parser, SweepBar, add_data, quiet_start, run_main
 
-SWEEP = ".sweep"  # where a sweep keeps its finished parts until all is written
+WRITTEN = ("table.md", "curves.png")  # beside results.json and correct.npz
 
 
 def arguments() -> argparse.Namespace:
@@ -43,7 +42,7 @@ def arguments() -> argparse.Namespace:
     add("--adversarials", action="store_true", help="keep the adversarial images in --out/adversarials")
     add("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="go on with the unfinished sweep in --out")
+    existing.add_argument("--resume", action="store_true", help="go on with what --out holds of this sweep")
     existing.add_argument("--overwrite", action="store_true", help="replace the results in --out")
     return parser.parse_args()
 
@@ -51,22 +50,25 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Evaluate one or more models."""
     args = arguments()
-    if (args.out / "results.json").exists() and not args.overwrite:
-        raise ValueError(f"This folder already holds results: pass --overwrite. Received: --out {args.out}")
-    if (args.out / SWEEP).exists() and not (args.overwrite or args.resume):
-        raise ValueError(f"This folder holds an unfinished sweep: pass --resume or --overwrite. Received: {args.out}")
-    names = distinct_names(args.models)
     with quiet_start():
         from salrob_tf.classifier import Classifier
-        from salrob_tf.datasets import choose_indices, load_data
+        from salrob_tf.datasets import choose_indices, fingerprint, load_data
         from salrob_tf.evaluation import check_epsilons, choose_attacks, default_epsilons, evaluate
         from salrob_tf.figures import robustness_curves, save_figure
+        from salrob_tf.files import write_text
         from salrob_tf.folders import select
+        from salrob_tf.report import robustness_table
+        from salrob_tf.result_folders import check_results_folder, distinct_names, make_plan, open_results
         from salrob_tf.results import save_results
         from salrob_tf.statistics import compare
         from salrob_tf.steps import NORMS
 
+    # Everything that can be wrong is looked at before anything is written.
+    names = distinct_names(args.models)
     attacks = choose_attacks(args.attacks, norm=NORMS[args.norm], steps=args.steps, restarts=args.restarts)
+    kept = [f"adversarials/{name}/{attack}-?????.npz" for name in names for attack in attacks if args.adversarials]
+    files = [*WRITTEN, *kept]
+    check_results_folder(args.out, make_plan("evaluate.py", vars(args), files), args.resume, args.overwrite)
     data = load_data(args.data, args.image_size)
     epsilons = check_epsilons(args.epsilons or default_epsilons(data.input_shape))
     indices = choose_indices(len(data.x_test), min(args.samples, len(data.x_test)), args.seed)
@@ -74,43 +76,47 @@ def main() -> None:
         Classifier(path, name, args.bounds, data.input_shape, args.output)
         for path, name in zip(args.models, names, strict=True)
     ]
-    if args.overwrite:
-        shutil.rmtree(args.out / SWEEP, ignore_errors=True)
-    results = [
-        evaluate(
-            classifier,
-            select(data.x_test, indices),
-            data.y_test[indices],
-            list(attacks.values()),
-            epsilons,
-            seed=args.seed,
-            survivors_only=args.survivors_only,
-            search=args.search,
-            craft_dtype=args.craft_dtype,
-            indices=indices,
-            checkpoint=args.out / SWEEP / str(number),
-            adversarials=args.out / "adversarials" / classifier.name if args.adversarials else None,
-            progress=SweepBar(classifier.name),
-        )
-        for number, classifier in enumerate(classifiers)
-    ]
-    comparisons = [compare(results[0], other) for other in results[1:]]
-    save_results(args.out, results, arguments=vars(args), data_name=data.name, comparisons=comparisons)
-    figure = robustness_curves({result.model: [result] for result in results}, f"{data.name}, {len(indices)} images")
-    save_figure(figure, args.out / "curves.png")
-    shutil.rmtree(args.out / SWEEP)
+    images, labels = select(data.x_test, indices), data.y_test[indices]
+    inputs = {f"model {classifier.name}": classifier.fingerprint for classifier in classifiers}
+    inputs["images"] = fingerprint(images, labels)
+    plan = make_plan("evaluate.py", vars(args), files, inputs=inputs)
+
+    with open_results(args.out, plan, resume=args.resume, overwrite=args.overwrite) as folder:
+        results = folder.saved() or [
+            evaluate(
+                classifier,
+                images,
+                labels,
+                list(attacks.values()),
+                epsilons,
+                seed=args.seed,
+                survivors_only=args.survivors_only,
+                search=args.search,
+                craft_dtype=args.craft_dtype,
+                indices=indices,
+                checkpoint=folder.checkpoint(number),
+                adversarials=folder.adversarials(classifier.name) if args.adversarials else None,
+                progress=SweepBar(classifier.name),
+            )
+            for number, classifier in enumerate(classifiers)
+        ]
+        comparisons = [compare(results[0], other) for other in results[1:]]
+        if not folder.complete:
+            groups = {result.model: [result] for result in results}
+            write_text(args.out / "table.md", robustness_table(groups))
+            title = f"{data.name}, {len(indices)} images, {len(results)} networks"
+            save_figure(robustness_curves(groups, title), args.out / "curves.png")
+            save_results(
+                args.out,
+                results,
+                arguments=vars(args),
+                data_name=data.name,
+                comparisons=comparisons,
+                run=folder.record(),
+            )
     for text in (*results, *comparisons):
         print(text, end="\n\n")
     print(f"written to {args.out}")
-
-
-def distinct_names(paths: list[str]) -> list[str]:
-    """The last part of each path, or the whole of it where two would be alike."""
-    full = [Path(path).resolve() for path in paths]
-    if len(set(full)) != len(full):
-        raise ValueError(f"Each model once. Received: {' '.join(paths)}")
-    short = [path.stem if path.suffix == ".keras" else path.name for path in full]
-    return [name if short.count(name) == 1 else path for name, path in zip(short, paths, strict=True)]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Without arguments it runs in minutes on 5,000 MNIST images that are part of the 
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from _common import Parser, SweepBar, add_data, fit_verbosity, quiet_start, run_
 KINDS = {"regular": False, "guided": True}
 FIGURE_3_IMAGES = 5
 SALIENCY_IMAGES = 6
-SWEEP = ".sweep"  # where a sweep keeps its finished parts until all is written
-WRITTEN = ("results.json", "correct.npz", "table1.md", "figure1.png", "figure2.png", "figure3.png", "saliency.png")
 
 
 def arguments() -> argparse.Namespace:
@@ -49,25 +46,26 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Reproduce the paper on one data source."""
     args = arguments()
-    out = args.out or Path("results") / Path(args.data).stem
+    out = args.out or Path("results") / Path(args.data).resolve().stem
     if args.seeds < 1:
         raise ValueError(f"--seeds must be 1 or more. Received: --seeds {args.seeds}")
     with quiet_start():
         import keras
 
         from salrob_tf import figures, report
-        from salrob_tf.attacks import FGSM
         from salrob_tf.classifier import Classifier
         from salrob_tf.datasets import choose_indices, load_data
         from salrob_tf.evaluation import check_epsilons, choose_attacks, default_epsilons, evaluate
-        from salrob_tf.explanations import saliency_maps
         from salrob_tf.files import write_text
         from salrob_tf.folders import select
+        from salrob_tf.result_folders import check_results_folder, make_plan, open_results
         from salrob_tf.results import save_results
-        from salrob_tf.run_folders import holds_run
-        from salrob_tf.runs import Run, train
+        from salrob_tf.runs import Run, check_run, train
         from salrob_tf.statistics import compare
+        from salrob_tf.workers import worker_count
 
+    if worker_count() > 1:
+        raise ValueError("Several workers train by train.py: unset TF_CONFIG for reproduce.py")
     # Everything that can be wrong is looked at before the first minute of training.
     attacks = list(choose_attacks(args.attacks, steps=args.steps).values())
     seeds = range(args.seeds)
@@ -86,84 +84,111 @@ def main() -> None:
         for kind, saliency in KINDS.items()
     }
     folders = {name: out / "models" / name for name in runs}
-    if (any(map(holds_run, folders.values())) or (out / "results.json").exists()) and not (
-        args.resume or args.overwrite
-    ):
-        raise ValueError(f"This folder already holds a run: pass --resume or --overwrite. Received: --out {out}")
+    curves = (
+        f"figure{2 if args.data == 'cifar10' else 1}.png"  # the paper draws MNIST as Figure 1, CIFAR-10 as Figure 2
+    )
+    existing = {"resume": args.resume, "overwrite": args.overwrite}
+    written = ("table1.md", curves, "figure3.png", "saliency.png")
+    plan = make_plan("reproduce.py", vars(args), written, runs=[f"models/{name}" for name in runs])
+    check_results_folder(out, plan, **existing)
     data = load_data(args.data, args.image_size)
     epsilons = check_epsilons(args.epsilons or default_epsilons(data.input_shape))
     chosen = choose_indices(len(data.x_test), min(args.samples, len(data.x_test)), seed=0)
-    for run in runs.values():
-        run.build(data)
-    if args.overwrite:
-        shutil.rmtree(out / SWEEP, ignore_errors=True)
-        for name in WRITTEN:
-            (out / name).unlink(missing_ok=True)
-
     for name, run in runs.items():
-        print(f"training {name} on {data.name}, {run.epochs} epochs", flush=True)
-        train(folders[name], data, run, resume=args.resume, overwrite=args.overwrite, verbose=fit_verbosity())
-    classifiers = {name: Classifier(folder, name) for name, folder in folders.items()}
+        check_run(folders[name], data, run, **existing)
+        run.build(data)
 
-    print(f"attacking {len(chosen)} test images at {len(epsilons)} epsilons, {args.steps} steps", flush=True)
-    x, y = select(data.x_test, chosen), data.y_test[chosen]
-    results = {
-        name: evaluate(
-            classifier,
-            x,
-            y,
-            attacks,
-            epsilons,
-            survivors_only=args.survivors_only,
-            indices=chosen,
-            checkpoint=out / SWEEP / name,
-            progress=SweepBar(name),
-        )
-        for name, classifier in classifiers.items()
-    }
-    groups = {kind: [results[f"{kind}-{seed}"] for seed in seeds] for kind in KINDS}
-    comparisons = [compare(results[f"regular-{seed}"], results[f"guided-{seed}"]) for seed in seeds]
+    with open_results(out, plan, **existing) as folder:
+        for name, run in runs.items():
+            print(f"training {name} on {data.name}, {run.epochs} epochs", flush=True)
+            train(folders[name], data, run, resume=args.resume, overwrite=args.overwrite, verbose=fit_verbosity())
+        classifiers = {name: Classifier(folders[name], name) for name in runs}
 
-    save_results(out, list(results.values()), arguments=vars(args), data_name=data.name, comparisons=comparisons)
+        print(f"attacking {len(chosen)} test images at {len(epsilons)} epsilons, {args.steps} steps", flush=True)
+        results = folder.saved() or [
+            evaluate(
+                classifier,
+                select(data.x_test, chosen),
+                data.y_test[chosen],
+                attacks,
+                epsilons,
+                survivors_only=args.survivors_only,
+                indices=chosen,
+                checkpoint=folder.checkpoint(number),
+                progress=SweepBar(name),
+            )
+            for number, (name, classifier) in enumerate(classifiers.items())
+        ]
+        by_name = {result.model: result for result in results}
+        # One seed is two networks, by their names; of several seeds a line is what networks trained alike share.
+        lines = {kind: kind if args.seeds > 1 else f"{kind}-0" for kind in KINDS}
+        groups = {line: [by_name[f"{kind}-{seed}"] for seed in seeds] for kind, line in lines.items()}
+        comparisons = [compare(by_name[f"regular-{seed}"], by_name[f"guided-{seed}"]) for seed in seeds]
 
-    correct = {
-        kind: [predict_all(classifiers[f"{kind}-{seed}"], data.x_test) == data.y_test for seed in seeds]
-        for kind in KINDS
-    }
-    paper = {"mnist5k": "mnist", "mnist": "mnist", "cifar10": "cifar10"}.get(args.data)
-    table = report.table1(f"{data.name}, {len(data.x_test)} test images", correct, paper)
-    verdict = "\n\n".join(comparison.verdict for comparison in comparisons)
-    write_text(out / "table1.md", f"{table}\n{report.robustness_table(groups)}\n{verdict}\n")
+        correct = {
+            line: [predict_all(classifiers[f"{kind}-{seed}"], data.x_test) == data.y_test for seed in seeds]
+            for kind, line in lines.items()
+        }
+        paper = {"mnist5k": "mnist", "mnist": "mnist", "cifar10": "cifar10"}.get(args.data)
+        table = report.table1(f"{data.name}, {len(data.x_test)} test images", correct, paper)
+        verdict = "\n\n".join(comparison.verdict for comparison in comparisons)
+        if not folder.complete:
+            write_text(out / "table1.md", f"{table}\n{report.robustness_table(groups)}\n{verdict}\n")
+            whose = "two networks, seed 0" if args.seeds == 1 else f"networks of seeds 0 to {args.seeds - 1}"
+            title = f"{data.name}, {len(chosen)} test images, {whose}"
+            figures.save_figure(figures.robustness_curves(groups, title), out / curves)
+            pair = {f"{kind}-0": classifiers[f"{kind}-0"] for kind in ("guided", "regular")}
+            right = np.all([correct[line][0] for line in lines.values()], axis=0)
+            figures.save_figure(adversarial_images(pair, data, epsilons, right), out / "figure3.png")
+            names = [f"{kind}-0" for kind in KINDS]
+            networks = {name: keras.saving.load_model(folders[name] / "model.keras").model for name in names}
+            figures.save_figure(saliency_of(networks, data), out / "saliency.png")
+            save_results(
+                out, results, arguments=vars(args), data_name=data.name, comparisons=comparisons, run=folder.record()
+            )
 
-    title = f"{data.name}, {len(chosen)} test images"
-    number = 2 if args.data == "cifar10" else 1  # the paper draws MNIST as Figure 1, CIFAR-10 as Figure 2
-    figures.save_figure(figures.robustness_curves(groups, title), out / f"figure{number}.png")
+    print(f"\n{table}\n{verdict}\n\nwritten to {out}")
 
-    examples = np.unique(data.y_test, return_index=True)[1]  # the first test image of each class
-    x, y = data.x_test[examples[:FIGURE_3_IMAGES]], data.y_test[examples[:FIGURE_3_IMAGES]]
+
+def adversarial_images(classifiers: dict[str, Any], data: Any, epsilons: np.ndarray, right: np.ndarray) -> Any:
+    """Figure 3: what FGSM makes of test images, one of a class, that both networks get `right`."""
+    from salrob_tf.attacks import FGSM
+    from salrob_tf.figures import adversarial_grid
+
+    some = right if right.any() else ~right  # networks that get nothing right are shown on what they get wrong
+    rows = first_of_each_class(data, some)[:FIGURE_3_IMAGES]
+    x, y = data.x_test[rows], data.y_test[rows]
     ladder = np.unique([0.0, *epsilons])
     adversarial = {
-        kind: np.stack([FGSM()(classifiers[f"{kind}-0"], x, y, epsilon) for epsilon in ladder])
-        for kind in ("guided", "regular")
+        name: np.stack([FGSM()(classifier, x, y, epsilon) for epsilon in ladder])
+        for name, classifier in classifiers.items()
     }
     predicted = {
-        kind: np.stack([classifiers[f"{kind}-0"].predict(images) for images in stack])
-        for kind, stack in adversarial.items()
+        name: np.stack([classifiers[name].predict(images) for images in stack]) for name, stack in adversarial.items()
     }
-    figure = figures.adversarial_grid(adversarial, predicted, y, ladder, data.class_names, f"FGSM, {data.name}")
-    figures.save_figure(figure, out / "figure3.png")
+    title = f"FGSM, {data.name}" + ", images that both networks classify correctly" * bool(right.any())
+    return adversarial_grid(adversarial, predicted, y, ladder, data.class_names, title)
 
-    x, y = data.x_test[examples[:SALIENCY_IMAGES]], data.y_test[examples[:SALIENCY_IMAGES]]
-    networks = {kind: keras.saving.load_model(folders[f"{kind}-0"] / "model.keras").model for kind in KINDS}
+
+def saliency_of(networks: dict[str, Any], data: Any) -> Any:
+    """Saliency maps of the first test images, by two methods for each network."""
+    from salrob_tf.explanations import saliency_maps
+    from salrob_tf.figures import saliency_grid
+
+    rows = first_of_each_class(data, np.ones(len(data.y_test), bool))[:SALIENCY_IMAGES]
+    x, y = data.x_test[rows], data.y_test[rows]
     maps = {
         f"{kind}\n{method}": saliency_maps(network, x, y, method)
         for method in ("gradient", "smoothgrad")
         for kind, network in networks.items()
     }
-    figures.save_figure(figures.saliency_grid(x, maps, y, data.class_names, data.name), out / "saliency.png")
+    return saliency_grid(x, maps, y, data.class_names, data.name)
 
-    shutil.rmtree(out / SWEEP)
-    print(f"\n{table}\n{verdict}\n\nwritten to {out}")
+
+def first_of_each_class(data: Any, among: np.ndarray) -> np.ndarray:
+    """Rows of the first test image of each class where a mask is `True`."""
+    rows = np.flatnonzero(among)
+    return rows[np.unique(data.y_test[rows], return_index=True)[1]]
 
 
 def predict_all(classifier: Any, images: Any, part: int = 2048) -> np.ndarray:

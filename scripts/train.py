@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from _common import Parser, add_data, end_with_launcher, fit_verbosity, launch, quiet_start, run_main
+from _common import Parser, add_data, fit_verbosity, quiet_start, run_main
+from _launch import end_with_launcher, launch
 
 
 def arguments() -> argparse.Namespace:
@@ -74,7 +75,7 @@ def main() -> None:
         seed=args.seed,
     )
     kind = "guided" if args.saliency else "regular"
-    folder = args.out or Path("saved_models") / f"{Path(args.data).stem}-{kind}-{args.seed}"
+    folder = args.out or Path("saved_models") / f"{Path(args.data).resolve().stem}-{kind}-{args.seed}"
     data = load_data(args.data, args.image_size)
     if args.train_samples is not None:
         data = data.with_train_samples(args.train_samples, args.seed)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import keras
@@ -17,6 +18,8 @@ import tensorflow as tf
 from conftest import make_images, make_network
 
 import salrob_tf as sr
+from salrob_tf import figures
+from salrob_tf.result_records import COSTS
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -30,9 +33,10 @@ def data(tmp_path_factory):
 
 
 def run(script, *arguments, check=True):
-    """Run a script in this process, which is much faster than a new one: (exit code, stdout, stderr) of fd 1 and 2."""
+    """Run a script in this process, which is much faster than a new one, and give its exit code."""
     code = 0
-    path, argv = list(sys.path), sys.argv
+    path, argv, shown = list(sys.path), sys.argv, warnings.showwarning
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     sys.path.insert(0, str(SCRIPTS))
     sys.argv = [str(SCRIPTS / script), *map(str, arguments)]
     try:
@@ -40,7 +44,9 @@ def run(script, *arguments, check=True):
     except SystemExit as stop:
         code = stop.code or 0
     finally:
-        sys.path[:], sys.argv = path, argv
+        sys.path[:], sys.argv, warnings.showwarning = path, argv, shown
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     assert not check or code == 0
     return code
 
@@ -56,6 +62,17 @@ def runs(data, tmp_path_factory):
     train(data, folder / "regular")
     train(data, folder / "guided", "--saliency", "--recipe", "ismail2021", "--mask-fraction", 0.3)
     return folder
+
+
+def save_as_before(folder, arguments, models=("regular-0",)):
+    """Results as scripts wrote them that did not record what is theirs."""
+    clean, indices = np.array([True, False]), np.arange(2)
+    attacks = {"fgsm": {"norm": "inf", "steps": 1}}
+    costs = {"fgsm": dict.fromkeys(COSTS, 1)}
+    results = [
+        sr.Robustness(name, np.array([0.1]), indices, clean, {"fgsm": clean[None]}, attacks, costs) for name in models
+    ]
+    sr.save_results(folder, results, arguments=arguments)
 
 
 def tree(folder):
@@ -145,16 +162,17 @@ def whole(data, tmp_path_factory):
     return shared, out / "run"
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 def test_an_interrupted_run_resumes_to_the_same_weights(whole, tmp_path, sign):
     (shared, unbroken), out = whole, tmp_path / "broken"
     code, output, errors = interrupt([*shared, "--out", out], out / "model.keras", sign)
     assert code != 0 and output == ""
-    if sign == signal.SIGINT:
-        assert code == 130 and errors == "\ntrain.py: interrupted; what was finished is kept\n"
+    if sign == signal.SIGTERM:
+        assert code == 143 and errors == "\ntrain.py: interrupted; what was finished is kept\n"
         assert not [path for path in out.rglob("*") if path.name.startswith(".")]
     keras.saving.load_model(out / "model.keras")
     in_new_process(*shared, "--out", out, "--resume")
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
     assert len((out / "history.csv").read_text().splitlines()) == 41
     networks = (keras.saving.load_model(folder / "model.keras") for folder in (unbroken, out))
     for expected, found in zip(*(network.get_weights() for network in networks), strict=True):
@@ -252,7 +270,9 @@ def test_evaluate_attacks_models_of_every_form_alike(runs, data, tmp_path, capsy
     models = [runs / "regular", runs / "guided", runs / "guided" / "export"]
     arguments = ["--data", data, "--attacks", "fgsm", "pgd", "--epsilons", 0, 0.1, "--steps", 3, "--samples", 30]
     run("evaluate.py", *models, *arguments, "--out", out)
-    assert sorted(path.name for path in out.iterdir()) == ["correct.npz", "curves.png", "results.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["correct.npz", "curves.png", "results.json", "table.md"]
+    table = (out / "table.md").read_text().splitlines()
+    assert table[0] == "| attack | epsilon | regular | guided | export |" and len(table) == 2 + 1 + 4 + 2
     results = sr.load_results(out)
     assert [result.model for result in results] == ["regular", "guided", "export"]
     for label in ("fgsm", "pgd"):
@@ -265,6 +285,29 @@ def test_evaluate_attacks_models_of_every_form_alike(runs, data, tmp_path, capsy
     assert "no difference in robustness found" in printed.out and printed.err == ""
     assert run("evaluate.py", *models, *arguments, "--out", out, check=False) == 2
     assert "already holds results: pass --overwrite" in capsys.readouterr().err
+
+
+def test_one_seed_is_two_networks_and_figure_3_shows_what_both_get_right(data, tmp_path, monkeypatch, capsys):
+    drawn = {}
+    for name in ("robustness_curves", "adversarial_grid"):
+        draw = getattr(figures, name)
+
+        def watching(*arguments, draw=draw, name=name):
+            drawn[name] = arguments
+            return draw(*arguments)
+
+        monkeypatch.setattr(figures, name, watching)
+    out = tmp_path / "one"
+    run("reproduce.py", "--data", data, "--epochs", 6, "--batch-size", 32, "--steps", 2, "--samples", 30, "--out", out)
+    printed = capsys.readouterr().out
+    assert "| data | regular-0 | guided-0 |" in printed and "\nThese two networks" in printed
+    groups, title = drawn["robustness_curves"]
+    assert list(groups) == ["regular-0", "guided-0"] and title == "rows, 30 test images, two networks, seed 0"
+    adversarial, predicted, labels, ladder, _, title = drawn["adversarial_grid"]
+    assert list(adversarial) == ["guided-0", "regular-0"] and ladder[0] == 0
+    assert "images that both networks classify correctly" in title and len(labels) == 3
+    for classes in predicted.values():
+        np.testing.assert_array_equal(classes[0], labels)
 
 
 def test_reproduce_walks_the_whole_paper(data, tmp_path, capsys):
@@ -294,7 +337,7 @@ def test_reproduce_draws_cifar_as_the_paper_does(tmp_path, monkeypatch, capsys):
     arrays = (images * 255).astype(np.uint8), labels[:, None]
     monkeypatch.setattr("keras.datasets.cifar10.load_data", lambda: (arrays, arrays))
     out, stale = tmp_path / "cifar", tmp_path / "cifar" / "figure1.png"
-    out.mkdir()
+    save_as_before(out, {"seeds": 1})
     stale.write_text("of an older run")
     arguments = ["--data", "cifar10", "--epochs", 1, "--batch-size", 20, "--attacks", "fgsm", "--samples", 10]
     run("reproduce.py", *arguments, "--out", out, "--overwrite")
@@ -400,7 +443,8 @@ def test_a_stray_model_is_not_taken_for_a_run(runs, data, tmp_path, capsys):
     (tmp_path / "run" / "model.keras").write_bytes((runs / "regular" / "model.keras").read_bytes())
     for option in ([], ["--resume"]):
         assert run("train.py", "--data", data, "--saliency", "--out", tmp_path / "run", *option, check=False) == 2
-    assert "parts of a run without its run.json" in capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "No run here wrote this, and it is in the way: move it away" in error and "model.keras" in error
     for content in ('{"a": 1}', "[]", "half"):
         (tmp_path / "run" / "run.json").write_text(content)
         assert run("train.py", "--data", data, "--out", tmp_path / "run", "--resume", check=False) == 2

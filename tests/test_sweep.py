@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import salrob_tf as sr
+from salrob_tf.files import locked
 from salrob_tf.losses import cross_entropy, dlr, margin
 from salrob_tf.sweep import Sweep
 
@@ -501,6 +502,28 @@ def test_a_checkpoint_is_of_one_model_settings_and_images(trained, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"cannot be resumed.*{what}|{what}.*cannot be resumed"):
             run(**changes)
+
+
+def test_adversarials_that_are_gone_are_made_again(trained, tmp_path):
+    model, images, labels = trained
+    folders = {"checkpoint": tmp_path / "kept", "adversarials": tmp_path / "images"}
+    for _ in range(2):
+        sr.evaluate(model, images, labels, "bim", EPSILONS, steps=3, **folders)
+        (made,) = (tmp_path / "images").iterdir()
+        content = np.load(made)["images"]
+        made.unlink()
+    sr.evaluate(model, images, labels, "bim", EPSILONS, steps=3, **folders)
+    np.testing.assert_array_equal(np.load(made)["images"], content)
+    with pytest.raises(ValueError, match="must be different folders"):
+        sr.evaluate(model, images, labels, "bim", EPSILONS, checkpoint=tmp_path / "a", adversarials=tmp_path / "a")
+
+
+def test_a_sweep_is_one_processs_at_a_time(trained, tmp_path):
+    model, images, labels = trained
+    with locked(tmp_path / "kept"), pytest.raises(ValueError, match="Another process is at work in this folder"):
+        sr.evaluate(model, images, labels, "fgsm", [0.1], checkpoint=tmp_path / "kept")
+    sr.evaluate(model, images, labels, "fgsm", [0.1], checkpoint=tmp_path / "kept")
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["fgsm-00000.npz", "settings.json"]
 
 
 def test_a_full_disk_loses_only_the_part_at_hand(trained, tmp_path, monkeypatch):

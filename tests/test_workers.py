@@ -44,7 +44,7 @@ def batches():
 
 
 def test_two_processes_equal_one_device(tmp_path):
-    code = "import sys; sys.path[:0] = sys.argv[1:3]; from _common import launch; sys.exit(launch(sys.argv[3:], 2))"
+    code = "import sys; sys.path[:0] = sys.argv[1:3]; from _launch import launch; sys.exit(launch(sys.argv[3:], 2))"
     worker = [sys.executable, __file__, str(tmp_path / "shared.npz")]
     subprocess.run([sys.executable, "-c", code, str(SCRIPTS), str(Path(__file__).parent), *worker], check=True)
     steps = -(-SAMPLES // BATCH)

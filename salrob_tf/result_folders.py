@@ -1,0 +1,285 @@
+"""The folder that a script fills with results: who may write into it, what it holds so far, and what may be removed.
+
+It is empty, or unfinished while there is a `.sweep`, or finished once there is a `results.json`, which is written last.
+Both hold what the script was asked for and which files are its own; nothing else is removed or written over.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from salrob_tf.files import locked, read_json_object, remove, remove_leftovers, write_json
+from salrob_tf.result_records import check_record
+from salrob_tf.results import load_results
+from salrob_tf.robustness import Robustness
+from salrob_tf.run_folders import read_record, remove_run
+
+SWEEP, RESULTS = ".sweep", ("results.json", "correct.npz")
+ELSEWHERE = "move it away, or choose another --out"
+NOT_SETTINGS = ("out", "resume", "overwrite")
+# What the scripts wrote before their results said it.
+EVALUATED = ("curves.png",)
+REPRODUCED = ("table1.md", "figure1.png", "figure2.png", "figure3.png", "saliency.png")
+
+
+class ResultFolder:
+    """An open folder, as `open_results` gives it.
+
+    Attributes:
+        path: Where it is.
+        complete: Whether a finished run left nothing to do.
+    """
+
+    def __init__(self, path: Path, plan: dict[str, Any], found: dict[str, Any] | None) -> None:
+        self.path, self._plan = path, plan
+        self._finished = found is not None and found["finished"]
+        self._files: list[str] = found["files"] if found else []
+        self.complete = self._finished and not self._missing("")
+
+    def checkpoint(self, number: int) -> Path:
+        """The folder for the finished parts of a model's sweep."""
+        return self.path / SWEEP / str(number)
+
+    def adversarials(self, name: str) -> Path:
+        """The folder for the adversarial images of a model.
+
+        Raises:
+            ValueError: If the name is more than a name.
+        """
+        if safe_name(name) != name:
+            raise ValueError(f"The name of a model must be that of a folder. Received: {name!r}")
+        return self.path / "adversarials" / name
+
+    def saved(self) -> list[Robustness] | None:
+        """The results of a finished run; `None`, with a warning, where they are damaged or not all there."""
+        if not self._finished:
+            return None
+        try:
+            if missing := self._missing("adversarials/"):
+                raise ValueError(f"This file is missing: {self.path / missing[0]}")
+            return load_results(self.path)
+        except ValueError as error:
+            warnings.warn(f"{error}. The attacks are run again", stacklevel=2)
+            self.complete = False
+            return None
+
+    def record(self) -> dict[str, Any]:
+        """What `results.json` says of this run, once all other files are there."""
+        return {**self._plan, "files": sorted({*RESULTS, *_present(self.path, self._plan["files"])})}
+
+    def _missing(self, beginning: str) -> list[str]:
+        return [name for name in self._files if name.startswith(beginning) and not any(self.path.glob(name))]
+
+
+def make_plan(
+    script: str,
+    arguments: Mapping[str, Any],
+    files: Sequence[str],
+    *,
+    inputs: Mapping[str, str] | None = None,
+    runs: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What a script is about to do to a folder.
+
+    Args:
+        script: Its name.
+        arguments: What it was asked for.
+        files: What it will write beside `results.json` and `correct.npz`, relative to the folder; a `?` stands for
+            any character.
+        inputs: Digests of what the arguments name.
+        runs: Folders of runs that it will train, relative to the folder.
+    """
+    settings = {key: value for key, value in arguments.items() if key not in NOT_SETTINGS}
+    plan = {"script": script, "settings": settings, "inputs": inputs or {}, "files": [*RESULTS, *files], "runs": runs}
+    return json.loads(json.dumps(plan, default=str))
+
+
+def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """See whether a script may write into a folder.
+
+    Returns:
+        What the folder's own record says, or `None` where there is none.
+
+    Raises:
+        ValueError: If it holds results and neither `resume` nor `overwrite` is on, if they are others than are to be
+            resumed, or if a file is in the way that no script wrote.
+    """
+    found = _read(folder)
+    if found and not (resume or overwrite):
+        if found["finished"]:
+            raise ValueError(f"This folder already holds results: pass --overwrite. Received: --out {folder}")
+        raise ValueError(f"This folder holds an unfinished sweep: pass --resume or --overwrite. Received: {folder}")
+    ours = found["files"] if found else []
+    strays = [
+        name
+        for name in _present(folder, plan["files"])
+        if (folder / name).is_dir() or not any(fnmatchcase(name, own) for own in ours)
+    ]
+    above = {parent.as_posix() for name in plan["files"] for parent in Path(name).parents}
+    strays += sorted(name for name in above if (folder / name).is_file())
+    if not found and (folder / SWEEP).exists():
+        strays.append(SWEEP)
+    if strays:
+        raise ValueError(
+            f"No script here wrote this, and it is in the way: {ELSEWHERE}. Received: {folder / strays[0]}"
+        )
+    if found and overwrite:
+        if found["runs"] and found["script"] != plan["script"]:
+            raise ValueError(
+                f"This folder holds networks that {found['script']} trained: {ELSEWHERE}. Received: {folder}"
+            )
+        for run in found["runs"]:
+            read_record(folder / run)
+    if found and resume and (different := _differences(found, plan)):
+        raise ValueError(
+            f"The results in {folder} are others and cannot be resumed, only replaced by --overwrite: "
+            + "; ".join(different)
+        )
+    return found
+
+
+@contextmanager
+def open_results(folder: Path, plan: dict[str, Any], *, resume: bool, overwrite: bool) -> Iterator[ResultFolder]:
+    """Hold a folder for a script, whose `.sweep` goes once the block is done.
+
+    Args:
+        folder: Where to.
+        plan: What the script will do, from `make_plan`.
+        resume: Go on with what the folder holds; begin where there is nothing.
+        overwrite: Remove what the record in the folder names, and nothing else.
+
+    Raises:
+        ValueError: As `check_results_folder` does, or if another process is at work there.
+    """
+    check_results_folder(folder, plan, resume, overwrite)  # before anything is made
+    with locked(folder):
+        found = check_results_folder(folder, plan, resume, overwrite)
+        for name in (SWEEP, *plan["files"]):
+            remove_leftovers(folder / name)
+        if found and overwrite:
+            _remove(folder, found)
+            found = None
+        opened = ResultFolder(folder, plan, found)
+        if not opened.complete:
+            write_json(folder / SWEEP / "run.json", plan)
+        yield opened
+        remove(folder / SWEEP)
+
+
+def distinct_names(paths: Sequence[str]) -> list[str]:
+    """Names of models by their paths: the last part of each, with parts before it where those are alike.
+
+    Returns:
+        Names that differ, even where case does not count, and of which each is that of one file or folder.
+
+    Raises:
+        ValueError: If a model is there twice.
+    """
+    full = [Path(path).resolve() for path in paths]
+    if len(set(full)) != len(full):
+        raise ValueError(f"Each model once. Received: {' '.join(paths)}")
+    parts = [(*path.parts[:-1], path.stem if path.suffix == ".keras" else path.name) for path in full]
+    names: list[str] = []
+    for own in parts:
+        lengths = (n for n in range(1, len(own)) if [other[-n:] for other in parts].count(own[-n:]) == 1)
+        name = plain = safe_name("-".join(own[-next(lengths, len(own)) :]))
+        number = 1
+        while name.casefold() in (taken.casefold() for taken in names):
+            number += 1
+            name = f"{plain}-{number}"
+        names.append(name)
+    return names
+
+
+def safe_name(name: str) -> str:
+    """A name as one part of a path on any system, as a file holds it in UTF-8, and as a table in Markdown shows it."""
+    name = re.sub(r'[\x00-\x1f\x7f\ud800-\udfff/\\:*?"<>|\[\]]', "_", name).strip(" .")
+    while len(name.encode()) > 200:
+        name = name[1:].lstrip(" .")
+    return name or "model"
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    path, what = folder / "results.json", "the results.json of a script here"
+    finished = path.exists()
+    if not finished:
+        path, what = folder / SWEEP / "run.json", "the run.json of a sweep"
+    if not path.exists():
+        return None
+    record = read_json_object(path, what, ELSEWHERE)
+    try:
+        found = record if not finished else record["run"] if "run" in record else _of_older_version(record)
+        for key, kind in (("script", str), ("settings", dict), ("inputs", dict), ("files", list), ("runs", list)):
+            if not isinstance(found[key], kind):
+                raise TypeError(key)
+        if not all(map(_is_inside, [*found["files"], *found["runs"]])):
+            raise ValueError("files")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"This is not {what} (see {error}): {ELSEWHERE}. Received: {path}") from error
+    return {**found, "finished": finished}
+
+
+def _of_older_version(record: dict[str, Any]) -> dict[str, Any]:
+    check_record(record)
+    arguments, names = record["arguments"], [model["name"] for model in record["models"]]
+    if not isinstance(arguments, dict):
+        raise TypeError("arguments")
+    script: str = "another program"
+    files: list[str] = []
+    runs: list[str] = []
+    if "seeds" in arguments:
+        script, files = "reproduce.py", list(REPRODUCED)
+        runs = [f"models/{name}" for name in names]
+    elif "models" in arguments:
+        script, files = "evaluate.py", list(EVALUATED)
+        attacks = sorted({curve["attack"] for curve in record["curves"]}) if arguments.get("adversarials") else []
+        files += [f"adversarials/{name}/{attack}-?????.npz" for name in names for attack in attacks]
+    return make_plan(script, arguments, list(filter(_is_inside, files)), runs=list(filter(_is_inside, runs)))
+
+
+def _is_inside(name: Any) -> bool:
+    """Whether this names something in a folder, by plain names all the way down."""
+    parts = name.split("/") if isinstance(name, str) else [".."]
+    return all(safe_name(part.replace("?", "x")) == part.replace("?", "x") for part in parts)
+
+
+def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    if found["script"] != asked["script"]:
+        return [f"script={found['script']} there, script={asked['script']} asked"]
+    settings = found["settings"]
+    # What came with a later version, and is off unless asked for, is no difference.
+    different = [
+        f"{key}={settings.get(key)} there, {key}={value} asked"
+        for key, value in asked["settings"].items()
+        if settings.get(key) != value and (key in settings or value)
+    ]
+    inputs = [key for key in asked["inputs"] if found["inputs"].get(key, asked["inputs"][key]) != asked["inputs"][key]]
+    return different or [f"the {key} changed since" for key in inputs]
+
+
+def _present(folder: Path, names: Sequence[str]) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for name in names for path in folder.glob(name))
+
+
+def _remove(folder: Path, found: dict[str, Any]) -> None:
+    """Remove what a record names; the record goes last."""
+    names = (name for name in _present(folder, found["files"]) if name != "results.json")
+    files = [name for name in names if not (folder / name).is_dir()]
+    for name in files:
+        remove_leftovers(folder / name)
+        (folder / name).unlink()
+    for name in found["runs"]:
+        remove_run(folder / name)
+    for name in (*files, *(f"{run}/run.json" for run in found["runs"])):
+        for above in list(Path(name).parents)[:-1]:
+            with suppress(OSError):  # not empty
+                (folder / above).rmdir()
+    remove(folder / SWEEP)
+    remove(folder / "results.json")

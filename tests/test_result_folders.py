@@ -1,0 +1,317 @@
+"""Folders that evaluate.py and reproduce.py fill: names, what is replaced, what is finished, and what stays."""
+
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import make_images, make_network
+from hypothesis import given
+from hypothesis import strategies as st
+from test_scripts import run, save_as_before, tree
+
+import salrob_tf as sr
+from salrob_tf.files import locked
+from salrob_tf.result_folders import ResultFolder, distinct_names, make_plan, open_results, safe_name
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "rows.npz"
+    (x_train, y_train), (x_test, y_test) = make_images(96), make_images(24, seed=1)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(trained, tmp_path_factory):
+    """Two models whose last parts are alike."""
+    folder = tmp_path_factory.mktemp("models")
+    other = keras.models.clone_model(trained[0])
+    other.set_weights([0.9 * weights for weights in trained[0].get_weights()])
+    for name, model in (("a", trained[0]), ("b", other)):
+        (folder / name / "m").mkdir(parents=True)
+        model.save(folder / name / "m" / "model.keras")
+    return [folder / "a" / "m", folder / "b" / "m"]
+
+
+def evaluate(models, data, out, *more, **options):
+    arguments = ["--data", data, "--attacks", "fgsm", "bim", "--steps", 2, "--epsilons", 0.1, 0.2, "--out", out]
+    return run("evaluate.py", *models, *arguments, *more, **options)
+
+
+@pytest.fixture(scope="module")
+def whole(models, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    evaluate(models, data, folder, "--adversarials")
+    return folder
+
+
+@pytest.fixture
+def out(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "out")
+
+
+def same_results(found, expected):
+    for one, other in zip(sr.load_results(found), sr.load_results(expected), strict=True):
+        assert one.model == other.model
+        for label, correct in other.correct.items():
+            np.testing.assert_array_equal(one.correct[label], correct)
+
+
+def test_names_are_the_last_parts_of_paths_and_more_where_those_are_alike():
+    for paths, names in (
+        (["x/regular", "y/guided.keras"], ["regular", "guided"]),
+        (["A/m", "B/m"], ["A-m", "B-m"]),
+        (["A/m", "../m", "m"], ["A-m", f"{Path('..').resolve().name}-m", f"{Path('.').resolve().name}-m"]),
+        (["A/x/m", "A/y/m", "B/y/m.keras"], ["x-m", "A-y-m", "B-y-m"]),
+        (["A/m", "A/m.keras"], [safe_name("-".join(Path("A/m").resolve().parts)), ...]),
+        (["A/m", "B/m", "A-m", "B-M"], ["A-m", "B-m", "A-m-2", "B-M-2"]),
+        (["a|b", "c:d", "e\tf", "..g", "h."], ["a_b", "c_d", "e_f", "g", "h"]),
+        (["/"], ["model"]),
+    ):
+        found = distinct_names(paths)
+        for name, expected in zip(found, names, strict=True):
+            assert expected is ... or name == expected
+    with pytest.raises(ValueError, match="Each model once"):
+        distinct_names(["a/../m", "m"])
+
+
+@given(st.lists(st.text(min_size=1).filter(lambda text: "\0" not in text), min_size=1, max_size=4, unique=True))
+def test_names_of_any_paths_differ_and_lead_nowhere_else(paths):
+    try:
+        names = distinct_names(paths)
+    except (ValueError, OSError, RuntimeError):  # one model twice, or no path
+        return
+    assert len({name.casefold() for name in names}) == len(paths)
+    for name in names:
+        assert name == Path(name).name == safe_name(name) and name not in ("", ".", "..") and len(name.encode()) < 255
+
+
+def test_adversarials_stay_in_out_whatever_the_models_are_called(whole, models, tmp_path):
+    expected = {f"adversarials/{name}/{attack}-00000.npz" for name in ("a-m", "b-m") for attack in ("bim", "fgsm")}
+    record = json.loads((whole / "results.json").read_text())
+    assert set(record["run"]["files"]) == expected | {"results.json", "correct.npz", "curves.png", "table.md"}
+    assert {path.as_posix() for path in tree(whole)} == set(record["run"]["files"])
+    assert [model["name"] for model in record["models"]] == ["a-m", "b-m"]
+    for model in models:
+        assert [path.name for path in model.iterdir()] == ["model.keras"]
+    folder = ResultFolder(tmp_path, make_plan("evaluate.py", {}, []), None)
+    for name in ("../m", "/m", "a/b", "..", ".", "", "a\\b"):
+        with pytest.raises(ValueError, match="name of a model must be that of a folder"):
+            folder.adversarials(name)
+
+
+def test_results_are_not_replaced_unasked(out, models, data, capsys):
+    before = tree(out)
+    assert evaluate(models, data, out, "--adversarials", check=False) == 2
+    assert "already holds results: pass --overwrite" in capsys.readouterr().err
+    for more, what in (
+        (["--steps", 3], "steps=2 there, steps=3 asked"),
+        (["--seed", 1], "seed=0 there, seed=1 asked"),
+        ([], "adversarials=True there, adversarials=False asked"),
+    ):
+        wanted = ["--adversarials"] if more else []
+        assert evaluate(models, data, out, *wanted, "--resume", *more, check=False) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and what in error and "only replaced by --overwrite" in error
+    assert tree(out) == before
+
+
+def test_resuming_finished_results_says_them_and_writes_nothing(out, models, data, capsys):
+    before = tree(out)
+    evaluate(models, data, out, "--adversarials", "--resume")
+    assert tree(out) == before
+    printed = capsys.readouterr()
+    assert printed.out.startswith("a-m: clean accuracy") and f"written to {out}" in printed.out and printed.err == ""
+
+
+@pytest.mark.parametrize("lost", ["curves.png", "table.md", "correct.npz", "adversarials/b-m/bim-00000.npz", ".sweep"])
+def test_resuming_writes_what_is_missing_of_finished_results(out, whole, models, data, capsys, lost):
+    if lost == ".sweep":  # killed before the last removal
+        (out / lost).mkdir()
+    else:
+        (out / lost).unlink()
+    evaluate(models, data, out, "--adversarials", "--resume")
+    assert set(tree(out)) == set(tree(whole)) and not (out / ".sweep").exists()
+    same_results(out, whole)
+    said = capsys.readouterr().err
+    assert ("The attacks are run again" in said) == lost.endswith(".npz") and said.count("\n") == lost.endswith(".npz")
+
+
+def test_damaged_results_are_made_again_and_said(out, whole, models, data, capsys):
+    (out / "correct.npz").write_bytes((out / "correct.npz").read_bytes()[:99])
+    evaluate(models, data, out, "--adversarials", "--resume")
+    assert "BadZipFile" in (said := capsys.readouterr().err) and said.endswith("The attacks are run again\n")
+    same_results(out, whole)
+
+
+def test_models_and_images_that_changed_since_are_other_results(out, models, data, tmp_path, capsys):
+    moved = [shutil.copytree(model.parent, tmp_path / model.parent.name) / "m" for model in models]
+    evaluate(moved, data, tmp_path / "new")
+    make_network(seed=2).save(moved[1] / "model.keras")
+    assert evaluate(moved, data, tmp_path / "new", "--resume", check=False) == 2
+    assert "only replaced by --overwrite: the model b-m changed since" in capsys.readouterr().err
+
+
+def test_overwriting_leaves_nothing_of_models_and_attacks_that_are_gone(out, models, data):
+    for name in ("notes.txt", "adversarials/a-m/notes.txt"):
+        (out / name).write_text("theirs")
+    (out / "adversarials" / "a-m" / f".{10**9}-bim-00000.npz").write_text("half")
+    evaluate(models[1:], data, out, "--overwrite", "--attacks", "bim", "--adversarials")
+    expected = {"adversarials/a-m/notes.txt", "adversarials/m/bim-00000.npz", "notes.txt"}
+    expected |= {"correct.npz", "curves.png", "results.json", "table.md"}
+    assert {path.as_posix() for path in tree(out)} == expected
+    assert not (out / "adversarials" / "b-m").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["curves.png", "table.md", "results.json", "correct.npz", ".sweep/notes.txt", "adversarials", ".sweep"]
+)
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_files_that_no_script_wrote_are_in_the_way(tmp_path, models, data, capsys, name, option):
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
+    (tmp_path / "out" / name).write_text("{}")
+    for options in ([], [option]):
+        assert evaluate(models, data, tmp_path / "out", "--adversarials", *options, check=False) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "move it away, or choose another --out" in error
+    assert {path.as_posix() for path in tree(tmp_path / "out")} == {name}
+
+
+def test_a_folder_in_the_place_of_a_result_is_said_before_the_sweep(out, models, data, capsys):
+    (out / "curves.png").unlink()
+    (out / "curves.png").mkdir()
+    for option in ("--resume", "--overwrite"):
+        before = tree(out)
+        assert evaluate(models, data, out, "--adversarials", option, check=False) == 2
+        assert "it is in the way: move it away" in capsys.readouterr().err and tree(out) == before
+
+
+@pytest.mark.parametrize(
+    "run_record",
+    [None, [], {}, {"files": ["../notes.txt"]}, {"files": ["/etc/hosts"]}, {"files": ["*"]}, {"runs": [".."]}],
+)
+def test_a_record_that_names_other_places_is_refused(out, models, data, tmp_path, capsys, run_record):
+    (tmp_path / "notes.txt").write_text("theirs")
+    record = json.loads((out / "results.json").read_text())
+    record["run"] = {**record["run"], **run_record} if run_record else run_record
+    (out / "results.json").write_text(json.dumps(record))
+    before = tree(tmp_path)
+    for option in ("--resume", "--overwrite"):
+        assert evaluate(models, data, out, option, check=False) == 2
+        assert "This is not the results.json of a script here" in capsys.readouterr().err
+    assert tree(tmp_path) == before
+
+
+def test_a_failure_before_the_figure_is_finished_by_resuming(whole, models, data, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("salrob_tf.figures.save_figure", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+        assert evaluate(models, data, out, "--adversarials", check=False) == 2
+    assert not (out / "results.json").exists() and (out / ".sweep").is_dir()
+    assert evaluate(models, data, out, "--adversarials", check=False) == 2
+    assert "unfinished sweep: pass --resume or --overwrite" in capsys.readouterr().err
+    assert evaluate(models, data, out, "--adversarials", "--resume", "--steps", 4, check=False) == 2
+    assert "steps=2 there, steps=4 asked" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr("salrob_tf.evaluation.Sweep", None)  # all parts are there: nothing is attacked again
+        evaluate(models, data, out, "--adversarials", "--resume")
+    same_results(out, whole)
+    assert set(tree(out)) == set(tree(whole))
+
+
+def test_overwriting_an_unfinished_sweep_removes_what_it_wrote(whole, models, data, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("salrob_tf.figures.save_figure", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+        evaluate(models, data, out, "--adversarials", check=False)
+    evaluate(models[:1], data, out, "--overwrite")
+    assert {path.as_posix() for path in tree(out)} == {"correct.npz", "curves.png", "results.json", "table.md"}
+    assert not (out / "adversarials").exists()
+
+
+def test_results_of_older_versions_name_what_they_are_known_to_have_written(tmp_path, models, data, capsys):
+    out, arguments = tmp_path / "out", {"models": ["x"], "adversarials": True, "steps": 2}
+    save_as_before(out, arguments, models=("x", "../y"))
+    ours = ["curves.png", "adversarials/x/fgsm-00000.npz"]
+    theirs = ["adversarials/x/pgd-00000.npz", "figure1.png", "adversarials/z.npz"]
+    (tmp_path / "y").mkdir()
+    for name in (*ours, *theirs, "../y/fgsm-00000.npz"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("old")
+    assert evaluate(models, data, out, "--resume", check=False) == 2
+    assert "models=['x'] there" in capsys.readouterr().err
+    evaluate(models, data, out, "--overwrite")
+    new = {"correct.npz", "curves.png", "results.json", "table.md"}
+    assert {path.as_posix() for path in tree(out)} == new | set(theirs)
+    assert (tmp_path / "y" / "fgsm-00000.npz").read_text() == "old"
+
+
+def test_two_scripts_do_not_share_a_folder(out, models, data, tmp_path, capsys):
+    for folder, options in ((out, ["--adversarials", "--resume"]), (out, ["--overwrite"]), (tmp_path / "new", [])):
+        before = tree(folder)
+        with locked(folder):
+            assert evaluate(models, data, folder, *options, check=False) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "Another process is at work in this folder" in error
+        assert tree(folder) == before
+
+
+def test_an_open_folder_that_nothing_was_written_to_is_unfinished(tmp_path):
+    plan = make_plan("evaluate.py", {"steps": 2}, ["curves.png"])
+    with pytest.raises(KeyboardInterrupt), open_results(tmp_path / "out", plan, resume=False, overwrite=False):
+        raise KeyboardInterrupt
+    with pytest.raises(ValueError, match="unfinished sweep"):
+        open_results(tmp_path / "out", plan, resume=False, overwrite=False).__enter__()
+    with open_results(tmp_path / "out", plan, resume=True, overwrite=False) as folder:
+        assert folder.saved() is None and not folder.complete
+
+
+def reproduce(data, out, *more, **options):
+    arguments = ["--data", data, "--epochs", 1, "--batch-size", 48, "--attacks", "fgsm", "--samples", 10, "--out", out]
+    return run("reproduce.py", *arguments, *more, **options)
+
+
+def test_reproduce_resumes_itself_alone_and_overwrites_what_it_wrote_alone(data, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "paper"
+    with monkeypatch.context() as patch:
+        patch.setattr("salrob_tf.figures.saliency_grid", lambda *_: (_ for _ in ()).throw(ValueError("no figure")))
+        assert reproduce(data, out, check=False) == 2
+    assert not (out / "results.json").exists()
+    reproduce(data, out, "--resume")
+    whole = tree(out)
+    assert {path.parts[0] for path in whole} == {
+        "correct.npz", "figure1.png", "figure3.png", "models", "results.json", "saliency.png", "table1.md"
+    }  # fmt: skip
+    capsys.readouterr()
+    for more in (["--steps", 3], ["--seeds", 2], ["--epochs", 2]):
+        assert reproduce(data, out, "--resume", *more, check=False) == 2
+        assert "cannot be resumed, only replaced by --overwrite" in capsys.readouterr().err
+    reproduce(data, out, "--resume")
+    assert tree(out) == whole
+    (out / "figure3.png").unlink()
+    shutil.rmtree(out / "models" / "guided-0" / "export")
+    reproduce(data, out, "--resume")
+    assert set(tree(out)) == set(whole)
+
+    model = out / "models" / "regular-0"
+    assert evaluate([model], data, out, "--overwrite", check=False) == 2
+    assert "networks that reproduce.py trained" in capsys.readouterr().err and model.exists()
+
+    # As if it had been a run of two seeds.
+    gone = shutil.copytree(out / "models" / "guided-0", out / "models" / "guided-1")
+    record = json.loads((out / "results.json").read_text())
+    record["run"]["runs"].append("models/guided-1")
+    (out / "results.json").write_text(json.dumps(record))
+    theirs = out / "models" / "guided-0" / "theirs.keras"
+    theirs.write_text("theirs")
+    before = tree(out)
+    assert reproduce(data, out, "--overwrite", check=False) == 2
+    assert "guided-0/theirs.keras" in capsys.readouterr().err and tree(out) == before, "before anything is removed"
+    theirs.rename(gone / "theirs.keras")
+    reproduce(data, out, "--overwrite")
+    assert sorted(path.name for path in (out / "models").iterdir()) == ["guided-0", "guided-1", "regular-0"]
+    assert [path.name for path in gone.iterdir()] == ["theirs.keras"]
