@@ -144,12 +144,17 @@ class Classifier:
                     f"Only a Functional or Sequential Keras model can be attacked in bfloat16. Received: {self.name}"
                 ) from error
             crafted = self._form.forward_of(copy)
+            states = [variable for variable in copy.variables if variable.path.endswith("seed_generator_state")]
 
             def forward(images: tf.Tensor) -> tf.Tensor:
                 # The copy's layers with the model's weights, read at each run: training goes on after the copying.
                 given = [(ours, tf.convert_to_tensor(theirs.value)) for ours, theirs in pairs]
-                with keras.StatelessScope(given, initialize_variables=False):
-                    return crafted(images)
+                with keras.StatelessScope(given, initialize_variables=False) as scope:
+                    outputs = crafted(images)
+                for state in states:  # each pass draws anew
+                    if (moved := scope.get_current_value(state)) is not None:
+                        state.assign(moved)
+                return outputs
 
             logits, _ = logits_of(copy, self._inside(forward), self._probe)
             self._functions["copy"] = lambda images: tf.cast(logits(images), tf.float32)

@@ -21,6 +21,7 @@ SAME = 1e-4  # distance in L2 between normalised logits up to which passes agree
 SAME_ALONE = 0.01  # the same for an image in two batches: kernels of half precision round by the batch's size
 SATURATED = 0.01  # share of images from which on it is said
 SMALLEST_GAP = 0.1  # between the two highest logits: below, softmax is nearly uniform
+RESOLVED = 1e-5  # the same over the size of logits: float32 keeps but a few dozen steps in between
 CHANCE_LEVEL = 0.01
 
 
@@ -169,7 +170,21 @@ def _distance_alone(classifier: Classifier, images: np.ndarray, logits: np.ndarr
 def _small_logits(classifier: Classifier, logits: np.ndarray, attacks: Mapping[str, Attack]) -> list[Flag]:
     ordered = np.sort(logits, axis=-1)
     gap = float(np.median(ordered[:, -1] - ordered[:, -2]))
-    concerned = [label for label, attack in attacks.items() if attack.climbs_cross_entropy and gap < SMALLEST_GAP]
+    size = float(np.median(np.abs(logits).max(axis=-1)))
+    if gap < RESOLVED * size:
+        return [
+            Flag(
+                "unresolved logits",
+                DOUBTFUL,
+                gap / size,
+                RESOLVED,
+                f"The two highest logits of {classifier.name} differ by {gap:.1g} only beside values of {size:.2g} "
+                "(median), which float32 hardly tells apart: no attack can tell which class is nearest",
+                "Take away what all logits have in common, inside the model",
+            )
+        ]
+    small = gap < SMALLEST_GAP and logits.shape[-1] > 2  # of two classes, both losses have one direction
+    concerned = [label for label, attack in attacks.items() if attack.climbs_cross_entropy and small]
     return [
         Flag(
             "small logits",

@@ -112,6 +112,13 @@ def test_logits_too_small_for_cross_entropy_are_said(trained):
     assert result.accuracy("pgd").sum() > exact.accuracy("pgd").sum() + 0.1
 
 
+def test_logits_that_float32_hardly_tells_apart_are_said(trained):
+    shifted = sr.Classifier(lambda x: trained[0](x) * 1e-5 + 1000, "shifted", input_shape=(8, 8, 1))
+    result, said = found(shifted, trained, ["pgd-margin"])
+    assert [flag.id for flag in result.flags] == ["unresolved logits"] and result.doubt("pgd-margin") == "doubtful"
+    assert "Take away what all logits have in common" in said[0]
+
+
 def test_hard_votes_are_not_believed_even_under_spsa(trained):
     voting = sr.Classifier(
         lambda images: tf.one_hot(tf.argmax(trained[0](images), -1), 3), "voting", input_shape=(8, 8, 1)
@@ -142,6 +149,20 @@ class Noisy(keras.layers.Layer):
 
     def call(self, images):
         return images + tf.random.normal(tf.shape(images), 0.0, self.size)
+
+
+class Seeded(keras.layers.Layer):
+    """Adds noise that a seed generator draws."""
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.generator = size, keras.random.SeedGenerator(0)
+
+    def call(self, images):
+        return images + keras.random.normal(tf.shape(images), 0.0, self.size, seed=self.generator, dtype=images.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
 
 
 def test_networks_that_draw_random_numbers_are_judged_by_a_majority_and_attacked_on_average(trained):
@@ -183,6 +204,15 @@ def test_a_sweep_of_a_network_that_draws_random_numbers_goes_on(trained, tmp_pat
         for _ in range(2):
             found(model, (network, images[:8], labels[:8]), "fgsm", [0.1], checkpoint=tmp_path / kind)
         assert len(list((tmp_path / kind).glob("fgsm-*.npz"))) == 1
+
+
+def test_gradients_in_bfloat16_draw_anew_each_time(trained):
+    network, images, _ = trained
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, network(Seeded(0.15)(inputs)))
+    crafted = sr.Classifier(model).crafting("bfloat16")
+    run = tf.function(crafted, input_signature=[tf.TensorSpec([None, 8, 8, 1])])
+    assert not np.allclose(run(images), run(images)) and not np.allclose(crafted(images), crafted(images))
 
 
 def test_other_attacks_stop_at_no_lucky_draw(trained):
