@@ -1,0 +1,127 @@
+"""Checks of single arguments: each returns what it was given as a plain Python value, or says in one line what is."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+LARGEST = 2**63 - 1  # what TensorFlow's integers hold
+LONGEST = 80  # characters of a value in a message
+
+
+def check_whole(name: str, value: Any, low: int = 0, high: int = LARGEST) -> int:
+    """A whole number in a range: a Python or NumPy integer, but no boolean, float or string.
+
+    Args:
+        name: How an error calls it.
+        value: What was given.
+        low: The least that is valid.
+        high: The most that is valid.
+
+    Raises:
+        ValueError: If it is not one.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not low <= value <= high:
+        valid = f"{low} or more" if high == LARGEST else f"from {low} to {_power(high)}"
+        raise ValueError(f"`{name}` must be a whole number, {valid}. Received: {name}={shown(value)}")
+    return int(value)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+) -> float:
+    """A finite number in a range: a Python or NumPy integer or float, but no boolean or string.
+
+    Args:
+        name: How an error calls it.
+        value: What was given.
+        low: The least that is valid.
+        above: What it must be above.
+        high: The most that is valid.
+        below: What it must be below.
+
+    Raises:
+        ValueError: If it is not one.
+    """
+    given = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    try:
+        number = float(value) if given else math.nan
+    except OverflowError:
+        number = math.inf
+    inside = (
+        math.isfinite(number)
+        and (low is None or number >= low)
+        and (above is None or number > above)
+        and (high is None or number <= high)
+        and (below is None or number < below)
+    )
+    if not inside:
+        limits = {"{} or more": low, "above {}": above, "{} or less": high, "below {}": below}
+        valid = " and ".join(text.format(f"{limit:g}") for text, limit in limits.items() if limit is not None)
+        raise ValueError(
+            f"`{name}` must be a finite number{', ' * bool(valid)}{valid}. Received: {name}={shown(value)}"
+        )
+    return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """`True` or `False`, of Python or of NumPy.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{name}` must be True or False. Received: {name}={shown(value)}")
+    return bool(value)
+
+
+def check_choice(name: str, value: Any, valid: Iterable[str], other: str = "") -> str:
+    """One of several names.
+
+    Args:
+        name: How an error calls it.
+        value: What was given.
+        valid: The names.
+        other: What an error says is valid beside them, such as `", or a Recipe"`.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    valid = tuple(valid)
+    if not isinstance(value, str) or value not in valid:
+        raise ValueError(f"Unknown {name}. Valid: {', '.join(valid)}{other}. Received: {name}={shown(value)}")
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it, in one short line: arrays and tensors by type and shape, the rest as Python does.
+
+    Args:
+        value: Anything.
+    """
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None and not isinstance(value, np.generic):
+        return f"{type(value).__name__} of {getattr(dtype, 'name', dtype)} {shape}"
+    short = reprlib.Repr()
+    short.maxstring = short.maxlong = short.maxother = LONGEST
+    try:
+        text = " ".join(short.repr(value).split())
+    except Exception:  # of a number with thousands of digits
+        return f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _power(number: int) -> str:
+    bits = (number + 1).bit_length() - 1
+    return f"2^{bits} - 1" if bits > 20 and number + 1 == 1 << bits else str(number)
