@@ -1,8 +1,11 @@
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import make_images, make_network
+from tensorflow.python.eager import context
 
 import salrob_tf as sr
 
@@ -70,12 +73,67 @@ def test_layers_with_a_way_of_their_own_with_weights_train_as_in_keras(layers, s
     expected, found = network(), network()
     before = expected.get_weights()
     guided = sr.SaliencyGuided(found, saliency, recipe=sr.Recipe(fill="constant"), kl_weight=0.0)
-    for model in (expected, guided):
-        model.compile(keras.optimizers.SGD(0.5), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss, eager = keras.losses.SparseCategoricalCrossentropy(from_logits=True), layers is computes_again
+    for model in (expected, guided):  # compiled, Keras' own step is now and then wrong where layers compute again
+        model.compile(keras.optimizers.SGD(0.5), loss, run_eagerly=eager)
         model.fit(images, labels, batch_size=8, epochs=3, shuffle=False, verbose=0)
     assert any(np.abs(old - new).max() > 0.01 for old, new in zip(before, expected.get_weights(), strict=True))
     for wanted, weight in zip(expected.get_weights(), found.get_weights(), strict=True):
         np.testing.assert_allclose(weight, wanted, rtol=0, atol=1e-5)
+
+
+def reads_after_updates(model):
+    """Reads of variables that the graph of a step, as TensorFlow runs it, lets come after their update or before."""
+    context.enable_run_metadata()
+    try:
+        model.train_on_batch(*make_images(4))
+        graphs = [functions.post_optimization_graph for functions in context.export_run_metadata().function_graphs]
+    finally:
+        context.disable_run_metadata()
+    nodes = {node.name: node for node in max(graphs, key=lambda graph: len(graph.node)).node}
+
+    def ahead_of(node, seen):
+        for name in (edge.removeprefix("^").split(":")[0] for edge in node.input):
+            if name in nodes and name not in seen:
+                seen.add(name)
+                ahead_of(nodes[name], seen)
+        return seen
+
+    ahead = {node.name: ahead_of(node, set()) for node in nodes.values() if "Variable" in node.op}
+    return [
+        read
+        for update in ahead
+        for read in ahead
+        if nodes[update].op == "AssignSubVariableOp"
+        and nodes[read].op == "ReadVariableOp"
+        and nodes[read].input[0] == nodes[update].input[0]
+        and read not in ahead[update]
+        and update not in ahead[read]
+    ]
+
+
+class Scaled(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=shape[-1:], initializer="ones")
+
+    def call(self, inputs):
+        return inputs * self.scale
+
+
+@pytest.mark.parametrize("saliency", [False, True])
+@pytest.mark.parametrize("way", ["recompute_grad", "remat", "RematScope"])
+def test_weights_are_updated_only_when_layers_that_compute_again_have_read_them(way, saliency, tmp_path):
+    with keras.RematScope("full") if way == "RematScope" else nullcontext():
+        again = [Scaled()]
+    if way == "recompute_grad":
+        again = computes_again(tmp_path)[2:]
+    elif way == "remat":
+        again[0].call = keras.remat(again[0].call)
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.Flatten(), *again]
+    network = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(3)])
+    model = sr.SaliencyGuided(network, saliency)
+    model.compile(keras.optimizers.SGD(0.5))
+    assert reads_after_updates(model) == []
 
 
 def test_a_guided_step_reads_each_weight_as_often_as_a_regular_one():
