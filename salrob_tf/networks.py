@@ -134,6 +134,31 @@ def check_gives_logits(model: keras.Model) -> tuple[tuple[int, ...], int]:
     return shape, num_classes
 
 
+class InInferenceMode(keras.Model):
+    """A classifier whose layers are in inference mode whoever calls it: by itself, RandomFlip is not.
+
+    Args:
+        model: A built model with one input of images.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(name=model.name, autocast=False)
+        self.model = model
+        self.built = True
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Logits `(N, num_classes)`."""
+        return self.model(inputs, training=False)
+
+    def signature(self) -> list[keras.InputSpec]:
+        """What the classifier takes, as Keras names it: images `(N, height, width, channels)` for any N."""
+        shape = (None, *batch_shape(self.model)[1:])
+        if not hasattr(self.model, "inputs"):
+            return [keras.InputSpec(shape=shape, dtype=keras.config.floatx())]
+        (image,) = self.model.inputs
+        return [keras.InputSpec(shape=shape, dtype=image.dtype, name=image.name)]
+
+
 def alike_in_both_modes(model: keras.Model, image_shape: tuple[int, ...]) -> bool:
     """Whether a network computes the same in training as in inference mode: whether its two graphs are the same."""
     images = tf.TensorSpec([None, *image_shape], keras.config.floatx())

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from salrob_tf.inputs import check_arrays, check_takes_logits, share_of_batch, unpack
 from salrob_tf.losses import Divergence
-from salrob_tf.networks import alike_in_both_modes, check_gives_logits
+from salrob_tf.networks import InInferenceMode, alike_in_both_modes, check_gives_logits
 from salrob_tf.passes import Passes, can_be_given_weights, random_states
 from salrob_tf.saliency import Recipe, Seed, get_recipe, mask_size, masked_copy, saliency_scores
 from salrob_tf.schedules import Schedule, savable, value_at
@@ -75,6 +75,7 @@ class SaliencyGuided(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.autocast = False  # the classifier casts what it is given, whatever Keras' global policy is
         self.image_shape, self.num_classes = check_gives_logits(model)
         self.model = model
         self.saliency = saliency
@@ -272,9 +273,21 @@ class SaliencyGuided(keras.Model):
         self._loss_tracker.update_state((loss + added) * replicas, sample_weight=samples)
         return objective + added
 
-    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Write the classifier alone as a SavedModel that plain TensorFlow loads; see `keras.Model.export`."""
-        self.model.export(filepath, *args, **kwargs)
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the classifier alone as a SavedModel that plain TensorFlow loads; see `keras.Model.export`.
+
+        It gives what the classifier gives in inference mode, where Keras' own export leaves RandomFlip and its like on.
+        """
+        model = InInferenceMode(self.model)
+        signature = model.signature() if input_signature is None else input_signature
+        model.export(filepath, format, verbose, signature, **kwargs)
 
     def save_own_variables(self, store: Any) -> None:
         """Save the states of dropout, fills and random rankings, which Keras leaves out, and of schedules."""
