@@ -52,34 +52,6 @@ def check_arrays(x: Any, y: Any, weights: Any = None, *, image_shape: tuple[int,
         check_labels(whole, len(x), num_classes, "y")
 
 
-def check_takes_logits(loss: Any) -> None:
-    """Refuse losses that take probabilities, because classifiers give logits.
-
-    Args:
-        loss: What `compile` is given: a loss, its name, a function, or a list or dictionary of one.
-
-    Raises:
-        ValueError: If there are several, or it takes probabilities.
-    """
-    if isinstance(loss, list | tuple | dict):
-        losses = list(loss.values()) if isinstance(loss, dict) else list(loss)
-        if len(losses) != 1:
-            raise ValueError(f"A classifier has one output and one loss. Received: loss={loss!r}")
-        loss = losses[0]
-    named = keras.losses.get(loss) if isinstance(loss, str) else loss
-    functions = (
-        keras.losses.sparse_categorical_crossentropy,
-        keras.losses.categorical_crossentropy,
-        keras.losses.categorical_focal_crossentropy,
-    )
-    settings = named.get_config() if isinstance(named, keras.losses.Loss) else {}
-    if named in functions or settings.get("from_logits") is False:
-        raise ValueError(
-            "The classifier gives logits, so its cross-entropy needs from_logits=True: pass "
-            f"keras.losses.SparseCategoricalCrossentropy(from_logits=True). Received: loss={loss!r}"
-        )
-
-
 def unpack(
     data: Any, image_shape: tuple[int, ...], num_classes: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None, tf.Tensor]:

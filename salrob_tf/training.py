@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.inputs import check_arrays, check_takes_logits, share_of_batch, unpack
+from salrob_tf.classifier_losses import CrossEntropy, check_takes_logits, is_one_hot
+from salrob_tf.inputs import check_arrays, share_of_batch, unpack
 from salrob_tf.losses import Divergence
 from salrob_tf.networks import InInferenceMode, alike_in_both_modes, check_gives_logits
 from salrob_tf.passes import Passes, can_be_given_weights, random_states
@@ -128,15 +129,14 @@ class SaliencyGuided(keras.Model):
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, auto_scale_loss: bool = True, **kwargs: Any
     ) -> None:
-        """`keras.Model.compile`, whose loss is by default the sparse categorical cross-entropy of logits.
+        """`keras.Model.compile`, whose loss is by default the cross-entropy of logits, for classes or one-hot labels.
 
         The optimizer scales the loss where a layer computes in float16.
 
         Raises:
-            ValueError: If `loss` is a cross-entropy of probabilities, or there are several.
+            ValueError: If `loss` is one of probabilities, there are several, or Keras does not know it.
         """
-        if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        loss = CrossEntropy() if loss is None else loss
         check_takes_logits(loss)
         half = any(layer.compute_dtype == "float16" for layer in self.model._flatten_layers())
         optimizer = keras.optimizers.get(optimizer)
@@ -231,8 +231,7 @@ class SaliencyGuided(keras.Model):
 
     def _rank(self, x: tf.Tensor, y: tf.Tensor, training: bool, seed: Seed) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The saliency pass: scores of the units, and the logits, `None` where the ranking needs no pass."""
-        one_hot = y.shape.rank == 2 and y.shape[-1] != 1
-        labels = tf.argmax(y, axis=-1) if one_hot else tf.reshape(y, [-1])
+        labels = tf.argmax(y, axis=-1) if is_one_hot(y) else tf.reshape(y, [-1])
         mode = replace(self.recipe, saliency_mode="training" if training else "inference")
         return saliency_scores(self, x, tf.cast(labels, tf.int32), mode, seed)
 

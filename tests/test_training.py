@@ -333,20 +333,88 @@ def test_classifiers_that_end_in_softmax_are_refused():
         sr.SaliencyGuided(dense)
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        "sparse_categorical_crossentropy",
-        keras.losses.SparseCategoricalCrossentropy(),
-        keras.losses.CategoricalCrossentropy(),
-        ["sparse_categorical_crossentropy"],
-        {"dense": keras.losses.SparseCategoricalCrossentropy()},
-        keras.losses.CategoricalFocalCrossentropy(),
-    ],
-)
-def test_cross_entropy_of_probabilities_is_refused(loss):
-    with pytest.raises(ValueError, match="from_logits=True"):
-        sr.SaliencyGuided(make_network()).compile("sgd", loss)
+class FromProbabilities(keras.losses.CategoricalCrossentropy):
+    pass
+
+
+def test_losses_of_probabilities_are_refused():
+    losses, model = keras.losses, sr.SaliencyGuided(make_network(), saliency=False)
+    functions = [
+        losses.binary_crossentropy,
+        losses.binary_focal_crossentropy,
+        losses.categorical_crossentropy,
+        losses.categorical_focal_crossentropy,
+        losses.dice,
+        losses.kl_divergence,
+        losses.mean_squared_logarithmic_error,
+        losses.poisson,
+        losses.sparse_categorical_crossentropy,
+        losses.tversky,
+    ]
+    classes = [getattr(losses, name) for name in dir(losses) if name.endswith(("entropy", "Entropy", "Divergence"))]
+    others = (losses.Poisson(), losses.Dice(), losses.Tversky(), losses.MeanSquaredLogarithmicError())
+    nested = (["sparse_categorical_crossentropy"], {"dense": losses.SparseCategoricalCrossentropy()})
+    names = [function.__name__ for function in functions] + ["bce", "kld", "msle", "BinaryCrossentropy", "KLDivergence"]
+    instances = [kind() for kind in classes if isinstance(kind, type)]
+    assert len(instances) == 7
+    for loss in (*functions, *names, *classes, *instances, *others, *nested, FromProbabilities()):
+        with pytest.raises(
+            ValueError, match=r"probabilities: pass (.*from_logits=True\)|a function .*)\. Received: loss"
+        ):
+            model.compile("sgd", loss)
+
+
+def test_losses_that_logits_suit_are_taken():
+    images, labels = make_images(8)
+    model = sr.SaliencyGuided(make_network(), saliency=False)
+    for loss in (
+        *(
+            "mse",
+            "hinge",
+            "cosine_similarity",
+            "huber",
+            keras.losses.MeanSquaredError(),
+            keras.losses.categorical_hinge,
+        ),
+        *(keras.losses.BinaryCrossentropy(from_logits=True), FromProbabilities(from_logits=True)),
+        lambda y, logits: keras.losses.kl_divergence(y, keras.ops.softmax(logits)),
+    ):
+        model.compile("sgd", loss, run_eagerly=True)
+        assert np.isfinite(model.train_on_batch(images, np.eye(3)[labels])).all()
+
+
+def test_what_is_no_loss_is_one_line():
+    model = sr.SaliencyGuided(make_network(), saliency=False)
+    for loss in ("crossentropy", 3, object(), ["mse", "mse"], [], {}):
+        with pytest.raises(ValueError, match=r"^(`loss` must be a loss|A classifier has one)[^\n]*Received: [^\n]*$"):
+            model.compile("sgd", loss)
+
+
+def test_the_default_loss_follows_the_labels_and_is_saved(tmp_path):
+    images, labels = make_images(16)
+    model = sr.SaliencyGuided(make_network(), seed=0)
+    model.compile(keras.optimizers.SGD(0.1), metrics=["accuracy"])
+    model.save(tmp_path / "model.keras")
+    weights, histories = [], []
+    for y in (labels, labels[:, None], np.eye(3)[labels]):
+        model = keras.saving.load_model(tmp_path / "model.keras")
+        histories.append(fit(model, images, y, validation_data=(images, y)).history.history)
+        weights.append(model.get_weights())
+    for row in (1, 2):
+        for found, wanted in zip(weights[row], weights[0], strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+        for key, wanted in histories[0].items():
+            assert histories[row][key] == pytest.approx(wanted, abs=1e-5), key
+
+
+def test_files_with_the_former_default_loss_go_on_training(tmp_path):
+    images, labels = make_images(8)
+    model = sr.SaliencyGuided(make_network())
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(reloaded.loss) is keras.losses.SparseCategoricalCrossentropy
+    assert np.isfinite(fit(reloaded, images, labels).history.history["loss"]).all()
 
 
 def test_kl_keeps_its_gradient_where_keras_clips():
