@@ -98,7 +98,7 @@ def crop_and_flip(images: tf.Tensor, offsets: tf.Tensor, flips: tf.Tensor) -> tf
 
 @contextmanager
 def file_errors() -> Iterator[None]:
-    """Where `batches` is used up: a file that it could not read ends in a `ValueError` that names it.
+    """Where batches are used up: a file that could not be read, or labels out of range, end in a `ValueError`.
 
     Raises:
         ValueError: In place of TensorFlow's error, which is a page long.
@@ -106,10 +106,10 @@ def file_errors() -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        found = re.search(r"ValueError: (.* Received: .*)", error.message)
+        found = re.search(r"assertion failed: \[(.* Received: .*)\]|ValueError: (.* Received: .*)", error.message)
         if found is None:
             raise
-        raise ValueError(found[1]) from error
+        raise ValueError(found[1] or found[2]) from error
 
 
 def _seed(seed: int, epoch: tf.Tensor, stream: int) -> tf.Tensor:

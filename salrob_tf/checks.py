@@ -25,8 +25,7 @@ def check_whole(name: str, value: Any, low: int = 0, high: int = LARGEST) -> int
     Raises:
         ValueError: If it is not one.
     """
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or not low <= value <= high:
+    if not _is_whole(value) or not low <= value <= high:
         valid = f"{low} or more" if high == LARGEST else f"from {low} to {_power(high)}"
         raise ValueError(f"`{name}` must be a whole number, {valid}. Received: {name}={shown(value)}")
     return int(value)
@@ -104,6 +103,27 @@ def check_choice(name: str, value: Any, valid: Iterable[str], other: str = "") -
     return value
 
 
+def check_image_shape(input_shape: Any, smallest: int = 1) -> tuple[int, int, int]:
+    """Shape of one image, `(height, width, channels)`.
+
+    Args:
+        input_shape: Three whole numbers.
+        smallest: The least height and width.
+
+    Raises:
+        ValueError: If it is no such shape.
+    """
+    sides = input_shape if isinstance(input_shape, tuple | list) and len(input_shape) == 3 else ()
+    limits = (smallest, smallest, 1)
+    if not sides or not all(_is_whole(side) and side >= least for side, least in zip(sides, limits, strict=True)):
+        raise ValueError(
+            f"`input_shape` must be (height, width, channels) of images of {smallest} x {smallest} or more. "
+            f"Received: input_shape={shown(input_shape)}"
+        )
+    height, width, channels = map(int, sides)
+    return height, width, channels
+
+
 def shown(value: Any) -> str:
     """A value as an error shows it, in one short line: arrays and tensors by type and shape, the rest as Python does.
 
@@ -120,6 +140,10 @@ def shown(value: Any) -> str:
     except Exception:  # of a number with thousands of digits
         return f"a {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _power(number: int) -> str:

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 import keras
 import tensorflow as tf
 
+from salrob_tf.checks import check_choice, check_number, check_whole
+
 Seed: TypeAlias = "int | keras.random.SeedGenerator"
 
 # What the gradient of the class output starts from on its way back through the network, per image: float16 holds
@@ -49,7 +51,8 @@ class Recipe:
             the clean images met. So for all layers that draw random numbers by a `keras.random.SeedGenerator`.
 
     Raises:
-        ValueError: If a field has a value that is not listed.
+        ValueError: If a field has a value that is not listed, `mask_count` is no whole number, 0 or more, or
+            `fill_value` is not finite.
     """
 
     ranking: Literal["magnitude", "signed", "random", "highest"] = "magnitude"
@@ -68,12 +71,13 @@ class Recipe:
         hints = get_type_hints(type(self))
         for field in fields(self):
             valid, value = get_args(hints[field.name]), getattr(self, field.name)
-            if all(isinstance(option, str) for option in valid) and valid and value not in valid:
-                raise ValueError(f"Unknown {field.name}. Valid: {', '.join(valid)}. Received: {field.name}={value!r}")
-        if self.mask_count is not None and (not isinstance(self.mask_count, int) or self.mask_count < 0):
-            raise ValueError(
-                f"`mask_count` must be a whole number, 0 or more, or None. Received: mask_count={self.mask_count!r}"
-            )
+            if valid and all(isinstance(option, str) for option in valid):
+                check_choice(field.name, value, valid)
+        numbers = {"fill_value": check_number("fill_value", self.fill_value)}
+        if self.mask_count is not None:
+            numbers["mask_count"] = check_whole("mask_count", self.mask_count)
+        for name, number in numbers.items():
+            object.__setattr__(self, name, number)  # as Python's own, which JSON can hold
 
     def get_config(self) -> dict[str, Any]:
         """The fields as a dictionary that JSON can hold."""
@@ -97,9 +101,7 @@ def get_recipe(recipe: str | Recipe) -> Recipe:
     """
     if isinstance(recipe, Recipe):
         return recipe
-    if recipe not in RECIPES:
-        raise ValueError(f"Unknown recipe. Valid: {', '.join(RECIPES)}, or a Recipe. Received: recipe={recipe!r}")
-    return RECIPES[recipe]
+    return RECIPES[check_choice("recipe", recipe, RECIPES, ", or a Recipe")]
 
 
 def mask_size(recipe: Recipe, mask_fraction: float, image_shape: tuple[int, ...]) -> int:
@@ -140,6 +142,9 @@ def saliency_scores(
         Scores `(N, height, width)`, or `(N, height, width, channels)` where the unit is the feature, in the
         dtype of the images and up to a factor per image, which changes no ranking; and the outputs of the model,
         `None` where a random ranking needs none.
+
+    Raises:
+        ValueError: If a gradient is needed and the model has none.
     """
     if recipe.ranking == "random":
         shape = tf.shape(images) if recipe.unit == "feature" else tf.shape(images)[:-1]
@@ -166,6 +171,9 @@ def input_gradient(
     Returns:
         The gradient, in the shape and dtype of the images, and the outputs of the model. An outer tape sees the
         outputs, but nothing of the gradient.
+
+    Raises:
+        ValueError: If the model has no gradient with respect to the images.
     """
     gradient, scale, outputs = _scaled_gradient(model, images, labels, recipe)
     unscaled = tf.cast(gradient, tf.float32) / tf.reshape(scale, [-1, 1, 1, 1])
@@ -190,7 +198,13 @@ def _scaled_gradient(
             target = -tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     upstream = head.gradient(target, logits)
     scale = tf.minimum(SALIENCY_SCALE / _power_of_two(tf.reduce_max(tf.abs(upstream), axis=-1)), 2.0**100)
-    gradient = tf.stop_gradient(tape.gradient(logits, images, output_gradients=upstream * scale[:, tf.newaxis]))
+    gradient = tape.gradient(logits, images, output_gradients=upstream * scale[:, tf.newaxis])
+    if gradient is None:
+        raise ValueError(
+            "A network without a gradient with respect to its images gives no ranking of pixels: rank them at random "
+            "(recipe='random'), or train without saliency guidance. Received: gradient=None"
+        )
+    gradient = tf.stop_gradient(gradient)
     return (-gradient if recipe.gradient_of == "loss" else gradient), scale, outputs
 
 

@@ -9,19 +9,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf.checks import check_flag, check_number, check_whole
 from salrob_tf.classifier_losses import CrossEntropy, check_takes_logits, is_one_hot
-from salrob_tf.inputs import check_arrays, share_of_batch, unpack
+from salrob_tf.inputs import share_of_batch, unpack
 from salrob_tf.losses import Divergence
-from salrob_tf.networks import InInferenceMode, alike_in_both_modes, check_gives_logits
+from salrob_tf.networks import alike_in_both_modes
 from salrob_tf.passes import Passes, can_be_given_weights, random_states
 from salrob_tf.saliency import Recipe, Seed, get_recipe, mask_size, masked_copy, saliency_scores
 from salrob_tf.schedules import Schedule, savable, value_at
+from salrob_tf.wrapper import Wrapper
 
 VALIDATION_SEEDS = (0, 1)  # of a random ranking and of the fill, so that evaluating twice gives the same numbers
 
 
 @keras.saving.register_keras_serializable(package="salrob_tf")
-class SaliencyGuided(keras.Model):
+class SaliencyGuided(Wrapper):
     """Train a classifier with or without saliency guidance, by `fit`.
 
     Each step of guided training ranks the pixels of every image by the network's input gradient, fills the lowest
@@ -75,15 +77,12 @@ class SaliencyGuided(keras.Model):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.autocast = False  # the classifier casts what it is given, whatever Keras' global policy is
-        self.image_shape, self.num_classes = check_gives_logits(model)
-        self.model = model
-        self.saliency = saliency
+        super().__init__(model, **kwargs)
+        self.saliency = saliency = check_flag("saliency", saliency)
         self.recipe = get_recipe(recipe)
         self.mask_fraction = mask_fraction
         self.kl_weight = kl_weight
-        self.seed = seed
+        self.seed = seed = None if seed is None else check_whole("seed", seed)
         self.epochs_done = 0  # kept in files, for who counts them
         self._scheduled: dict[str, tf.Variable] = {}
         self.set_epoch(0)
@@ -103,12 +102,9 @@ class SaliencyGuided(keras.Model):
         Raises:
             ValueError: If a value is out of its range.
         """
-        self.epoch = epoch
-        fraction, weight = (value_at(schedule, epoch) for schedule in (self.mask_fraction, self.kl_weight))
-        if not 0 <= fraction < 1:
-            raise ValueError(f"`mask_fraction` must be at least 0 and below 1. Received: mask_fraction={fraction}")
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"`kl_weight` must be a number, 0 or more. Received: kl_weight={weight}")
+        self.epoch = check_whole("epoch", epoch)
+        fraction = check_number("mask_fraction", value_at(self.mask_fraction, self.epoch), low=0, below=1)
+        weight = check_number("kl_weight", value_at(self.kl_weight, self.epoch), low=0)
         self._hold("mask_count", mask_size(self.recipe, fraction, self.image_shape), callable(self.mask_fraction))
         self._hold("current_kl_weight", weight, callable(self.kl_weight))
 
@@ -121,10 +117,6 @@ class SaliencyGuided(keras.Model):
         else:
             self._scheduled[name] = tf.Variable(value, trainable=False)
             setattr(self, name, self._scheduled[name])
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Logits `(N, num_classes)` of the classifier."""
-        return self.model(inputs, training=training)
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, auto_scale_loss: bool = True, **kwargs: Any
@@ -144,7 +136,7 @@ class SaliencyGuided(keras.Model):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         super().compile(optimizer, loss=loss, auto_scale_loss=auto_scale_loss, **kwargs)
         # Here, because layers that were frozen or set free since then may behave otherwise.
-        own_call = type(self).call is not SaliencyGuided.call
+        own_call = type(self).call is not Wrapper.call
         self.reads_once = self.saliency and not own_call and can_be_given_weights(self.model)
         self.shares_forward = self.saliency and (
             self.recipe.saliency_mode == "training" or alike_in_both_modes(self.model, self.image_shape)
@@ -165,16 +157,7 @@ class SaliencyGuided(keras.Model):
         callbacks: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """`keras.Model.fit`, which looks at arrays before the first step and follows schedules.
-
-        Raises:
-            ValueError: If there are several inputs, images are not finite floats of the classifier's shape, or labels
-                are of another number or kind, or out of range.
-        """
-        held_out = kwargs.get("validation_data")
-        pairs = [(x, y, kwargs.get("sample_weight")), *([held_out] if isinstance(held_out, tuple | list) else [])]
-        for images, labels, *weights in pairs:
-            check_arrays(images, labels, *weights, image_shape=self.image_shape, num_classes=self.num_classes)
+        """`keras.Model.fit`, which follows schedules; see `Wrapper.fit` for what it takes and refuses."""
         if self._scheduled:
             follow = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.set_epoch(epoch))
             if isinstance(callbacks, keras.callbacks.CallbackList):
@@ -188,6 +171,11 @@ class SaliencyGuided(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of Algorithm 1, in the shape of Keras' own `train_step`."""
+        if not self.trainable_weights:
+            raise ValueError(
+                "There is nothing to train: let some layers be trainable, and compile again. "
+                f"Received: {self.model.name} with no trainable weights"
+            )
         x, y, sample_weight, samples = unpack(data, self.image_shape, self.num_classes)
         passes = Passes(self, self.reads_once)
         scores, logits, masked_logits = None, None, None
@@ -271,22 +259,6 @@ class SaliencyGuided(keras.Model):
             objective += share * self.current_kl_weight * kl
         self._loss_tracker.update_state((loss + added) * replicas, sample_weight=samples)
         return objective + added
-
-    def export(
-        self,
-        filepath: Any,
-        format: str = "tf_saved_model",
-        verbose: bool | None = None,
-        input_signature: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Write the classifier alone as a SavedModel that plain TensorFlow loads; see `keras.Model.export`.
-
-        It gives what the classifier gives in inference mode, where Keras' own export leaves RandomFlip and its like on.
-        """
-        model = InInferenceMode(self.model)
-        signature = model.signature() if input_signature is None else input_signature
-        model.export(filepath, format, verbose, signature, **kwargs)
 
     def save_own_variables(self, store: Any) -> None:
         """Save the states of dropout, fills and random rankings, which Keras leaves out, and of schedules."""

@@ -107,7 +107,7 @@ def test_a_replica_without_images_leaves_moving_statistics_finite(moving_statist
     ("changes", "message"),
     [
         ({"x": np.full((4, 8, 8, 1), np.nan, np.float32)}, "NaN or infinity in 100.0% of the images"),
-        ({"x": np.zeros((4, 8, 8, 1), np.uint8)}, "must be floats, one image or more. Received: dtype=uint8"),
+        ({"x": np.zeros((4, 8, 8, 1), bool)}, "must be numbers, one image or more. Received: dtype=bool"),
         ({"x": np.zeros((0, 8, 8, 1), np.float32), "y": np.zeros(0, int)}, "one image or more"),
         ({"y": np.array([0, 1, 2, 3])}, "`y` must be 0 to 2. Received: labels from 0 to 3"),
         ({"y": np.array([0, 1])}, "4 in all"),

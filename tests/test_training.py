@@ -1,3 +1,4 @@
+import warnings
 from contextlib import nullcontext
 
 import keras
@@ -308,19 +309,45 @@ def test_subclassed_classifiers_train_too(saliency):
     assert np.isfinite(fit(model, images, labels).history.history["loss"]).all()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"recipe": "unknown"}, "Valid: karkehabadi2023"),
-        ({"mask_fraction": 1.0}, "below 1. Received: mask_fraction=1.0"),
-        ({"mask_fraction": -0.1}, "mask_fraction=-0.1"),
-        ({"kl_weight": -1.0}, "kl_weight=-1.0"),
-        ({"kl_weight": float("nan")}, "kl_weight=nan"),
-    ],
-)
+ARGUMENTS = [
+    ({"model": None}, "must be a keras.Model, such as .* Received: None"),
+    ({"model": "saved_models/guided"}, "must be a keras.Model, such as .* Received: 'saved_models/guided'"),
+    ({"model": keras.Sequential([keras.layers.Dense(3)])}, "must be built"),
+    ({"recipe": "unknown"}, "Valid: karkehabadi2023"),
+    ({"recipe": {}}, r"or a Recipe. Received: recipe=\{\}"),
+    ({"recipe": None}, "Received: recipe=None"),
+    ({"mask_fraction": 1.0}, "below 1. Received: mask_fraction=1.0"),
+    ({"mask_fraction": -0.1}, "mask_fraction=-0.1"),
+    ({"mask_fraction": "0.5"}, "`mask_fraction` must be a finite number, .* Received: mask_fraction='0.5'"),
+    ({"mask_fraction": None}, "mask_fraction=None"),
+    ({"mask_fraction": True}, "mask_fraction=True"),
+    ({"mask_fraction": lambda epoch: None}, "mask_fraction=None"),
+    ({"kl_weight": -1.0}, "kl_weight=-1.0"),
+    ({"kl_weight": float("nan")}, "kl_weight=nan"),
+    ({"kl_weight": lambda epoch: "1"}, "kl_weight='1'"),
+    ({"saliency": "False"}, "`saliency` must be True or False. Received: saliency='False'"),
+    ({"saliency": None}, "saliency=None"),
+    ({"seed": "0"}, "`seed` must be a whole number, 0 or more. Received: seed='0'"),
+    ({"seed": 0.5}, "seed=0.5"),
+    ({"seed": -1}, "seed=-1"),
+    ({"seed": 2**64}, "seed=18446744073709551616"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ARGUMENTS)
 def test_arguments_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
-        sr.SaliencyGuided(make_network(), **arguments)
+        sr.SaliencyGuided(**{"model": make_network(), **arguments})
+
+
+def test_numbers_of_numpy_are_arguments_too(tmp_path):
+    recipe = sr.Recipe(fill="constant", fill_value=np.float32(0.5), mask_count=np.int64(7))
+    model = sr.SaliencyGuided(make_network(), np.True_, recipe, np.float32(0.25), np.int64(2), np.uint8(3))
+    model.compile("sgd")
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert reloaded.recipe == sr.Recipe(fill="constant", fill_value=0.5, mask_count=7)
+    assert (reloaded.saliency, reloaded.mask_fraction, reloaded.kl_weight, reloaded.seed) == (True, 0.25, 2.0, 3)
 
 
 def test_classifiers_that_end_in_softmax_are_refused():
@@ -405,6 +432,15 @@ def test_the_default_loss_follows_the_labels_and_is_saved(tmp_path):
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
         for key, wanted in histories[0].items():
             assert histories[row][key] == pytest.approx(wanted, abs=1e-5), key
+
+
+def test_saving_warns_of_nothing(tmp_path):
+    model = sr.SaliencyGuided(make_network())
+    model.compile("sgd")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.save(tmp_path / "model.keras")
+        keras.saving.load_model(tmp_path / "model.keras")
 
 
 def test_files_with_the_former_default_loss_go_on_training(tmp_path):
