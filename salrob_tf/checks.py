@@ -13,6 +13,11 @@ LARGEST = 2**63 - 1  # what TensorFlow's integers hold
 LONGEST = 80  # characters of a value in a message
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer of Python or NumPy, and no boolean."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def check_whole(name: str, value: Any, low: int = 0, high: int = LARGEST) -> int:
     """A whole number in a range: a Python or NumPy integer, but no boolean, float or string.
 
@@ -25,7 +30,7 @@ def check_whole(name: str, value: Any, low: int = 0, high: int = LARGEST) -> int
     Raises:
         ValueError: If it is not one.
     """
-    if not _is_whole(value) or not low <= value <= high:
+    if not is_whole(value) or not low <= value <= high:
         valid = f"{low} or more" if high == LARGEST else f"from {low} to {_power(high)}"
         raise ValueError(f"`{name}` must be a whole number, {valid}. Received: {name}={shown(value)}")
     return int(value)
@@ -115,7 +120,7 @@ def check_image_shape(input_shape: Any, smallest: int = 1) -> tuple[int, int, in
     """
     sides = input_shape if isinstance(input_shape, tuple | list) and len(input_shape) == 3 else ()
     limits = (smallest, smallest, 1)
-    if not sides or not all(_is_whole(side) and side >= least for side, least in zip(sides, limits, strict=True)):
+    if not sides or not all(is_whole(side) and side >= least for side, least in zip(sides, limits, strict=True)):
         raise ValueError(
             f"`input_shape` must be (height, width, channels) of images of {smallest} x {smallest} or more. "
             f"Received: input_shape={shown(input_shape)}"
@@ -140,10 +145,6 @@ def shown(value: Any) -> str:
     except Exception:  # of a number with thousands of digits
         return f"a {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _power(number: int) -> str:
