@@ -46,6 +46,7 @@ class SaliencyGuided(Wrapper):
 
     Example:
     ```python
+    keras.utils.set_random_seed(0)
     model = SaliencyGuided(cnn((28, 28, 1), 10))
     model.compile(keras.optimizers.Adadelta(0.1, rho=0.9, epsilon=1e-6), metrics=["accuracy"])
     model.fit(x_train, y_train, batch_size=256, epochs=100)
@@ -59,12 +60,13 @@ class SaliencyGuided(Wrapper):
         mask_fraction: Share of the units that is masked, in [0, 1), or a function of the epoch, counted from 0, that
             gives it, such as `lambda epoch: min(0.5, 0.1 * epoch)`. A function costs a full sort of the ranking.
         kl_weight: Weight of the divergence (lambda of Eq. 1), 0 or more, or a function of the epoch that gives it.
-        seed: Seed of random rankings and fills; `None` draws one from Python's random state.
+        seed: Seed of random rankings and fills, 0 to 2^63 - 1; `None` draws one from Python's random state. Weights,
+            dropout and order are seeded by `keras.utils.set_random_seed`, before the network is built.
         **kwargs: Passed on to `keras.Model`, such as `name`.
 
     Raises:
-        ValueError: If an argument is out of its range, the recipe is unknown, or `model` is not built, has several
-            inputs or outputs, or ends in softmax.
+        ValueError: If an argument is not valid, or `model` is not built, has several inputs or outputs, or ends in
+            softmax.
     """
 
     def __init__(
@@ -163,10 +165,8 @@ class SaliencyGuided(Wrapper):
             if isinstance(callbacks, keras.callbacks.CallbackList):
                 callbacks.append(follow)
             else:
-                callbacks = [
-                    follow,
-                    *(callbacks if isinstance(callbacks, list | tuple) else [callbacks] * bool(callbacks)),
-                ]
+                given = callbacks if isinstance(callbacks, list | tuple) else [callbacks] * bool(callbacks)
+                callbacks = [follow, *given]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
