@@ -7,6 +7,7 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
+import keras
 import numpy as np
 
 LARGEST = 2**63 - 1  # what TensorFlow's integers hold
@@ -127,6 +128,23 @@ def check_image_shape(input_shape: Any, smallest: int = 1) -> tuple[int, int, in
         )
     height, width, channels = map(int, sides)
     return height, width, channels
+
+
+def check_policy(dtype: Any) -> None:
+    """What layers compute in: `None` for Keras' global dtype policy, or a policy of floats.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    try:
+        valid = dtype is None or "float" in keras.dtype_policies.get(dtype).compute_dtype
+    except Exception:  # which one depends on what it was given
+        valid = False
+    if not valid:
+        raise ValueError(
+            "`dtype` must be a dtype policy of floats, such as float32 or mixed_bfloat16, or None. "
+            f"Received: dtype={shown(dtype)}"
+        )
 
 
 def shown(value: Any) -> str:

@@ -81,7 +81,7 @@ class Dataset:
             )
         if class_names is None:
             class_names = sources.numbered_classes(check_labels(y_train, len(x_train), name="y_train"))
-        if isinstance(class_names, str) or not all(isinstance(each, str) for each in class_names):
+        if not isinstance(class_names, list | tuple) or not all(isinstance(each, str) for each in class_names):
             raise ValueError(f"`class_names` must be a list of strings. Received: class_names={shown(class_names)}")
         if len(class_names) < 2:
             raise ValueError(f"There must be two classes or more. Received: {len(class_names)}, {shown(class_names)}")

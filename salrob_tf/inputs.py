@@ -28,10 +28,11 @@ def checked(x: Any, y: Any, weights: Any = None, *, image_shape: tuple[int, ...]
         ValueError: If there are no images, they are not finite numbers of that shape, or labels are of another number
             or kind, or out of range, or weights are not finite.
     """
-    if isinstance(x, list | tuple | dict):
+    if isinstance(x, list | tuple | dict | set | range | str | bytes | np.generic) or not hasattr(x, "__iter__"):
+        many = f" of {len(x)}" if isinstance(x, list | tuple | dict) else f", {shown(x)}"
         raise ValueError(
             "`x` must be the images as one array or tensor, or a source of batches such as a tf.data.Dataset. "
-            f"Received: a {type(x).__name__} of {len(x)}"
+            f"Received: {type(x).__name__}{many}"
         )
     y, weights = (np.asarray(part) if isinstance(part, list | tuple | range) else part for part in (y, weights))
     images, labels, factors = (_values(part) for part in (x, y, weights))
@@ -39,6 +40,9 @@ def checked(x: Any, y: Any, weights: Any = None, *, image_shape: tuple[int, ...]
         raise ValueError(f"Sample weights must be finite numbers. Received: {shown(factors)}")
     if isinstance(images, np.ndarray):
         _check_images(images, image_shape)
+        for name, part in {"y": y, "sample_weight": weights}.items():
+            if part is not None and (isinstance(part, np.generic) or not hasattr(part, "shape")):
+                raise ValueError(f"`{name}` must be an array, one entry per image. Received: {name}={shown(part)}")
         if isinstance(labels, np.ndarray):
             _check_labels(labels, len(images), num_classes)
         if isinstance(factors, np.ndarray) and (factors.ndim == 0 or len(factors) != len(images)):
@@ -69,7 +73,7 @@ def _check_labels(y: np.ndarray, samples: int, num_classes: int) -> None:
 
 def _values(part: Any) -> Any:
     """The NumPy array behind a tensor; NumPy takes bfloat16 for no number."""
-    part = part.numpy() if isinstance(part, tf.Tensor) else part
+    part = np.asarray(part.numpy()) if isinstance(part, tf.Tensor) else part
     return part.astype(np.float32) if getattr(part, "dtype", None) == tf.bfloat16.as_numpy_dtype else part
 
 

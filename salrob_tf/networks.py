@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.checks import check_image_shape, check_whole, shown
+from salrob_tf.checks import check_image_shape, check_policy, check_whole, shown
 from salrob_tf.resnet import resnet18
 
 
@@ -30,10 +30,11 @@ def cnn(input_shape: tuple[int, ...], num_classes: int, dtype: str | None = None
         An uncompiled `keras.Model` from `(N, height, width, channels)` to logits `(N, num_classes)`.
 
     Raises:
-        ValueError: If the images are too small, there are fewer than two classes, or Keras does not know the policy.
+        ValueError: If the images are too small, there are fewer than two classes, or the policy is none of floats.
     """
     input_shape = check_image_shape(input_shape, smallest=6)
     check_whole("num_classes", num_classes, 2)
+    check_policy(dtype)
     layers = keras.layers
     images = keras.Input(input_shape, name="images")
     x = layers.Conv2D(32, 3, activation="relu", dtype=dtype)(images)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from salrob_tf.checks import check_choice, check_image_shape, check_whole
+from salrob_tf.checks import check_choice, check_image_shape, check_policy, check_whole
 
 PRESET = "resnet_18_imagenet"
 RESNET18: dict[str, Any] = {
@@ -57,11 +57,12 @@ def resnet18(
         An uncompiled `keras.Model` from `(N, height, width, channels)` to logits `(N, num_classes)`.
 
     Raises:
-        ValueError: If the images, the classes or the stem are not valid, KerasHub is not installed, or the weights
-            cannot be had, are of another network, or do not fit.
+        ValueError: If the images, the classes, the policy or the stem are not valid, KerasHub is not installed, or the
+            weights cannot be had, are of another network, or do not fit.
     """
     input_shape = check_image_shape(input_shape)
     check_whole("num_classes", num_classes, 2)
+    check_policy(dtype)
     check_choice("stem", stem, STEMS)
     if stem == "small" and weights is not None:
         raise ValueError(

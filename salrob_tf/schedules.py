@@ -10,12 +10,23 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
+from salrob_tf.checks import shown
+
 Schedule: TypeAlias = "float | Callable[[int], float]"
 
 
 def value_at(schedule: Schedule, epoch: int) -> Any:
-    """The number itself, or what a function of the epoch gives, which may be a tensor of one number."""
-    value: Any = schedule(epoch) if callable(schedule) else schedule
+    """The number itself, or what a function of the epoch gives, which may be a tensor of one number.
+
+    Raises:
+        ValueError: If the function does not take the epoch.
+    """
+    try:
+        value: Any = schedule(epoch) if callable(schedule) else schedule
+    except TypeError as error:
+        raise ValueError(
+            f"A schedule must be a function of the epoch. Received: {shown(schedule)} ({error})"
+        ) from error
     return value.numpy()[()] if tf.is_tensor(value) else value
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from salrob_tf.checks import check_flag, check_number, check_whole
-from salrob_tf.classifier_losses import CrossEntropy, check_takes_logits, is_one_hot
+from salrob_tf.classifier_losses import is_one_hot
 from salrob_tf.inputs import share_of_batch, unpack
 from salrob_tf.losses import Divergence
 from salrob_tf.networks import alike_in_both_modes
@@ -130,24 +130,13 @@ class SaliencyGuided(Wrapper):
         Raises:
             ValueError: If `loss` is one of probabilities, there are several, or Keras does not know it.
         """
-        loss = CrossEntropy() if loss is None else loss
-        check_takes_logits(loss)
-        half = any(layer.compute_dtype == "float16" for layer in self.model._flatten_layers())
-        optimizer = keras.optimizers.get(optimizer)
-        if half and auto_scale_loss and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        super().compile(optimizer, loss=loss, auto_scale_loss=auto_scale_loss, **kwargs)
+        super().compile(optimizer, loss, auto_scale_loss, **kwargs)
         # Here, because layers that were frozen or set free since then may behave otherwise.
         own_call = type(self).call is not Wrapper.call
         self.reads_once = self.saliency and not own_call and can_be_given_weights(self.model)
         self.shares_forward = self.saliency and (
             self.recipe.saliency_mode == "training" or alike_in_both_modes(self.model, self.image_shape)
         )
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile as the model was that a `.keras` file holds; Keras does so only where `compile` is its own."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
 
     def fit(
         self,
@@ -159,7 +148,16 @@ class SaliencyGuided(Wrapper):
         callbacks: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """`keras.Model.fit`, which follows schedules; see `Wrapper.fit` for what it takes and refuses."""
+        """`keras.Model.fit`, which looks at images and labels and follows schedules.
+
+        Images may be integers, such as 8-bit ones for a network that begins with `Rescaling(1 / 255)`: they become
+        floats of the same values. Labels and sample weights may be lists.
+
+        Raises:
+            ValueError: If there are several inputs, images are not finite numbers of the classifier's shape, labels
+                are of another number or kind, or out of range, an option is not valid, no weight is trainable, or
+                the network has no gradient by which to rank pixels.
+        """
         if self._scheduled:
             follow = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.set_epoch(epoch))
             if isinstance(callbacks, keras.callbacks.CallbackList):

@@ -10,12 +10,21 @@ import keras
 import tensorflow as tf
 
 from salrob_tf.batches import file_errors
-from salrob_tf.checks import check_whole
+from salrob_tf.checks import check_number, check_whole, is_whole, shown
+from salrob_tf.classifier_losses import CrossEntropy, check_takes_logits
 from salrob_tf.inputs import checked, label_checks
 from salrob_tf.networks import InInferenceMode, check_gives_logits
 
-LEAST = {"batch_size": 1, "epochs": 0, "initial_epoch": 0, "steps_per_epoch": 1, "steps": 1, "validation_steps": 1,
-         "validation_batch_size": 1}  # fmt: skip
+# Those numbers that Keras' methods count with: the least that is valid, and whether they may be left open.
+COUNTS = {
+    "epochs": (0, False),
+    "initial_epoch": (0, False),
+    "batch_size": (1, True),
+    "steps_per_epoch": (1, True),
+    "steps": (1, True),
+    "validation_steps": (1, True),
+    "validation_batch_size": (1, True),
+}
 
 
 class Wrapper(keras.Model):
@@ -39,6 +48,32 @@ class Wrapper(keras.Model):
         """Logits `(N, num_classes)` of the classifier."""
         return self.model(inputs, training=training)
 
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, auto_scale_loss: bool = True, **kwargs: Any
+    ) -> None:
+        """`keras.Model.compile` for a classifier that gives logits.
+
+        Raises:
+            ValueError: If `loss` is one of probabilities, there are several, or Keras does not know it.
+        """
+        loss = CrossEntropy() if loss is None else loss
+        check_takes_logits(loss)
+        half = any(layer.compute_dtype == "float16" for layer in self.model._flatten_layers())
+        try:
+            optimizer = keras.optimizers.get(optimizer)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"`optimizer` must be one of Keras, or its name. Received: optimizer={shown(optimizer)}"
+            ) from error
+        if half and auto_scale_loss and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        super().compile(optimizer, loss=loss, auto_scale_loss=auto_scale_loss, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as the model was that a `.keras` file holds; Keras does so only where `compile` is its own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
     def fit(
         self,
         x: Any = None,
@@ -51,17 +86,19 @@ class Wrapper(keras.Model):
     ) -> Any:
         """`keras.Model.fit`, which looks at arrays before the first step, and at the labels of everything else.
 
-        Images may be integers, such as 8-bit ones for a network that begins with `Rescaling(1 / 255)`: they become
-        floats of the same values. Labels and sample weights may be lists.
-
         Raises:
-            ValueError: If there are several inputs, images are not finite numbers of the classifier's shape, labels
-                are of another number or kind, or out of range, or no weight of the network is trainable.
+            ValueError: If images are not finite numbers of the classifier's shape, labels are of another number or
+                kind, or out of range, or an option is not valid.
         """
-        check_counts(batch_size=batch_size, epochs=epochs, **kwargs)
+        check_options(self.num_classes, batch_size=batch_size, epochs=epochs, callbacks=callbacks, **kwargs)
         y, kwargs["sample_weight"] = self._checked(x, y, kwargs.get("sample_weight"))
-        if isinstance(held_out := kwargs.get("validation_data"), tuple | list) and 2 <= len(held_out) <= 3:
+        held_out = kwargs.get("validation_data")
+        if isinstance(held_out, tuple | list):
+            if not 2 <= len(held_out) <= 3:
+                raise ValueError(f"`validation_data` must be images and labels. Received: {len(held_out)} parts")
             kwargs["validation_data"] = (held_out[0], *self._checked(*held_out))
+        elif held_out is not None:
+            self._checked(held_out, None)
         with file_errors():
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
@@ -79,7 +116,7 @@ class Wrapper(keras.Model):
         Raises:
             ValueError: As `fit` does.
         """
-        check_counts(batch_size=batch_size, **kwargs)
+        check_options(self.num_classes, batch_size=batch_size, **kwargs)
         if not kwargs.get("_use_cached_eval_dataset"):  # which `fit` has looked at
             y, sample_weight = self._checked(x, y, sample_weight)
         with file_errors():
@@ -125,12 +162,26 @@ class Wrapper(keras.Model):
             super().save(filepath, *args, **kwargs)
 
 
-def check_counts(**counts: Any) -> None:
-    """Look at those arguments of `fit` and `evaluate` that count something.
+def check_options(num_classes: int, **options: Any) -> None:
+    """Look at the arguments of `fit` and `evaluate` that are neither images nor labels.
 
     Raises:
-        ValueError: If one is no whole number, or too small.
+        ValueError: If one is of another kind, or out of its range.
     """
-    for name, value in counts.items():
-        if name in LEAST and value is not None:
-            check_whole(name, value, LEAST[name])
+    for name, value in options.items():
+        least, optional = COUNTS.get(name, (0, True))
+        if name in COUNTS and not (optional and value is None):
+            check_whole(name, value, least)
+    check_number("validation_split", options.get("validation_split", 0.0), low=0, below=1)
+    callbacks, weights = options.get("callbacks"), options.get("class_weight")
+    listed = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+    if not all(each is None or hasattr(each, "set_model") for each in listed):
+        raise ValueError(f"`callbacks` must be callbacks of Keras. Received: callbacks={shown(callbacks)}")
+    valid = isinstance(weights, dict) and all(is_whole(label) and 0 <= label < num_classes for label in weights)
+    if weights is not None and not valid:
+        raise ValueError(
+            f"`class_weight` must be a dictionary of weights by class, 0 to {num_classes - 1}. "
+            f"Received: class_weight={shown(weights)}"
+        )
+    for label, weight in (weights or {}).items():
+        check_number(f"class_weight[{label}]", weight)

@@ -322,6 +322,7 @@ ARGUMENTS = [
     ({"mask_fraction": None}, "mask_fraction=None"),
     ({"mask_fraction": True}, "mask_fraction=True"),
     ({"mask_fraction": lambda epoch: None}, "mask_fraction=None"),
+    ({"mask_fraction": lambda: 0.5}, "A schedule must be a function of the epoch. Received: <function"),
     ({"kl_weight": -1.0}, "kl_weight=-1.0"),
     ({"kl_weight": float("nan")}, "kl_weight=nan"),
     ({"kl_weight": lambda epoch: "1"}, "kl_weight='1'"),
@@ -338,6 +339,30 @@ ARGUMENTS = [
 def test_arguments_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         sr.SaliencyGuided(**{"model": make_network(), **arguments})
+
+
+@pytest.mark.parametrize("optimizer", ["none", {}, 3, object()])
+def test_what_is_no_optimizer_is_one_line(optimizer):
+    with pytest.raises(ValueError, match=r"^`optimizer` must be one of Keras, or its name. Received: optimizer="):
+        sr.SaliencyGuided(make_network(), saliency=False).compile(optimizer)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": (5, 8, 1)}, r"of images of 6 x 6 or more. Received: input_shape=\(5, 8, 1\)"),
+        ({"input_shape": (8, 8)}, r"must be \(height, width, channels\)"),
+        ({"input_shape": (8.0, 8, 1)}, "8.0"),
+        ({"input_shape": None}, "input_shape=None"),
+        ({"num_classes": 1}, "`num_classes` must be a whole number, 2 or more. Received: num_classes=1"),
+        ({"num_classes": "3"}, "num_classes='3'"),
+        ({"dtype": "mixed_float17"}, "`dtype` must be a dtype policy of floats, .* Received: dtype='mixed_float17'"),
+        ({"dtype": "int32"}, "dtype='int32'"),
+    ],
+)
+def test_networks_that_cannot_be_built_are_one_line(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sr.cnn(**{"input_shape": (8, 8, 1), "num_classes": 3, **arguments})
 
 
 def test_numbers_of_numpy_are_arguments_too(tmp_path):
