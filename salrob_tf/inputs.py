@@ -28,7 +28,8 @@ def checked(x: Any, y: Any, weights: Any = None, *, image_shape: tuple[int, ...]
         ValueError: If there are no images, they are not finite numbers of that shape, or labels are of another number
             or kind, or out of range, or weights are not finite.
     """
-    if isinstance(x, list | tuple | dict | set | range | str | bytes | np.generic) or not hasattr(x, "__iter__"):
+    no_source = not hasattr(x, "__iter__") and not hasattr(x, "__getitem__")
+    if no_source or isinstance(x, list | tuple | dict | set | range | str | bytes | np.generic):
         many = f" of {len(x)}" if isinstance(x, list | tuple | dict) else f", {shown(x)}"
         raise ValueError(
             "`x` must be the images as one array or tensor, or a source of batches such as a tf.data.Dataset. "
@@ -98,6 +99,7 @@ def label_checks(data: Any, strategy: tf.distribute.Strategy, num_classes: int) 
             valid = tf.math.is_finite(labels) if labels.dtype.is_floating else True
             message = "`y` must be one row of finite numbers per image. Received: NaN or infinity"
         else:
+            labels = tf.cast(labels, tf.float32 if labels.dtype.is_floating else tf.int64)
             valid = (labels >= 0) & (labels < num_classes)
             if labels.dtype.is_floating:
                 valid &= labels == tf.round(labels)
@@ -128,9 +130,8 @@ def unpack(
     data = tf.nest.map_structure(lambda part: tf.constant(part) if isinstance(part, np.ndarray) else part, data)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     numbers = tf.is_tensor(x) and (x.dtype.is_floating or x.dtype.is_integer)
-    alone = (
-        tf.distribute.get_strategy().num_replicas_in_sync == 1
-    )  # of several, one may have no share of the last batch
+    # Of several replicas, one may have no share of the last batch.
+    alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
     if not numbers or not x.shape.is_compatible_with([None, *image_shape]) or (x.shape[0] == 0 and alone):
         raise ValueError(
             f"Images must be one tensor of numbers, (N, {', '.join(map(str, image_shape))}), one image or more. "

@@ -134,6 +134,8 @@ class Wrapper(keras.Model):
                 with tf.control_dependencies(label_checks(data, self.distribute_strategy, self.num_classes)):
                     return run(data)
             x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+            if y is None or isinstance(y, tf.distribute.DistributedValues):  # of `predict`, or shares of a batch
+                return run(data)
             return run((x, *self._checked(x, y, weights)))
 
         return step

@@ -560,6 +560,21 @@ def test_wrong_labels_are_found_in_whatever_way_they_come(way):
         ways[way]()
 
 
+def test_labels_of_few_bits_do_for_many_classes():
+    network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(300)])
+    model = sr.SaliencyGuided(network, saliency=False)
+    model.compile("sgd")
+    for dtype in (np.uint8, np.int8, np.float16):
+        assert np.isfinite(model.fit(dataset(IMAGES, LABELS.astype(dtype)), verbose=0).history["loss"]).all()
+
+
+def test_predictions_are_made_of_whatever_keras_takes():
+    model = sr.SaliencyGuided(make_network(), saliency=False)
+    model.compile("sgd", run_eagerly=True)
+    assert np.isnan(model.predict(IMAGES * np.nan, verbose=0)).all()
+    assert np.isnan(model.predict_on_batch(IMAGES * np.nan)).all()
+
+
 def test_lists_of_labels_and_weights_are_taken():
     weights = []
     for labels, factors in ((LABELS, WEIGHTS), (LABELS.tolist(), WEIGHTS.tolist()), (tuple(ONE_HOT), tuple(WEIGHTS))):
