@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf.checks import check_flag, check_whole, shown
 from salrob_tf.folders import ImageFiles, Images
 
 PADDING = 4  # pixels on each side, as is standard for CIFAR (He et al. 2016, section 4.2)
@@ -29,8 +30,8 @@ def batches(
     """Stream images and labels; of images in files, a few batches are in memory at a time.
 
     Args:
-        images: Float32 images `(N, height, width, channels)`, an array or the `x_train` or `x_test` of a `Dataset`.
-        labels: Integers `(N,)`.
+        images: Images `(N, height, width, channels)`, an array or the `x_train` or `x_test` of a `Dataset`.
+        labels: Integers `(N,)`, or one row per image.
         batch_size: Images per batch; the last batch of an epoch has what is left.
         seed: Seed of the order, and of the augmentation, in 0 to 2^32 - 1; `None` keeps the order. An epoch depends
             on the seed and its number alone, and not on where one begins.
@@ -45,13 +46,23 @@ def batches(
     Raises:
         ValueError: If an argument is out of its range.
     """
-    if batch_size < 1 or len(images) != len(labels) or not len(labels):
+    images = images if isinstance(images, ImageFiles) else np.asarray(images)
+    labels = np.asarray(labels)
+    if len(images.shape) != 4 or images.dtype.kind not in "fiu" or labels.dtype.kind not in "fiu":
         raise ValueError(
-            "There must be as many images as labels, one or more, and `batch_size` must be 1 or more. "
-            f"Received: {len(images)} images, {len(labels)} labels, batch_size={batch_size}"
+            "Images must be numbers (N, height, width, channels), and labels numbers (N,). "
+            f"Received: {shown(images)}, {shown(labels)}"
         )
-    if (seed is None and augment) or (seed is not None and not 0 <= seed < 2**32):
-        raise ValueError(f"`seed` must be 0 to 2^32 - 1, and `augment` needs one. Received: {seed=}, {augment=}")
+    if labels.ndim == 0 or len(images) != len(labels) or not len(labels):
+        raise ValueError(
+            "There must be as many images as labels, one or more. "
+            f"Received: images of shape {images.shape}, labels of shape {labels.shape}"
+        )
+    batch_size, epochs = check_whole("batch_size", batch_size, 1), check_whole("epochs", epochs)
+    first_epoch = check_whole("first_epoch", first_epoch)
+    if check_flag("augment", augment) and seed is None:
+        raise ValueError("`augment` needs a seed. Received: seed=None, augment=True")
+    seed = None if seed is None else check_whole("seed", seed, high=2**32 - 1)
     rows, read, y = np.arange(len(labels)), _reader(images), tf.constant(labels)
 
     def epoch_rows(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -98,7 +109,7 @@ def crop_and_flip(images: tf.Tensor, offsets: tf.Tensor, flips: tf.Tensor) -> tf
 
 @contextmanager
 def file_errors() -> Iterator[None]:
-    """Where `batches` is used up: a file that it could not read ends in a `ValueError` that names it.
+    """Where batches are used up: a file that could not be read, or labels out of range, end in a `ValueError`.
 
     Raises:
         ValueError: In place of TensorFlow's error, which is a page long.
@@ -106,10 +117,10 @@ def file_errors() -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        found = re.search(r"ValueError: (.* Received: .*)", error.message)
+        found = re.search(r"assertion failed: \[(.* Received: .*)\]|ValueError: (.* Received: .*)", error.message)
         if found is None:
             raise
-        raise ValueError(found[1]) from error
+        raise ValueError(found[1] or found[2]) from error
 
 
 def _seed(seed: int, epoch: tf.Tensor, stream: int) -> tf.Tensor:

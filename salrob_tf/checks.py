@@ -7,10 +7,16 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
+import keras
 import numpy as np
 
 LARGEST = 2**63 - 1  # what TensorFlow's integers hold
 LONGEST = 80  # characters of a value in a message
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer of Python or NumPy, and no boolean."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def check_whole(name: str, value: Any, low: int = 0, high: int = LARGEST) -> int:
@@ -25,8 +31,7 @@ def check_whole(name: str, value: Any, low: int = 0, high: int = LARGEST) -> int
     Raises:
         ValueError: If it is not one.
     """
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or not low <= value <= high:
+    if not is_whole(value) or not low <= value <= high:
         valid = f"{low} or more" if high == LARGEST else f"from {low} to {_power(high)}"
         raise ValueError(f"`{name}` must be a whole number, {valid}. Received: {name}={shown(value)}")
     return int(value)
@@ -102,6 +107,44 @@ def check_choice(name: str, value: Any, valid: Iterable[str], other: str = "") -
     if not isinstance(value, str) or value not in valid:
         raise ValueError(f"Unknown {name}. Valid: {', '.join(valid)}{other}. Received: {name}={shown(value)}")
     return value
+
+
+def check_image_shape(input_shape: Any, smallest: int = 1) -> tuple[int, int, int]:
+    """Shape of one image, `(height, width, channels)`.
+
+    Args:
+        input_shape: Three whole numbers.
+        smallest: The least height and width.
+
+    Raises:
+        ValueError: If it is no such shape.
+    """
+    sides = input_shape if isinstance(input_shape, tuple | list) and len(input_shape) == 3 else ()
+    limits = (smallest, smallest, 1)
+    if not sides or not all(is_whole(side) and side >= least for side, least in zip(sides, limits, strict=True)):
+        raise ValueError(
+            f"`input_shape` must be (height, width, channels) of images of {smallest} x {smallest} or more. "
+            f"Received: input_shape={shown(input_shape)}"
+        )
+    height, width, channels = map(int, sides)
+    return height, width, channels
+
+
+def check_policy(dtype: Any) -> None:
+    """What layers compute in: `None` for Keras' global dtype policy, or a policy of floats.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    try:
+        valid = dtype is None or "float" in keras.dtype_policies.get(dtype).compute_dtype
+    except Exception:  # which one depends on what it was given
+        valid = False
+    if not valid:
+        raise ValueError(
+            "`dtype` must be a dtype policy of floats, such as float32 or mixed_bfloat16, or None. "
+            f"Received: dtype={shown(dtype)}"
+        )
 
 
 def shown(value: Any) -> str:

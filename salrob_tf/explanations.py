@@ -7,7 +7,9 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from salrob_tf.checks import check_choice, check_number, check_whole
 from salrob_tf.datasets import check_images, check_labels
 from salrob_tf.networks import check_gives_logits
 from salrob_tf.training import SaliencyGuided
@@ -35,30 +37,36 @@ def saliency_maps(
             noisy copies.
         samples: Copies per image of SmoothGrad.
         noise: Standard deviation of SmoothGrad's noise over the range of the image's values.
-        seed: Seed of SmoothGrad's noise, so that two networks see the same copies.
+        seed: Seed of SmoothGrad's noise, 0 to 2^32 - 1, so that two networks see the same copies.
 
     Returns:
-        Maps in the shape of the images, float32, signed and not normalised.
+        Maps in the shape of the images, float32, signed and not normalised. Where no pixel matters they are zero.
 
     Raises:
-        ValueError: If an argument is not valid, or the model is not Functional.
+        ValueError: If an argument is not valid, the model is not Functional, or it has no gradient, or none that is
+            finite.
     """
     from tf_keras_vis.saliency import Saliency
     from tf_keras_vis.utils.scores import CategoricalScore
 
     if isinstance(model, SaliencyGuided):
         model = model.model
-    if method not in METHODS:
-        raise ValueError(f"Unknown method. Valid: {', '.join(METHODS)}. Received: method={method!r}")
+    check_choice("method", method, METHODS)
+    check_whole("samples", samples, 1)
+    check_number("noise", noise, low=0)
+    check_whole("seed", seed, high=2**32 - 1)
     nested = any(isinstance(layer, keras.Model) for layer in getattr(model, "layers", ()))
     if not isinstance(model, keras.Model) or not hasattr(model, "output_names") or nested:
         raise ValueError(
             "tf-keras-vis maps need a Functional model without models inside: rebuild a Sequential one as "
             f"keras.Model(model.inputs, model.outputs). Received: {type(model).__name__}"
         )
-    _, num_classes = check_gives_logits(model)
+    shape, num_classes = check_gives_logits(model)
     images = check_images(images)
+    if images.shape[1:] != shape:
+        raise ValueError(f"`images` must be of shape {shape} each. Received: shape={images.shape}")
     labels = check_labels(labels, len(images), num_classes)
+    _check_gradient(model, images[:1])
     settings: dict[str, Any] = {"gradient_modifier": None, "keepdims": True, "normalize_map": False}
     if method == "smoothgrad":
         settings |= {"smooth_samples": samples, "smooth_noise": noise}
@@ -71,4 +79,21 @@ def saliency_maps(
             maps = Saliency(model, clone=False)(CategoricalScore(labels.tolist()), images, **settings)
     finally:
         np.random.set_state(state)
-    return np.asarray(maps, np.float32)
+    if not np.isfinite(maps := np.asarray(maps, np.float32)).all():
+        share = 1 - np.isfinite(maps).all(axis=(1, 2, 3)).mean()
+        raise ValueError(
+            f"Saliency maps must be finite. Received: gradients of NaN or infinity for {share:.1%} of them"
+        )
+    return maps
+
+
+def _check_gradient(model: keras.Model, images: np.ndarray) -> None:
+    x = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = model(x, training=False)
+    if tape.gradient(logits, x) is None:
+        raise ValueError(
+            "A network without a gradient with respect to its images has no saliency maps: it has a step, such as "
+            f"rounding, that lets none through. Received: {model.name}"
+        )

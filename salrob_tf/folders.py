@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from salrob_tf.checks import is_whole, shown
+
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # not all of Pillow's: some of its readers start programs
 MAX_PIXELS = 2**26  # of one file, 8192 x 8192; below the size from which Pillow warns of decompression bombs
 CLUTTER = ("thumbs.db", "desktop.ini")  # what Windows leaves in folders; names that begin with a dot go as well
@@ -193,12 +195,13 @@ def _problem(image: Any) -> str | None:
 def _check_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
     if image_size is None:
         return None
-    size = tuple(np.atleast_1d(image_size).tolist())
-    if len(size) not in (1, 2) or not all(isinstance(side, int) and 1 <= side <= 8192 for side in size):
+    size: list[Any] = [image_size] if np.ndim(image_size) == 0 else [*image_size]  # type: ignore[misc]
+    if len(size) not in (1, 2) or not all(is_whole(side) and 1 <= side <= 8192 for side in size):
         raise ValueError(
-            f"`image_size` must be one number or height and width, each 1 to 8192. Received: image_size={image_size}"
+            "`image_size` must be one number or height and width, each 1 to 8192. "
+            f"Received: image_size={shown(image_size)}"
         )
-    return size[0], size[-1]
+    return int(size[0]), int(size[-1])
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:

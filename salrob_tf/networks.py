@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf.checks import check_image_shape, check_policy, check_whole, shown
 from salrob_tf.resnet import resnet18
 
 
@@ -30,12 +31,11 @@ def cnn(input_shape: tuple[int, ...], num_classes: int, dtype: str | None = None
         An uncompiled `keras.Model` from `(N, height, width, channels)` to logits `(N, num_classes)`.
 
     Raises:
-        ValueError: If the images are too small.
+        ValueError: If the images are too small, there are fewer than two classes, or the policy is none of floats.
     """
-    if len(input_shape) != 3 or min(input_shape[:2]) < 6:
-        raise ValueError(
-            f"cnn needs images of (height, width, channels), 6 x 6 or more. Received: input_shape={input_shape}"
-        )
+    input_shape = check_image_shape(input_shape, smallest=6)
+    check_whole("num_classes", num_classes, 2)
+    check_policy(dtype)
     layers = keras.layers
     images = keras.Input(input_shape, name="images")
     x = layers.Conv2D(32, 3, activation="relu", dtype=dtype)(images)
@@ -76,8 +76,13 @@ def batch_shape(model: keras.Model) -> tuple[int | None, ...]:
     """What a built model takes, `(N, height, width, channels)`, with `None` where any number will do.
 
     Raises:
-        ValueError: If the model is not built, or does not have one input of images.
+        ValueError: If it is no Keras model, is not built, or does not have one input of images.
     """
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "The classifier must be a keras.Model, such as keras.saving.load_model gives of a .keras file. "
+            f"Received: {shown(model)}"
+        )
     shape = None
     if model.built:
         shape = getattr(model, "input_shape", None) or (model.get_build_config() or {}).get("input_shape")
@@ -149,6 +154,31 @@ def check_gives_logits(model: keras.Model) -> tuple[tuple[int, ...], int]:
     return shape, num_classes
 
 
+class InInferenceMode(keras.Model):
+    """A classifier whose layers are in inference mode whoever calls it: by itself, RandomFlip is not.
+
+    Args:
+        model: A built model with one input of images.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(name=model.name, autocast=False)
+        self.model = model
+        self.built = True
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Logits `(N, num_classes)`."""
+        return self.model(inputs, training=False)
+
+    def signature(self) -> list[keras.InputSpec]:
+        """What the classifier takes, as Keras names it: images `(N, height, width, channels)` for any N."""
+        shape = (None, *batch_shape(self.model)[1:])
+        if not hasattr(self.model, "inputs"):
+            return [keras.InputSpec(shape=shape, dtype=keras.config.floatx())]
+        (image,) = self.model.inputs
+        return [keras.InputSpec(shape=shape, dtype=image.dtype, name=image.name)]
+
+
 def alike_in_both_modes(model: keras.Model, image_shape: tuple[int, ...]) -> bool:
     """Whether a network computes the same in training as in inference mode: whether its two graphs are the same."""
     images = tf.TensorSpec([None, *image_shape], keras.config.floatx())
@@ -156,5 +186,8 @@ def alike_in_both_modes(model: keras.Model, image_shape: tuple[int, ...]) -> boo
         tf.function(lambda batch, mode=mode: model(batch, training=mode)).get_concrete_function(images)
         for mode in (True, False)
     )
-    training, inference = (list(function.graph.as_graph_def().node) for function in traced)
+    try:
+        training, inference = (list(function.graph.as_graph_def().node) for function in traced)
+    except Exception:
+        return False  # there is no graph of what runs only eagerly; what it raises is up to its layers
     return training == inference

@@ -108,7 +108,12 @@ class Passes:
             # Regularizers, and losses that users add, read variables.
             sources = [self._model.trainable_weights, [value for _, value in self._given]]
             read, given = tape.gradient(loss, sources)
-        return [_sum(parts) for parts in zip_longest(read, given)]
+        gradients = [_sum(parts) for parts in zip_longest(read, given)]
+        # Otherwise TensorFlow lets the update of a weight come before the backward pass has read it, if that reads it
+        # anew (tf.recompute_grad, keras.remat): its graph optimizer drops the edge between the two.
+        found = [gradient for gradient in gradients if gradient is not None]
+        with tf.control_dependencies(tf.nest.flatten(found, expand_composites=True)):
+            return [None if gradient is None else tf.identity(gradient) for gradient in gradients]
 
 
 def _sum(parts: Sequence[tf.Tensor | None]) -> tf.Tensor | None:

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from salrob_tf.checks import check_choice, check_image_shape, check_policy, check_whole
+
 PRESET = "resnet_18_imagenet"
 RESNET18: dict[str, Any] = {
     "input_conv_filters": [64],
@@ -55,13 +57,13 @@ def resnet18(
         An uncompiled `keras.Model` from `(N, height, width, channels)` to logits `(N, num_classes)`.
 
     Raises:
-        ValueError: If the images or the stem are not valid, KerasHub is not installed, or the weights cannot be had,
-            are of another network, or do not fit.
+        ValueError: If the images, the classes, the policy or the stem are not valid, KerasHub is not installed, or the
+            weights cannot be had, are of another network, or do not fit.
     """
-    if len(input_shape) != 3 or min(input_shape) < 1:
-        raise ValueError(f"resnet18 needs images of (height, width, channels). Received: input_shape={input_shape}")
-    if stem not in STEMS:
-        raise ValueError(f"Unknown stem. Valid: {', '.join(STEMS)}. Received: stem={stem}")
+    input_shape = check_image_shape(input_shape)
+    check_whole("num_classes", num_classes, 2)
+    check_policy(dtype)
+    check_choice("stem", stem, STEMS)
     if stem == "small" and weights is not None:
         raise ValueError(
             "Pretrained weights are of the imagenet stem, whose 7x7 kernel does not fit the small one: "

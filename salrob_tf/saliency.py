@@ -14,11 +14,10 @@ from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 import keras
 import tensorflow as tf
 
-Seed: TypeAlias = "int | keras.random.SeedGenerator"
+from salrob_tf.checks import check_choice, check_number, check_whole
+from salrob_tf.gradients import scaled_gradient
 
-# What the gradient of the class output starts from on its way back through the network, per image: float16 holds
-# magnitudes of 6e-8 to 65504, and the ranking does not change.
-SALIENCY_SCALE = 256.0
+Seed: TypeAlias = "int | keras.random.SeedGenerator"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class Recipe:
             the clean images met. So for all layers that draw random numbers by a `keras.random.SeedGenerator`.
 
     Raises:
-        ValueError: If a field has a value that is not listed.
+        ValueError: If a field has a value that is not listed, `mask_count` is no whole number, 0 or more, or
+            `fill_value` is not finite.
     """
 
     ranking: Literal["magnitude", "signed", "random", "highest"] = "magnitude"
@@ -68,12 +68,13 @@ class Recipe:
         hints = get_type_hints(type(self))
         for field in fields(self):
             valid, value = get_args(hints[field.name]), getattr(self, field.name)
-            if all(isinstance(option, str) for option in valid) and valid and value not in valid:
-                raise ValueError(f"Unknown {field.name}. Valid: {', '.join(valid)}. Received: {field.name}={value!r}")
-        if self.mask_count is not None and (not isinstance(self.mask_count, int) or self.mask_count < 0):
-            raise ValueError(
-                f"`mask_count` must be a whole number, 0 or more, or None. Received: mask_count={self.mask_count!r}"
-            )
+            if valid and all(isinstance(option, str) for option in valid):
+                check_choice(field.name, value, valid)
+        numbers = {"fill_value": check_number("fill_value", self.fill_value)}
+        if self.mask_count is not None:
+            numbers["mask_count"] = check_whole("mask_count", self.mask_count)
+        for name, number in numbers.items():
+            object.__setattr__(self, name, number)  # as Python's own, which JSON can hold
 
     def get_config(self) -> dict[str, Any]:
         """The fields as a dictionary that JSON can hold."""
@@ -97,9 +98,7 @@ def get_recipe(recipe: str | Recipe) -> Recipe:
     """
     if isinstance(recipe, Recipe):
         return recipe
-    if recipe not in RECIPES:
-        raise ValueError(f"Unknown recipe. Valid: {', '.join(RECIPES)}, or a Recipe. Received: recipe={recipe!r}")
-    return RECIPES[recipe]
+    return RECIPES[check_choice("recipe", recipe, RECIPES, ", or a Recipe")]
 
 
 def mask_size(recipe: Recipe, mask_fraction: float, image_shape: tuple[int, ...]) -> int:
@@ -140,6 +139,9 @@ def saliency_scores(
         Scores `(N, height, width)`, or `(N, height, width, channels)` where the unit is the feature, in the
         dtype of the images and up to a factor per image, which changes no ranking; and the outputs of the model,
         `None` where a random ranking needs none.
+
+    Raises:
+        ValueError: If a gradient is needed and the model has none.
     """
     if recipe.ranking == "random":
         shape = tf.shape(images) if recipe.unit == "feature" else tf.shape(images)[:-1]
@@ -166,6 +168,9 @@ def input_gradient(
     Returns:
         The gradient, in the shape and dtype of the images, and the outputs of the model. An outer tape sees the
         outputs, but nothing of the gradient.
+
+    Raises:
+        ValueError: If the model has no gradient with respect to the images.
     """
     gradient, scale, outputs = _scaled_gradient(model, images, labels, recipe)
     unscaled = tf.cast(gradient, tf.float32) / tf.reshape(scale, [-1, 1, 1, 1])
@@ -176,28 +181,21 @@ def _scaled_gradient(
     model: Callable[..., tf.Tensor], images: tf.Tensor, labels: tf.Tensor, recipe: Recipe
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The gradient times a power of two per image `(N,)`, so that it does not underflow; that; and the outputs."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(images)
-        outputs = model(images, training=recipe.saliency_mode == "training")
-        logits = tf.cast(outputs, tf.float32)
-    with tf.GradientTape(watch_accessed_variables=False) as head:
-        head.watch(logits)
-        if recipe.target_class == "predicted":
-            labels = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+
+    def target(logits: tf.Tensor) -> tf.Tensor:
+        chosen = labels if recipe.target_class == "true" else tf.argmax(logits, axis=-1, output_type=labels.dtype)
         if recipe.gradient_of == "logit":
-            target = tf.gather(logits, labels, axis=-1, batch_dims=1)
-        else:
-            target = -tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    upstream = head.gradient(target, logits)
-    scale = tf.minimum(SALIENCY_SCALE / _power_of_two(tf.reduce_max(tf.abs(upstream), axis=-1)), 2.0**100)
-    gradient = tf.stop_gradient(tape.gradient(logits, images, output_gradients=upstream * scale[:, tf.newaxis]))
+            return tf.gather(logits, chosen, axis=-1, batch_dims=1)
+        return -tf.nn.sparse_softmax_cross_entropy_with_logits(chosen, logits)
+
+    forward = lambda batch: model(batch, training=recipe.saliency_mode == "training")  # noqa: E731
+    gradient, scale, outputs = scaled_gradient(forward, images, target)
+    if gradient is None:
+        raise ValueError(
+            "A network without a gradient with respect to its images gives no ranking of pixels: rank them at random "
+            "(recipe='random'), or train without saliency guidance. Received: gradient=None"
+        )
     return (-gradient if recipe.gradient_of == "loss" else gradient), scale, outputs
-
-
-def _power_of_two(numbers: tf.Tensor) -> tf.Tensor:
-    """The power of two at or below each number, by its exponent bits, so that dividing by it is exact; 1 for 0."""
-    exponents = tf.bitwise.bitwise_and(tf.bitcast(numbers, tf.int32), 0x7F800000)
-    return tf.where(exponents > 0, tf.bitcast(exponents, tf.float32), 1.0)
 
 
 def lowest(scores: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:

@@ -8,13 +8,26 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
+import tensorflow as tf
+
+from salrob_tf.checks import shown
 
 Schedule: TypeAlias = "float | Callable[[int], float]"
 
 
-def value_at(schedule: Schedule, epoch: int) -> float:
-    """The number itself, or what a function of the epoch gives."""
-    return float(schedule(epoch)) if callable(schedule) else schedule
+def value_at(schedule: Schedule, epoch: int) -> Any:
+    """The number itself, or what a function of the epoch gives, which may be a tensor of one number.
+
+    Raises:
+        ValueError: If the function does not take the epoch.
+    """
+    try:
+        value: Any = schedule(epoch) if callable(schedule) else schedule
+    except TypeError as error:
+        raise ValueError(
+            f"A schedule must be a function of the epoch. Received: {shown(schedule)} ({error})"
+        ) from error
+    return value.numpy()[()] if tf.is_tensor(value) else value
 
 
 def savable(name: str, schedule: Schedule, epoch: int) -> Any:
@@ -28,4 +41,4 @@ def savable(name: str, schedule: Schedule, epoch: int) -> Any:
             stacklevel=2,
         )
         return value
-    return keras.saving.serialize_keras_object(schedule)
+    return keras.saving.serialize_keras_object(schedule) if callable(schedule) else float(schedule)

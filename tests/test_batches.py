@@ -100,9 +100,18 @@ def test_an_augmented_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
     ("settings", "message"),
     [
         ({"batch_size": 0}, "batch_size=0"),
-        ({"augment": True}, "`augment` needs one. Received: seed=None, augment=True"),
+        ({"batch_size": "8"}, "`batch_size` must be a whole number, 1 or more. Received: batch_size='8'"),
+        ({"augment": True}, "`augment` needs a seed. Received: seed=None, augment=True"),
+        ({"augment": "no", "seed": 1}, "augment='no'"),
         ({"seed": -1}, "seed=-1"),
-        ({"labels": np.zeros(3, np.int32)}, "4 images, 3 labels"),
+        ({"seed": 2**32}, r"from 0 to 2\^32 - 1. Received: seed=4294967296"),
+        ({"seed": 0.5}, "seed=0.5"),
+        ({"epochs": 1.0}, "epochs=1.0"),
+        ({"first_epoch": -1}, "first_epoch=-1"),
+        ({"labels": np.zeros(3, np.int32)}, r"images of shape \(4, 8, 8, 1\), labels of shape \(3,\)"),
+        ({"labels": None}, "labels numbers"),
+        ({"images": None}, "Images must be numbers"),
+        ({"images": np.zeros((4, 8, 8), np.float32)}, r"ndarray of float32 \(4, 8, 8\)"),
     ],
 )
 def test_bad_settings_are_one_line(settings, message):

@@ -69,6 +69,31 @@ def test_npz_errors_say_what_is_wrong(tmp_path, changes, message):
         sr.load_data(write_npz(tmp_path / "bad.npz", **changes))
 
 
+@pytest.mark.parametrize("source", [None, 3, b"mnist5k", ["mnist5k"], {}, np.zeros(3), "x" * 5000, "a\0b"])
+def test_what_is_no_source_is_one_line(source):
+    with pytest.raises(ValueError, match=r"^[^\n]{1,200}$"):
+        sr.load_data(source)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": None}, "`name` must be a string. Received: name=None"),
+        ({"class_names": "ab"}, "`class_names` must be a list of strings. Received: class_names='ab'"),
+        ({"class_names": [0, 1]}, "list of strings"),
+        ({"class_names": ["cat"]}, "two classes or more. Received: 1"),
+        ({"x_train": None}, r"Received: shape=\(\)"),
+        ({"y_train": None}, "one label per image"),
+        ({"y_train": ["a", "b"]}, "must be integers. Received: dtype=<U1"),
+    ],
+)
+def test_names_and_arrays_that_are_none_are_one_line(changes, message):
+    images = np.full((2, 8, 8), 0.5)
+    arrays = {"x_train": images, "y_train": [0, 1], "x_test": images, "y_test": [0, 1]}
+    with pytest.raises(ValueError, match=message):
+        sr.Dataset.from_arrays(**arrays | changes)
+
+
 def test_unknown_missing_and_broken_sources(tmp_path):
     with pytest.raises(ValueError, match=r"Valid: mnist5k, mnist, fashion_mnist, .* Received: source=mnits"):
         sr.load_data("mnits")
@@ -130,7 +155,7 @@ def test_cifar_is_read_by_keras_from_the_archives_that_the_error_names(tmp_path)
 
 
 def test_a_dataset_of_own_arrays(tmp_path):
-    images, labels = np.arange(2 * 64, dtype=np.uint8).reshape(2, 8, 8), np.array([[0], [1]])
+    images, labels = np.arange(2 * 64, dtype=np.uint8).reshape(2, 8, 8) * 2, np.array([[0], [1]])
     data = sr.Dataset.from_arrays(images, labels, images[:1], labels[:1], name="mine", class_names=["cat", "dog"])
     assert (data.name, data.class_names, data.input_shape) == ("mine", ("cat", "dog"), (8, 8, 1))
     np.testing.assert_array_equal(data.x_train[..., 0], images / np.float32(255))
@@ -186,8 +211,16 @@ def test_train_samples(tmp_path):
     data = sr.load_data(write_npz(tmp_path / "mine.npz"))
     fewer = data.with_train_samples(4)
     assert len(fewer.x_train) == len(fewer.y_train) == 4 and len(fewer.x_test) == 2
-    with pytest.raises(ValueError, match="must be 1 to 6. Received: 0"):
-        data.with_train_samples(0)
+    for samples, message in {0: "must be 1 to 6. Received: 0", "4": "Received: '4'", 2.0: "Received: 2.0"}.items():
+        with pytest.raises(ValueError, match=message):
+            data.with_train_samples(samples)
+    for seed in ("0", 0.5, -1, None, 2**63):
+        with pytest.raises(ValueError, match=f"`seed` must be a whole number, 0 or more. Received: seed={seed!r}"):
+            data.with_train_samples(4, seed)
+    for fraction in ("0.5", None, float("nan"), 0, 1, 1.5, 0.01, True):
+        with pytest.raises(ValueError, match="Received: "):
+            data.with_validation(fraction)
+    assert len(data.with_validation(np.float32(0.5), np.int64(1))[2]) == 3
 
 
 def test_mnist5k_is_the_same_split_for_ever():
@@ -196,13 +229,24 @@ def test_mnist5k_is_the_same_split_for_ever():
     assert data.sha256 == "de237111df39753c62d00cc40d36b1698c2d3e33836cb2c2f1aa9f11676ae5a7"
 
 
+BITS = np.eye(8, dtype=np.uint8)[None].repeat(6, 0)
+
+
+def test_a_few_dark_images_are_8_bit_ones_too(tmp_path):
+    data = sr.load_data(write_npz(tmp_path / "mine.npz", x_test=15 * BITS[:2]))
+    assert data.x_test.max() == np.float32(15) / np.float32(255)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"y_train": np.array([1, 2, 3, 1, 2, 3]), "y_test": np.array([1, 2])}, "without a gap. Missing: class 0"),
         ({"y_train": np.array([0, 1, 2**30, 0, 1, 2])}, "class 3"),
         ({"y_train": np.array([0, 1, 2**40, 0, 1, 2])}, "0 to 2147483647. Received: labels from 0 to 1099511627776"),
-        ({"x_train": np.eye(8, dtype=np.uint8)[None].repeat(6, 0)}, "save images of 0 and 1 as floats"),
+        ({"x_train": BITS, "x_test": BITS[:2]}, "pass floats. Received: largest=1"),
+        ({"x_train": 15 * BITS, "x_test": 7 * BITS[:2]}, r"not reach half of it: divide .*\(15 if .* largest=15"),
+        ({"x_train": 127 * BITS, "x_test": BITS[:2]}, "largest=127"),
+        ({"y_train": np.zeros(6, int), "y_test": np.zeros(2, int)}, "two classes or more. Received: 1"),
     ],
 )
 def test_npz_that_would_be_misread_is_refused(tmp_path, changes, message):

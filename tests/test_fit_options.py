@@ -452,9 +452,12 @@ def test_shared_dropout_is_shared_with_layers_that_always_draw():
         (IMAGES, LABELS + 0.5, "must be integers"),
         (tf.constant(IMAGES), tf.constant(LABELS + 1), "must be 0 to 2"),
         (tf.constant(IMAGES * np.nan), LABELS, "NaN or infinity in 100.0%"),
-        (IMAGES, ONE_HOT * np.nan, "finite=False"),
-        (dataset((IMAGES * 255).astype(np.uint8), LABELS), None, r"floats, .* Received: x=uint8 \(None, 8, 8, 1\)"),
-        (dataset((IMAGES, IMAGES), LABELS), None, "one tensor of floats.* Received: x=tuple"),
+        (IMAGES, ONE_HOT * np.nan, "`y` must be one row of finite numbers per image, 20 in all"),
+        (IMAGES > 0.5, LABELS, "must be numbers, one image or more. Received: dtype=bool"),
+        (IMAGES.astype(object), LABELS, "must be numbers, one image or more. Received: dtype=object"),
+        (list(IMAGES), LABELS.tolist(), "one array or tensor, .* Received: list of 20"),
+        (dataset(IMAGES > 0.5, LABELS), None, r"numbers, .* Received: x=bool \(None, 8, 8, 1\)"),
+        (dataset((IMAGES, IMAGES), LABELS), None, "one tensor of numbers.* Received: x=tuple"),
         (dataset(IMAGES), None, "Received: y=NoneType"),
         (dataset(IMAGES, np.eye(5)[LABELS]), None, r"Received: y=float64 \(None, 5\)"),
         (dataset(IMAGES, LABELS.astype(str)), None, "Received: y=string"),
@@ -471,17 +474,191 @@ def test_fit_names_bad_input_before_the_first_step(x, y, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation_data": ((IMAGES * 255).astype(np.uint8), LABELS)}, "must be floats"),
+        ({"validation_data": (IMAGES.astype(str), LABELS)}, "must be numbers"),
         ({"validation_data": (IMAGES * np.nan, LABELS)}, "NaN or infinity"),
-        ({"sample_weight": WEIGHTS * np.nan}, "Sample weights must be finite"),
+        ({"sample_weight": WEIGHTS * np.nan}, "Sample weights must be finite numbers"),
+        ({"sample_weight": WEIGHTS.astype(str)}, "Sample weights must be finite numbers"),
+        ({"sample_weight": WEIGHTS[:7]}, "20 sample weights, one per image. Received: ndarray of float32 \\(7,\\)"),
+        ({"batch_size": "8"}, "`batch_size` must be a whole number, 1 or more. Received: batch_size='8'"),
+        ({"batch_size": 2.5}, "batch_size=2.5"),
+        ({"epochs": True}, "epochs=True"),
+        ({"epochs": None}, "epochs=None"),
+        ({"validation_batch_size": 0}, "validation_batch_size=0"),
+        (
+            {"validation_split": "0.5"},
+            "`validation_split` must be a finite number, .* Received: validation_split='0.5'",
+        ),
+        ({"validation_data": (IMAGES,)}, "`validation_data` must be images and labels. Received: 1 parts"),
+        ({"validation_data": "mnist5k"}, "one array or tensor, .* Received: str, 'mnist5k'"),
+        ({"class_weight": {3: 1.0}}, r"weights by class, 0 to 2. Received: class_weight=\{3: 1.0\}"),
+        ({"class_weight": [1, 2, 3]}, "`class_weight` must be a dictionary"),
+        ({"class_weight": {0: "1"}}, r"`class_weight\[0\]` must be a finite number"),
+        ({"callbacks": [keras.callbacks.History(), 5]}, "`callbacks` must be callbacks of Keras"),
+        ({"y": "labels"}, "`y` must be an array, one entry per image. Received: y='labels'"),
+        ({"y": 5}, "Received: y=5"),
+        ({"x": None}, "Received: NoneType, None"),
+        ({"x": 5}, "Received: int, 5"),
     ],
 )
 def test_what_comes_beside_the_images_is_looked_at_too(options, message):
     model = sr.SaliencyGuided(make_network())
     model.compile("sgd")
     with pytest.raises(ValueError, match=message):
-        model.fit(**ARRAYS, verbose=0, **options)
+        model.fit(**ARRAYS | options, verbose=0)
     assert int(model.optimizer.iterations) == 0
+
+
+WRONG = {
+    "out of range": (LABELS + (LABELS == 2) * 5, "`y` must be whole numbers from 0 to 2. Received: 7"),
+    "negative": (LABELS - (LABELS == 0), "Received: -1"),
+    "fractions": (LABELS + 0.5 * (LABELS == 0), "Received: 0.5"),
+    "one-hot": (np.where(np.arange(20)[:, None] == 17, np.nan, ONE_HOT), "finite numbers per image. Received: NaN"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_labels_in_batches_are_one_line(name):
+    labels, message = WRONG[name]
+    model = sr.SaliencyGuided(make_network(), saliency=False)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=message) as caught:
+        model.fit(dataset(IMAGES, labels), verbose=0)
+    assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"steps_per_execution": 2}, {"run_eagerly": True}])
+def test_wrong_labels_end_a_step_before_it_touches_the_weights(options):
+    model = sr.SaliencyGuided(make_network())
+    model.compile("sgd", **options)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"^`y` must be .*Received: .*7$"):
+        model.fit(dataset(IMAGES, LABELS + (np.arange(20) == 3) * (7 - LABELS)), verbose=0)
+    for found, wanted in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("way", ["generator", "PyDataset", "validation", "evaluate", "train_on_batch", "test_on_batch"])
+def test_wrong_labels_are_found_in_whatever_way_they_come(way):
+    labels = LABELS + (LABELS == 2)
+
+    class Wrong(Batches):
+        def __getitem__(self, number):
+            rows = slice(number * BATCH, (number + 1) * BATCH)
+            return IMAGES[rows], labels[rows]
+
+    model = sr.SaliencyGuided(make_network(), saliency=False)
+    model.compile("sgd")
+    ways = {
+        "generator": lambda: model.fit((batch for batch in (Wrong()[n] for n in range(3))), verbose=0),
+        "PyDataset": lambda: model.fit(Wrong(), verbose=0),
+        "validation": lambda: model.fit(**ARRAYS, validation_data=dataset(IMAGES, labels), verbose=0),
+        "evaluate": lambda: model.evaluate(dataset(IMAGES, labels), verbose=0),
+        "train_on_batch": lambda: model.train_on_batch(IMAGES, labels),
+        "test_on_batch": lambda: model.test_on_batch(tf.constant(IMAGES), tf.constant(labels)),
+    }
+    with pytest.raises(ValueError, match="^`y` must be .* Received: .*3$"):
+        ways[way]()
+
+
+def test_labels_of_few_bits_do_for_many_classes():
+    network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(300)])
+    model = sr.SaliencyGuided(network, saliency=False)
+    model.compile("sgd")
+    for dtype in (np.uint8, np.int8, np.float16):
+        assert np.isfinite(model.fit(dataset(IMAGES, LABELS.astype(dtype)), verbose=0).history["loss"]).all()
+
+
+def test_predictions_are_made_of_whatever_keras_takes():
+    model = sr.SaliencyGuided(make_network(), saliency=False)
+    model.compile("sgd", run_eagerly=True)
+    assert np.isnan(model.predict(IMAGES * np.nan, verbose=0)).all()
+    assert np.isnan(model.predict_on_batch(IMAGES * np.nan)).all()
+
+
+def test_lists_of_labels_and_weights_are_taken():
+    weights = []
+    for labels, factors in ((LABELS, WEIGHTS), (LABELS.tolist(), WEIGHTS.tolist()), (tuple(ONE_HOT), tuple(WEIGHTS))):
+        model = sr.SaliencyGuided(make_network(), saliency=False)
+        model.compile(sgd())
+        model.fit(IMAGES, labels, sample_weight=factors, validation_data=(IMAGES, labels), shuffle=False, verbose=0)
+        model.train_on_batch(IMAGES, labels, sample_weight=factors)
+        model.evaluate(IMAGES, labels, sample_weight=factors, verbose=0)
+        weights.append(model.get_weights())
+    for each in weights[1:]:
+        for found, wanted in zip(each, weights[0], strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+
+
+def scaling_network():
+    network = make_network()
+    return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), *network.layers])
+
+
+@pytest.mark.parametrize("form", ["arrays", "tf.data"])
+def test_8_bit_images_train_as_in_keras(form):
+    images = np.round(IMAGES * 255).astype(np.uint8)
+    given = {"arrays": {"x": images, "y": LABELS, "batch_size": BATCH}, "tf.data": {"x": dataset(images, LABELS)}}[form]
+    plain, wrapped = scaling_network(), sr.SaliencyGuided(scaling_network(), saliency=False)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for model in (plain, wrapped):
+        model.compile(sgd(), loss)
+        model.fit(**given, epochs=2, shuffle=False, verbose=0)
+    for found, wanted in zip(wrapped.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    guided = []
+    for source in (given, {**ARRAYS, "x": images.astype(np.float32)}):
+        model = sr.SaliencyGuided(scaling_network(), seed=0)
+        model.compile(sgd())
+        options = {"shuffle": False, "validation_data": (images, LABELS), "validation_batch_size": BATCH, "verbose": 0}
+        history = model.fit(**source | options).history
+        guided.append([*history.values(), *model.get_weights()])
+    for found, wanted in zip(*guided, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+
+
+class Rounded(keras.layers.Layer):
+    def call(self, inputs):
+        return keras.ops.round(4 * inputs)
+
+
+@pytest.mark.parametrize("layer", [Rounded(), keras.layers.Rescaling(1.0, dtype="float32")], ids=["round", "frozen"])
+def test_networks_without_a_gradient_or_a_weight_to_train_are_one_line(layer):
+    parts = [layer, keras.layers.Flatten(), keras.layers.Dense(3)]
+    network = keras.Sequential([keras.Input((8, 8, 1)), *parts])
+    frozen = not isinstance(layer, Rounded)
+    network.trainable = not frozen
+    for options in ({}, {"saliency": False}, {"recipe": "random"}):
+        model = sr.SaliencyGuided(network, **options)
+        model.compile("sgd")
+        if frozen or not options:
+            with pytest.raises(ValueError, match=r"^(There is nothing to train|A network without a gradient)[^\n]*$"):
+                model.fit(**ARRAYS, verbose=0)
+        else:
+            assert np.isfinite(model.fit(**ARRAYS, verbose=0).history["loss"]).all()
+
+
+def test_networks_that_are_frozen_in_part_are_trained_in_part():
+    network = make_network()
+    network.layers[0].trainable = False
+    before = network.get_weights()
+    model = sr.SaliencyGuided(network)
+    model.compile("sgd")
+    model.fit(**ARRAYS, verbose=0)
+    changed = [not np.array_equal(old, new) for old, new in zip(before, network.get_weights(), strict=True)]
+    assert changed == [False, False, True, True]
+
+
+def test_networks_that_run_eagerly_only_are_trained_eagerly():
+    class Eager(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs * float(inputs.numpy().max()) if hasattr(inputs, "numpy") else inputs.no_graph()
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    model = sr.SaliencyGuided(keras.Sequential([keras.Input((8, 8, 1)), Eager(), *make_network().layers]))
+    model.compile("sgd", run_eagerly=True)
+    assert np.isfinite(model.fit(**ARRAYS, verbose=0).history["loss"]).all()
 
 
 def test_networks_with_several_inputs_or_outputs_are_named():

@@ -90,6 +90,20 @@ def test_two_replicas_equal_one_device(samples, loss):
         assert found[key] == pytest.approx(values, abs=1e-5), key
 
 
+def test_wrong_labels_of_a_replica_are_found():
+    images, labels = make_images(8)
+    good, bad = (
+        tf.data.Dataset.from_tensor_slices((images, labels + wrong * (np.arange(8) == 7))).batch(4) for wrong in (0, 5)
+    )
+    for eager in (True, False):
+        with two_replicas().scope():
+            model = sr.SaliencyGuided(make_network(), saliency=False)
+            model.compile("sgd", run_eagerly=eager)
+        assert np.isfinite(model.fit(good, verbose=0).history["loss"]).all()
+    with pytest.raises(ValueError, match=r"^`y` must be whole numbers from 0 to 2. Received: [5-7]$"):
+        model.fit(bad, verbose=0)
+
+
 @pytest.mark.parametrize("moving_statistics", ["clean", "both"])
 def test_a_replica_without_images_leaves_moving_statistics_finite(moving_statistics):
     images, labels = make_images(13)
@@ -107,7 +121,7 @@ def test_a_replica_without_images_leaves_moving_statistics_finite(moving_statist
     ("changes", "message"),
     [
         ({"x": np.full((4, 8, 8, 1), np.nan, np.float32)}, "NaN or infinity in 100.0% of the images"),
-        ({"x": np.zeros((4, 8, 8, 1), np.uint8)}, "must be floats, one image or more. Received: dtype=uint8"),
+        ({"x": np.zeros((4, 8, 8, 1), bool)}, "must be numbers, one image or more. Received: dtype=bool"),
         ({"x": np.zeros((0, 8, 8, 1), np.float32), "y": np.zeros(0, int)}, "one image or more"),
         ({"y": np.array([0, 1, 2, 3])}, "`y` must be 0 to 2. Received: labels from 0 to 3"),
         ({"y": np.array([0, 1])}, "4 in all"),

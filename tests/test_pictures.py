@@ -177,6 +177,49 @@ def test_models_without_a_map_are_refused(trained):
         sr.saliency_maps(keras.Model(model.inputs, model.outputs), images[:1], labels[:1], "lime")
 
 
+class Through(keras.layers.Layer):
+    def __init__(self, function):
+        super().__init__()
+        self.call = function
+
+
+def test_networks_without_a_map_are_one_line_and_flat_ones_have_zeros():
+    images, labels = make_images(2)
+    x = keras.Input((8, 8, 1))
+
+    def maps(function, **settings):
+        network = keras.Model(x, keras.layers.Dense(3)(keras.layers.Flatten()(Through(function)(x))))
+        return sr.saliency_maps(network, images, labels, **settings)
+
+    for method in ("gradient", "smoothgrad"):
+        for step in (keras.ops.round, keras.ops.stop_gradient):
+            with pytest.raises(ValueError, match=r"^A network without a gradient [^\n]*Received: functional"):
+                maps(step, method=method)
+        assert not maps(lambda inputs: keras.ops.relu(inputs - 5), method=method, samples=2).any()
+    with pytest.raises(ValueError, match=r"gradients of NaN or infinity for 100.0% of them"):
+        maps(lambda inputs: keras.ops.sqrt(keras.ops.relu(inputs - 0.3)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"samples": 0}, "`samples` must be a whole number, 1 or more. Received: samples=0"),
+        ({"samples": 2.5}, "samples=2.5"),
+        ({"noise": -1}, "`noise` must be a finite number, 0 or more. Received: noise=-1"),
+        ({"noise": float("nan")}, "noise=nan"),
+        ({"seed": "0"}, "seed='0'"),
+        ({"seed": 2**32}, "seed=4294967296"),
+        ({"method": None}, "Valid: gradient, smoothgrad. Received: method=None"),
+        ({"images": np.zeros((1, 8, 4, 1))}, r"of shape \(8, 8, 1\) each. Received: shape=\(1, 8, 4, 1\)"),
+    ],
+)
+def test_arguments_of_maps_are_looked_at(trained, arguments, message):
+    model, images, labels = trained
+    functional = keras.Model(model.inputs, model.outputs)
+    with pytest.raises(ValueError, match=message):
+        sr.saliency_maps(**{"model": functional, "images": images[:1], "labels": labels[:1]} | arguments)
+
+
 def test_saliency_grid_has_one_colour_scale_and_pictures_are_written(tmp_path):
     images, labels = make_images(2, shape=(8, 8, 3))
     network = make_network(shape=(8, 8, 3))

@@ -181,7 +181,7 @@ def test_logits_and_normalisation_are_float32_whatever_the_policy(hub, preset, i
         ({"weights": "{presets}/bare", "shape": (16, 16, 1)}, "are for images with 3 channels"),
         ({"weights": "{presets}/bare", "stem": "small"}, "7x7 kernel does not fit the small one"),
         ({"stem": "big"}, "Unknown stem. Valid: imagenet, small"),
-        ({"shape": (16, 16)}, "needs images of (height, width, channels)"),
+        ({"shape": (16, 16)}, "`input_shape` must be (height, width, channels)"),
     ],
 )
 def test_bad_weights_and_arguments_get_one_line(hub, bare_preset, arguments, message):

@@ -168,8 +168,17 @@ def test_recipes_of_the_papers_and_controls():
         get_recipe("ismail")
     with pytest.raises(ValueError, match=r"Unknown fill. Valid: image_range, .*Received: fill='zero'"):
         Recipe(fill="zero")
-    with pytest.raises(ValueError, match="mask_count=-1"):
-        Recipe(mask_count=-1)
+    for count in (-1, "5", 2.0, True, 2**63):
+        with pytest.raises(ValueError, match=f"`mask_count` must be a whole number, .* Received: mask_count={count!r}"):
+            Recipe(mask_count=count)
+    for value in (float("nan"), float("inf"), None, "0", True, [0.5]):
+        with pytest.raises(ValueError, match="`fill_value` must be a finite number. Received: fill_value="):
+            Recipe(fill="constant", fill_value=value)
+    for name in (None, {}, np.array(["zero"]), 1):
+        with pytest.raises(ValueError, match=r"Unknown fill. Valid: image_range, .*Received: fill="):
+            Recipe(fill=name)
+        with pytest.raises(ValueError, match=r"Unknown recipe. Valid: karkehabadi2023, .*Received: recipe="):
+            get_recipe(name)
 
 
 def test_random_draws_come_from_the_seed():

@@ -368,7 +368,10 @@ def test_reproduce_draws_cifar_as_the_paper_does(tmp_path, monkeypatch, capsys):
         (["evaluate.py", "{runs}/regular", "--data", "{data}", "--epsilons", "-1"], "0 or more"),
         (["evaluate.py", "{runs}/regular", "--data", "{data}", "--samples", "0"], "1 to 40. Received: 0"),
         (["evaluate.py", "{runs}/regular", "{runs}/regular", "--data", "{data}"], "Each model once"),
-        (["evaluate.py", "{runs}/regular", "--data", "{data}", "--seed", "-1"], "seed must be 0 or more"),
+        (
+            ["evaluate.py", "{runs}/regular", "--data", "{data}", "--seed", "-1"],
+            "`seed` must be a whole number, 0 or more",
+        ),
         (["reproduce.py", "--data", "{data}", "--attacks", "fgsm", "fgsm"], "each once"),
         (["evaluate.py", "{runs}/regular", "--data", "mnist5k"], "takes images of shape (8, 8, 1)"),
         (["reproduce.py", "--data", "{data}", "--attacks", "x"], "Valid: fgsm, bim, pgd, mim"),

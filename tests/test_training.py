@@ -1,8 +1,12 @@
+import warnings
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import make_images, make_network
+from tensorflow.python.eager import context
 
 import salrob_tf as sr
 
@@ -70,12 +74,67 @@ def test_layers_with_a_way_of_their_own_with_weights_train_as_in_keras(layers, s
     expected, found = network(), network()
     before = expected.get_weights()
     guided = sr.SaliencyGuided(found, saliency, recipe=sr.Recipe(fill="constant"), kl_weight=0.0)
-    for model in (expected, guided):
-        model.compile(keras.optimizers.SGD(0.5), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss, eager = keras.losses.SparseCategoricalCrossentropy(from_logits=True), layers is computes_again
+    for model in (expected, guided):  # compiled, Keras' own step is now and then wrong where layers compute again
+        model.compile(keras.optimizers.SGD(0.5), loss, run_eagerly=eager)
         model.fit(images, labels, batch_size=8, epochs=3, shuffle=False, verbose=0)
     assert any(np.abs(old - new).max() > 0.01 for old, new in zip(before, expected.get_weights(), strict=True))
     for wanted, weight in zip(expected.get_weights(), found.get_weights(), strict=True):
         np.testing.assert_allclose(weight, wanted, rtol=0, atol=1e-5)
+
+
+def reads_after_updates(model):
+    """Reads of variables that the graph of a step, as TensorFlow runs it, lets come after their update or before."""
+    context.enable_run_metadata()
+    try:
+        model.train_on_batch(*make_images(4))
+        graphs = [functions.post_optimization_graph for functions in context.export_run_metadata().function_graphs]
+    finally:
+        context.disable_run_metadata()
+    nodes = {node.name: node for node in max(graphs, key=lambda graph: len(graph.node)).node}
+
+    def ahead_of(node, seen):
+        for name in (edge.removeprefix("^").split(":")[0] for edge in node.input):
+            if name in nodes and name not in seen:
+                seen.add(name)
+                ahead_of(nodes[name], seen)
+        return seen
+
+    ahead = {node.name: ahead_of(node, set()) for node in nodes.values() if "Variable" in node.op}
+    return [
+        read
+        for update in ahead
+        for read in ahead
+        if nodes[update].op == "AssignSubVariableOp"
+        and nodes[read].op == "ReadVariableOp"
+        and nodes[read].input[0] == nodes[update].input[0]
+        and read not in ahead[update]
+        and update not in ahead[read]
+    ]
+
+
+class Scaled(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=shape[-1:], initializer="ones")
+
+    def call(self, inputs):
+        return inputs * self.scale
+
+
+@pytest.mark.parametrize("saliency", [False, True])
+@pytest.mark.parametrize("way", ["recompute_grad", "remat", "RematScope"])
+def test_weights_are_updated_only_when_layers_that_compute_again_have_read_them(way, saliency, tmp_path):
+    with keras.RematScope("full") if way == "RematScope" else nullcontext():
+        again = [Scaled()]
+    if way == "recompute_grad":
+        again = computes_again(tmp_path)[2:]
+    elif way == "remat":
+        again[0].call = keras.remat(again[0].call)
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.Flatten(), *again]
+    network = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(3)])
+    model = sr.SaliencyGuided(network, saliency)
+    model.compile(keras.optimizers.SGD(0.5))
+    assert reads_after_updates(model) == []
 
 
 def test_a_guided_step_reads_each_weight_as_often_as_a_regular_one():
@@ -250,19 +309,70 @@ def test_subclassed_classifiers_train_too(saliency):
     assert np.isfinite(fit(model, images, labels).history.history["loss"]).all()
 
 
+ARGUMENTS = [
+    ({"model": None}, "must be a keras.Model, such as .* Received: None"),
+    ({"model": "saved_models/guided"}, "must be a keras.Model, such as .* Received: 'saved_models/guided'"),
+    ({"model": keras.Sequential([keras.layers.Dense(3)])}, "must be built"),
+    ({"recipe": "unknown"}, "Valid: karkehabadi2023"),
+    ({"recipe": {}}, r"or a Recipe. Received: recipe=\{\}"),
+    ({"recipe": None}, "Received: recipe=None"),
+    ({"mask_fraction": 1.0}, "below 1. Received: mask_fraction=1.0"),
+    ({"mask_fraction": -0.1}, "mask_fraction=-0.1"),
+    ({"mask_fraction": "0.5"}, "`mask_fraction` must be a finite number, .* Received: mask_fraction='0.5'"),
+    ({"mask_fraction": None}, "mask_fraction=None"),
+    ({"mask_fraction": True}, "mask_fraction=True"),
+    ({"mask_fraction": lambda epoch: None}, "mask_fraction=None"),
+    ({"mask_fraction": lambda: 0.5}, "A schedule must be a function of the epoch. Received: <function"),
+    ({"kl_weight": -1.0}, "kl_weight=-1.0"),
+    ({"kl_weight": float("nan")}, "kl_weight=nan"),
+    ({"kl_weight": lambda epoch: "1"}, "kl_weight='1'"),
+    ({"saliency": "False"}, "`saliency` must be True or False. Received: saliency='False'"),
+    ({"saliency": None}, "saliency=None"),
+    ({"seed": "0"}, "`seed` must be a whole number, 0 or more. Received: seed='0'"),
+    ({"seed": 0.5}, "seed=0.5"),
+    ({"seed": -1}, "seed=-1"),
+    ({"seed": 2**64}, "seed=18446744073709551616"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ARGUMENTS)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sr.SaliencyGuided(**{"model": make_network(), **arguments})
+
+
+@pytest.mark.parametrize("optimizer", ["none", {}, 3, object()])
+def test_what_is_no_optimizer_is_one_line(optimizer):
+    with pytest.raises(ValueError, match=r"^`optimizer` must be one of Keras, or its name. Received: optimizer="):
+        sr.SaliencyGuided(make_network(), saliency=False).compile(optimizer)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"recipe": "unknown"}, "Valid: karkehabadi2023"),
-        ({"mask_fraction": 1.0}, "below 1. Received: mask_fraction=1.0"),
-        ({"mask_fraction": -0.1}, "mask_fraction=-0.1"),
-        ({"kl_weight": -1.0}, "kl_weight=-1.0"),
-        ({"kl_weight": float("nan")}, "kl_weight=nan"),
+        ({"input_shape": (5, 8, 1)}, r"of images of 6 x 6 or more. Received: input_shape=\(5, 8, 1\)"),
+        ({"input_shape": (8, 8)}, r"must be \(height, width, channels\)"),
+        ({"input_shape": (8.0, 8, 1)}, "8.0"),
+        ({"input_shape": None}, "input_shape=None"),
+        ({"num_classes": 1}, "`num_classes` must be a whole number, 2 or more. Received: num_classes=1"),
+        ({"num_classes": "3"}, "num_classes='3'"),
+        ({"dtype": "mixed_float17"}, "`dtype` must be a dtype policy of floats, .* Received: dtype='mixed_float17'"),
+        ({"dtype": "int32"}, "dtype='int32'"),
     ],
 )
-def test_arguments_out_of_range(arguments, message):
+def test_networks_that_cannot_be_built_are_one_line(arguments, message):
     with pytest.raises(ValueError, match=message):
-        sr.SaliencyGuided(make_network(), **arguments)
+        sr.cnn(**{"input_shape": (8, 8, 1), "num_classes": 3, **arguments})
+
+
+def test_numbers_of_numpy_are_arguments_too(tmp_path):
+    recipe = sr.Recipe(fill="constant", fill_value=np.float32(0.5), mask_count=np.int64(7))
+    model = sr.SaliencyGuided(make_network(), np.True_, recipe, np.float32(0.25), np.int64(2), np.uint8(3))
+    model.compile("sgd")
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert reloaded.recipe == sr.Recipe(fill="constant", fill_value=0.5, mask_count=7)
+    assert (reloaded.saliency, reloaded.mask_fraction, reloaded.kl_weight, reloaded.seed) == (True, 0.25, 2.0, 3)
 
 
 def test_classifiers_that_end_in_softmax_are_refused():
@@ -275,20 +385,97 @@ def test_classifiers_that_end_in_softmax_are_refused():
         sr.SaliencyGuided(dense)
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        "sparse_categorical_crossentropy",
-        keras.losses.SparseCategoricalCrossentropy(),
-        keras.losses.CategoricalCrossentropy(),
-        ["sparse_categorical_crossentropy"],
-        {"dense": keras.losses.SparseCategoricalCrossentropy()},
-        keras.losses.CategoricalFocalCrossentropy(),
-    ],
-)
-def test_cross_entropy_of_probabilities_is_refused(loss):
-    with pytest.raises(ValueError, match="from_logits=True"):
-        sr.SaliencyGuided(make_network()).compile("sgd", loss)
+class FromProbabilities(keras.losses.CategoricalCrossentropy):
+    pass
+
+
+def test_losses_of_probabilities_are_refused():
+    losses, model = keras.losses, sr.SaliencyGuided(make_network(), saliency=False)
+    functions = [
+        losses.binary_crossentropy,
+        losses.binary_focal_crossentropy,
+        losses.categorical_crossentropy,
+        losses.categorical_focal_crossentropy,
+        losses.dice,
+        losses.kl_divergence,
+        losses.mean_squared_logarithmic_error,
+        losses.poisson,
+        losses.sparse_categorical_crossentropy,
+        losses.tversky,
+    ]
+    classes = [getattr(losses, name) for name in dir(losses) if name.endswith(("entropy", "Entropy", "Divergence"))]
+    others = (losses.Poisson(), losses.Dice(), losses.Tversky(), losses.MeanSquaredLogarithmicError())
+    nested = (["sparse_categorical_crossentropy"], {"dense": losses.SparseCategoricalCrossentropy()})
+    names = [function.__name__ for function in functions] + ["bce", "kld", "msle", "BinaryCrossentropy", "KLDivergence"]
+    instances = [kind() for kind in classes if isinstance(kind, type)]
+    assert len(instances) == 7
+    for loss in (*functions, *names, *classes, *instances, *others, *nested, FromProbabilities()):
+        with pytest.raises(
+            ValueError, match=r"probabilities: pass (.*from_logits=True\)|a function .*)\. Received: loss"
+        ):
+            model.compile("sgd", loss)
+
+
+def test_losses_that_logits_suit_are_taken():
+    images, labels = make_images(8)
+    model = sr.SaliencyGuided(make_network(), saliency=False)
+    for loss in (
+        *(
+            "mse",
+            "hinge",
+            "cosine_similarity",
+            "huber",
+            keras.losses.MeanSquaredError(),
+            keras.losses.categorical_hinge,
+        ),
+        *(keras.losses.BinaryCrossentropy(from_logits=True), FromProbabilities(from_logits=True)),
+        lambda y, logits: keras.losses.kl_divergence(y, keras.ops.softmax(logits)),
+    ):
+        model.compile("sgd", loss, run_eagerly=True)
+        assert np.isfinite(model.train_on_batch(images, np.eye(3)[labels])).all()
+
+
+def test_what_is_no_loss_is_one_line():
+    model = sr.SaliencyGuided(make_network(), saliency=False)
+    for loss in ("crossentropy", 3, object(), ["mse", "mse"], [], {}):
+        with pytest.raises(ValueError, match=r"^(`loss` must be a loss|A classifier has one)[^\n]*Received: [^\n]*$"):
+            model.compile("sgd", loss)
+
+
+def test_the_default_loss_follows_the_labels_and_is_saved(tmp_path):
+    images, labels = make_images(16)
+    model = sr.SaliencyGuided(make_network(), seed=0)
+    model.compile(keras.optimizers.SGD(0.1), metrics=["accuracy"])
+    model.save(tmp_path / "model.keras")
+    weights, histories = [], []
+    for y in (labels, labels[:, None], np.eye(3)[labels]):
+        model = keras.saving.load_model(tmp_path / "model.keras")
+        histories.append(fit(model, images, y, validation_data=(images, y)).history.history)
+        weights.append(model.get_weights())
+    for row in (1, 2):
+        for found, wanted in zip(weights[row], weights[0], strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+        for key, wanted in histories[0].items():
+            assert histories[row][key] == pytest.approx(wanted, abs=1e-5), key
+
+
+def test_saving_warns_of_nothing(tmp_path):
+    model = sr.SaliencyGuided(make_network())
+    model.compile("sgd")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.save(tmp_path / "model.keras")
+        keras.saving.load_model(tmp_path / "model.keras")
+
+
+def test_files_with_the_former_default_loss_go_on_training(tmp_path):
+    images, labels = make_images(8)
+    model = sr.SaliencyGuided(make_network())
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(reloaded.loss) is keras.losses.SparseCategoricalCrossentropy
+    assert np.isfinite(fit(reloaded, images, labels).history.history["loss"]).all()
 
 
 def test_kl_keeps_its_gradient_where_keras_clips():
