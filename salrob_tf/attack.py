@@ -14,11 +14,13 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.utils import clip_eta
 
-from salrob_tf.checks import check_choice, check_flag, check_number, check_whole, shown
-from salrob_tf.classifier import Classifier, as_classifier, over_devices
+from salrob_tf.checks import check_choice, check_flag, check_number, check_whole
+from salrob_tf.classifier import Classifier, as_classifier
 from salrob_tf.datasets import check_labels
+from salrob_tf.devices import over_devices
 from salrob_tf.gradients import scaled_gradient
 from salrob_tf.losses import LOSSES
+from salrob_tf.starts import check_indices, random_starts
 from salrob_tf.steps import Batch, check_norm, clip, steepest
 
 
@@ -240,16 +242,7 @@ class Attack:
         """
         if not self.random_start:
             return images
-        noise = np.empty_like(images)
-        shape = images.shape[1:]
-        for row, index, number in zip(noise, indices, np.broadcast_to(restart, len(noise)), strict=True):
-            generator = np.random.Generator(np.random.Philox(key=[seed, (int(index) << 20) + int(number)]))
-            if self.norm == np.inf:
-                row[...] = generator.uniform(-1, 1, shape)
-            else:
-                direction = generator.standard_normal(shape)
-                row[...] = generator.random() ** (1 / direction.size) * direction / np.linalg.norm(direction)
-        return np.clip(images + radii[:, None, None, None] * noise, 0, 1)
+        return random_starts(images, radii, indices, self.norm, seed, np.broadcast_to(restart, len(images)))
 
     def compiled(
         self, classifier: Classifier, dtype: str = "float32", draws: int = 1
@@ -352,22 +345,3 @@ class Attack:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One step before it is projected to the ball, and the momentum after it: the attack's update rule."""
         return clip(adversarial + steepest(gradient, self.step_size(epsilon), self.norm)), momentum
-
-
-def check_indices(indices: Any, samples: int) -> np.ndarray:
-    """One index per image, int64 `(N,)`, 0 to N - 1 where none are given.
-
-    Raises:
-        ValueError: If they are of another number, or not whole numbers from 0 to 2^43 - 1.
-    """
-    if indices is None:
-        return np.arange(samples)
-    found = np.asarray(indices)
-    # A random start takes 20 bits of 64 for the restart.
-    valid = found.shape == (samples,) and found.dtype.kind in "iu"
-    if not valid or found.min() < 0 or found.max() >= 2**43:
-        raise ValueError(
-            f"`indices` must be one whole number per image, {samples} in all, 0 or more. Received: "
-            f"indices={shown(found)}{f', from {found.min()} to {found.max()}' if valid else ''}"
-        )
-    return found.astype(np.int64)

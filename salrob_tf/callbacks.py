@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from salrob_tf.attack import Attack
+from salrob_tf.bounds import check_bounds, check_images_in
 from salrob_tf.checks import check_whole, shown
-from salrob_tf.classifier import Classifier, check_bounds, check_images_in
+from salrob_tf.classifier import Classifier
 from salrob_tf.datasets import check_labels
 from salrob_tf.evaluation import check_epsilons, check_options, choose_attacks, evaluate
 

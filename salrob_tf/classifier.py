@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.datasets import check_images, fingerprint
+from salrob_tf.bounds import check_bounds, check_images_in
+from salrob_tf.datasets import fingerprint
+from salrob_tf.devices import over_devices
 from salrob_tf.forms import form_of
 from salrob_tf.loading import brief, path_of
 from salrob_tf.networks import check_outputs, outputs_probabilities, preprocessor_of
@@ -277,32 +278,6 @@ def as_classifier(model: Any) -> Classifier:
     return model if isinstance(model, Classifier) else Classifier(model)
 
 
-def gpus() -> list[str]:
-    """Names of the GPUs that TensorFlow may use."""
-    return [device.name for device in tf.config.list_logical_devices("GPU")]
-
-
-def over_devices(function: Callable[..., tuple[tf.Tensor, ...]], *batched: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Run a function of batches, row by row independent, on an equal share of the rows per GPU where there are several.
-
-    Args:
-        function: Gives a tuple of tensors with one row per row of its inputs.
-        *batched: Tensors with equal numbers of rows.
-
-    Returns:
-        What `function` gives for all rows.
-    """
-    devices = gpus()
-    if len(devices) < 2:
-        return function(*batched)
-    rows, parts = tf.shape(batched[0])[0], []
-    for number, device in enumerate(devices):
-        start, stop = (rows * edge // len(devices) for edge in (number, number + 1))
-        with tf.device(device):
-            parts.append(function(*(tensor[start:stop] for tensor in batched)))
-    return tuple(tf.concat(shares, axis=0) for shares in zip(*parts, strict=True))
-
-
 def _layer_in_bfloat16(layer: keras.layers.Layer) -> keras.layers.Layer:
     if layer.dtype_policy.name != "float32":
         raise ValueError(f"Only float32 layers are copied. Received: {layer.name} in {layer.dtype_policy.name}")
@@ -314,43 +289,3 @@ def _probe(shape: tuple[int, ...]) -> tf.Tensor:
         return tf.constant(np.random.default_rng(0).random((8, *shape), np.float32))
     except (ValueError, MemoryError) as error:
         raise ValueError(f"Images of {shape} do not fit into memory. Received: input_shape={shape}") from error
-
-
-def check_images_in(images: Any, bounds: tuple[float, float]) -> np.ndarray:
-    """Images as `check_images` returns them; 8-bit ones of a model that takes their range are divided by 255.
-
-    Raises:
-        ValueError: If they are not valid.
-    """
-    images = np.asarray(images)
-    if images.dtype.kind in "iu":
-        if bounds != (0, 255):
-            raise ValueError(
-                "`images` must be floats in [0, 1]: divide 8-bit images by 255, or pass Classifier(model, "
-                "bounds=(0, 255)) if the model takes 0..255, which takes them as they are. "
-                f"Received: dtype={images.dtype}, bounds={bounds}"
-            )
-        if images.size and not 0 <= images.min() <= images.max() <= 255:
-            raise ValueError(
-                "`images` must be floats in [0, 1], or integers in 0..255. "
-                f"Received: integers from {images.min()} to {images.max()}"
-            )
-        images = np.divide(images, np.float32(255), dtype=np.float32)
-    return check_images(images)
-
-
-def check_bounds(bounds: Any) -> tuple[float, float]:
-    """The range of images that a model takes, as two floats.
-
-    Raises:
-        ValueError: If it is not two finite numbers, the lower one first.
-    """
-    low, high = np.nan, np.nan
-    if isinstance(bounds, list | tuple | np.ndarray) and not any(isinstance(bound, str | bytes) for bound in bounds):
-        with suppress(TypeError, ValueError):
-            low, high = map(float, bounds)
-    with np.errstate(over="ignore"):
-        lowest, highest = np.array([low, high]).astype(np.float32)  # as images are
-    if not (np.isfinite([lowest, highest]).all() and lowest < highest):
-        raise ValueError(f"`bounds` must be two finite numbers, the lower one first. Received: bounds={brief(bounds)}")
-    return low, high

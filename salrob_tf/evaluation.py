@@ -13,20 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from salrob_tf.attack import Attack, check_indices
+from salrob_tf.attack import Attack
 from salrob_tf.attacks import FGSM, make_attack
 from salrob_tf.checkpoint import Checkpoint
 from salrob_tf.checks import check_choice, check_flag, check_whole, shown
 from salrob_tf.classifier import as_classifier
+from salrob_tf.counts import ONE_DRAW, SEVERAL_DRAWS, Counts
 from salrob_tf.datasets import check_labels, fingerprint
 from salrob_tf.files import locked, written_beside
-from salrob_tf.flags import NOT_BELIEVED, Flag
+from salrob_tf.flags import Flag
 from salrob_tf.inspection import chance, inspect
 from salrob_tf.robustness import Robustness
 from salrob_tf.shards import shards_of
+from salrob_tf.starts import check_indices
 from salrob_tf.steps import NORMS
-from salrob_tf.sweep import ONE_DRAW, SEARCHES, SEVERAL_DRAWS, Counts, Sweep
-from salrob_tf.trust import SAMPLED, Noise, zero_gradients
+from salrob_tf.sweep import SEARCHES, Sweep
+from salrob_tf.trust import Sample, flags_of
 
 DEFAULT_ATTACKS = ("fgsm", "bim", "pgd", "mim")
 SHARD_BATCHES = 8  # a shard is what is in memory and what a kill can lose; full batches want several in one
@@ -130,7 +132,7 @@ def evaluate(
     digests, seen, clean = (hashlib.sha256(), hashlib.sha256()), 0, []
     correct: dict[str, list[np.ndarray]] = {label: [] for label in chosen}
     costs = {label: dict.fromkeys(("seconds", *vars(Counts())), 0.0) for label in chosen}
-    done, draws = 0, ONE_DRAW
+    done, draws, sample = 0, ONE_DRAW, Sample()
     with nullcontext() if checkpoint is None else locked(Path(checkpoint)):
         kept = None
         if checkpoint is not None:
@@ -156,7 +158,7 @@ def evaluate(
             if not number:
                 flags += chance(classifier, clean[0])
                 _warn(flags)
-                some = x[clean[0]][:SAMPLED], y[clean[0]][:SAMPLED]
+            sampled = sample.take(x, y, clean[-1])
             guess = None
             for label, attack in chosen.items():
                 report = _Report(progress, label, done, None if total is None else total * len(chosen))
@@ -180,6 +182,7 @@ def evaluate(
                     if kept:
                         kept.save(label, number, sha256, **part)
                 correct[label].append(part.pop("correct"))
+                sample.keep(label, correct[label][-1][:, sampled])
                 guess = correct[label][-1].sum(axis=0)
                 for key, value in part.items():
                     costs[label][key] += float(value)
@@ -187,15 +190,9 @@ def evaluate(
                 report.finish(done)
     if not seen:
         raise ValueError("`images` must hold at least one image. Received: an empty dataset")
-    noise = Noise(classifier, *some, seed, draws)
-    found: list[Flag] = []
-    for label, attack in chosen.items():
-        share = costs[label]["flat"] / max(1.0, costs[label]["attacked"])
-        flat = zero_gradients(classifier, label, chosen, share, *some)
-        # Of these more need not be said, and nothing can be seen of attacks at chance.
-        blind = any(flag.severity == NOT_BELIEVED or flag.id == "chance" for flag in (*flags, *flat))
-        left = correct[label][0][:, clean[0]][:, :SAMPLED]
-        found += flat + ([] if blind else noise.flag(label, attack, left, ascending))
+    shares = {label: cost["flat"] / max(1.0, cost["attacked"]) for label, cost in costs.items()}
+    at_chance = any(flag.id == "chance" for flag in flags)
+    found = flags_of(sample, classifier, chosen, shares, ascending, at_chance=at_chance, seed=seed, draws=draws)
     _warn(found)
     return Robustness(
         model=name or classifier.name,
@@ -211,7 +208,7 @@ def evaluate(
                 "forward_evaluations": int(cost["forwards"]),
                 "padding": int(cost["padding"]),
                 "traces": classifier.traces((chosen[label], dtypes[label])),
-                "zero_gradients": cost["flat"] / max(1.0, cost["attacked"]),
+                "zero_gradients": shares[label],
             }
             for label, cost in costs.items()
         },

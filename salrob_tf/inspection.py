@@ -11,9 +11,9 @@ from scipy import stats
 
 from salrob_tf.attack import Attack
 from salrob_tf.classifier import Classifier
+from salrob_tf.counts import SEVERAL_DRAWS
 from salrob_tf.flags import DOUBTFUL, NOT_BELIEVED, Flag
 from salrob_tf.outputs import LOG_PROBABILITIES, LOGITS, saturated
-from salrob_tf.sweep import SEVERAL_DRAWS
 
 PASSES = 5
 PASSED = 256  # images in each

@@ -13,8 +13,9 @@ from scipy import stats
 
 from salrob_tf.attack import Attack
 from salrob_tf.classifier import Classifier
+from salrob_tf.counts import Draws
 from salrob_tf.flags import DOUBTFUL, NOT_BELIEVED, NOTE, Flag
-from salrob_tf.sweep import Draws, Sweep
+from salrob_tf.sweep import Sweep
 
 FLAT = 0.01  # share of images with zero gradients from which on a result is doubtful
 ALL_FLAT = 0.99
@@ -25,6 +26,71 @@ JUDGING_NOISE = 5  # passes at most that judge a draw of noise
 POWER = 10  # images that noise must break, and the attack leave, for a comparison to mean anything
 LEVEL = 0.005  # many radii may be tried
 SPSA = "spsa, which takes no gradient"
+
+
+class Sample:
+    """The first images that are classified correctly as they are, and what attacks left of them."""
+
+    def __init__(self) -> None:
+        self._images: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+        self._left: dict[str, list[np.ndarray]] = {}
+
+    def take(self, images: np.ndarray, labels: np.ndarray, correct: np.ndarray) -> np.ndarray:
+        """Choose among some more images, until there are enough; returns the rows chosen."""
+        rows = np.flatnonzero(correct)[: SAMPLED - sum(map(len, self._labels))]
+        self._images.append(images[rows])
+        self._labels.append(labels[rows])
+        return rows
+
+    def keep(self, label: str, left: np.ndarray) -> None:
+        """Note what an attack left of the images chosen last, boolean `(K, n)`."""
+        self._left.setdefault(label, []).append(left)
+
+    @property
+    def images(self) -> np.ndarray:
+        """The images, `(N, height, width, channels)`."""
+        return np.concatenate(self._images)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Their labels, `(N,)`."""
+        return np.concatenate(self._labels)
+
+    def left(self, label: str) -> np.ndarray:
+        """What an attack left of them, `(K, N)`."""
+        return np.concatenate(self._left[label], axis=1)
+
+
+def flags_of(
+    sample: Sample,
+    classifier: Classifier,
+    attacks: Mapping[str, Attack],
+    flat: Mapping[str, float],
+    epsilons: np.ndarray,
+    *,
+    at_chance: bool,
+    seed: int,
+    draws: Draws,
+) -> list[Flag]:
+    """What speaks against the results of attacks.
+
+    Args:
+        sample: Some of the images.
+        classifier: The model.
+        attacks: All attacks that were run, by label.
+        flat: For each, the share of the attacked images whose first gradient was zero.
+        epsilons: Radii, ascending, `(K,)`.
+        at_chance: Whether clean accuracy is that of guessing, where nothing can be seen of attacks.
+        seed: Seed of random noise and starts.
+        draws: How often the model is asked.
+    """
+    noise, found = Noise(classifier, sample.images, sample.labels, seed, draws), []
+    for label, attack in attacks.items():
+        zero = zero_gradients(classifier, label, attacks, flat[label], sample.images, sample.labels)
+        blind = any(flag.severity == NOT_BELIEVED for flag in zero)  # more need not be said
+        found += zero if blind or at_chance else zero + noise.flag(label, attack, sample.left(label), epsilons)
+    return found
 
 
 def zero_gradients(
@@ -49,7 +115,7 @@ def zero_gradients(
         return []
     remedy = f"Attack it with {SPSA}, or give the step that has no gradient, such as rounding, a straight-through one"
     attack = attacks[label]
-    if attack.climbs_cross_entropy:
+    if attack.climbs_cross_entropy and len(images):
         # Where the model is sure of itself, the gradient of cross-entropy rounds to 0, and that of a margin does not.
         other = replace(attack, loss="margin")
         sizes = other.gradients(classifier, images, other.aims(classifier, images, labels))[1]
@@ -73,7 +139,7 @@ class Noise:
     """
 
     def __init__(self, classifier: Classifier, images: np.ndarray, labels: np.ndarray, seed: int, draws: Draws) -> None:
-        self.classifier, self.images, self.labels = classifier, images[:SAMPLED], labels[:SAMPLED]
+        self.classifier, self.images, self.labels = classifier, images, labels
         self.seed, self.draws = seed, draws
         self._found: dict[tuple[float, float], np.ndarray] = {}
 

@@ -363,7 +363,7 @@ def test_gradients_do_not_underflow_in_half_precision(trained):
 
 def test_several_devices_share_each_batch_and_change_nothing(trained, monkeypatch):
     expected = sweep(trained, sr.PGD(steps=5))
-    monkeypatch.setattr("salrob_tf.classifier.gpus", lambda: ["CPU:0", "CPU:1"])
+    monkeypatch.setattr("salrob_tf.devices.gpus", lambda: ["CPU:0", "CPU:1"])
     found = sweep(trained, sr.PGD(steps=5))
     np.testing.assert_array_equal(found.correct["pgd"], expected.correct["pgd"])
     assert len(tf.config.list_logical_devices("CPU")) == 2

@@ -75,6 +75,20 @@ def test_gradients_that_lead_nowhere_are_not_believed(trained, attack, norm):
     assert comparison.record()["doubts"] == [{"model": "lost", **flag.record()}]
 
 
+@pytest.mark.parametrize("batch_size", [1, 256])
+def test_small_batches_hide_nothing(trained, batch_size):
+    result, _ = found(around(trained[0], lost, "lost"), trained, "fgsm", batch_size=batch_size)
+    assert result.doubt("fgsm") == "not to be believed"
+
+
+def test_where_nothing_is_right_nothing_fails(trained):
+    network, images, _ = trained
+    model = around(network, rounded, "rounded")
+    wrong = (model.predict(images) + 1) % 3
+    result, _ = found(model, (network, images, wrong), "bim", survivors_only=False)
+    assert {flag.id for flag in result.flags} == {"chance", "zero gradients"}
+
+
 def test_a_step_without_gradient_is_not_believed_and_margin_is_not_advised(trained, tmp_path):
     model = around(trained[0], rounded, "rounded")
     result, said = found(
