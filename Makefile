@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 	$(RUN) scripts/reproduce.py --out results/demo --overwrite
 
 test: $(INSTALLED)
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses 2 --dist worksteal
 
 check: $(INSTALLED)
 	$(RUN) -m ruff format --check .

@@ -118,9 +118,14 @@ def file_errors() -> Iterator[None]:
         yield
     except tf.errors.InvalidArgumentError as error:
         found = re.search(r"assertion failed: \[(.* Received: .*)\]|ValueError: (.* Received: .*)", error.message)
-        if found is None:
-            raise
-        raise ValueError(found[1] or found[2]) from error
+        # Of several replicas one may fail in its loss before the check of its labels is heard of.
+        label = re.search(r"label value of (\S+) which is outside the valid range of \[0, (\d+)\)", error.message)
+        if found is not None:
+            raise ValueError(found[1] or found[2]) from error
+        if label is not None:
+            line = f"`y` must be whole numbers from 0 to {int(label[2]) - 1}. Received: {label[1]}"
+            raise ValueError(line) from error
+        raise
 
 
 def _seed(seed: int, epoch: tf.Tensor, stream: int) -> tf.Tensor:

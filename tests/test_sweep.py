@@ -547,39 +547,59 @@ def test_a_full_disk_loses_only_the_part_at_hand(trained, tmp_path, monkeypatch)
 
 
 KILLED = """
-import sys
+import os, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np, salrob_tf as sr
 from conftest import make_images
-images, labels = make_images(600, seed=1)
-found = sr.evaluate(sys.argv[2], images, labels, ["fgsm", "pgd", "mim"], np.linspace(0.02, 0.3, 8), steps=20,
-                    batch_size=8, checkpoint=sys.argv[3])
-np.savez(sys.argv[4], **found.correct)
+for folder in sys.stdin:
+    child = os.fork()  # TensorFlow is imported but has not started: a fork is what a new process would be, but sooner
+    if not child:
+        images, labels = make_images(400, seed=1)
+        found = sr.evaluate(sys.argv[2], images, labels, ["fgsm", "pgd", "mim"], np.linspace(0.02, 0.3, 8), steps=20,
+                            batch_size=8, checkpoint=folder.strip())
+        np.savez(folder.strip() + ".npz", **found.correct)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
 def test_a_sweep_killed_at_ten_moments_gives_the_same_matrix(trained, tmp_path):
     model, _, _ = trained
     model.save(tmp_path / "model.keras")
-    arguments = [os.path.dirname(__file__), str(tmp_path / "model.keras")]
-    command = [sys.executable, "-c", KILLED, *arguments]
-    subprocess.run([*command, tmp_path / "whole", tmp_path / "whole.npz"], check=True, capture_output=True)
-    parts = len(list((tmp_path / "whole").glob("*.npz")))
-    rng, kills = np.random.default_rng(), 0
-    while kills < 10:
-        before = len(list((tmp_path / "broken").glob("*.npz")))
-        process = subprocess.Popen([*command, tmp_path / "broken", tmp_path / "broken.npz"], stderr=subprocess.PIPE)
-        # Wait until this attempt has finished some part of its own, then kill it a random moment later.
-        while len(list((tmp_path / "broken").glob("*.npz"))) == before and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        if process.returncode != -signal.SIGKILL:
-            break
-        kills += 1
-    assert kills == 10 and len(list((tmp_path / "broken").glob("*.npz"))) < parts
-    subprocess.run([*command, tmp_path / "broken", tmp_path / "broken.npz"], check=True, capture_output=True)
+    command = [sys.executable, "-c", KILLED, os.path.dirname(__file__), str(tmp_path / "model.keras")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command, **pipes) as forks:
+
+        def start(folder):
+            forks.stdin.write(f"{folder}\n")
+            forks.stdin.flush()
+            return int(forks.stdout.readline())
+
+        def ended():
+            return int(forks.stdout.readline())
+
+        def parts(folder):
+            return len(list(folder.glob("*.npz")))
+
+        start(tmp_path / "whole")
+        assert ended() == 0
+        rng, kills = np.random.default_rng(), 0
+        while kills < 10:
+            before = parts(tmp_path / "broken")
+            process = start(tmp_path / "broken")
+            # Wait until this attempt has finished some part of its own, then kill it a random moment later.
+            while parts(tmp_path / "broken") == before and not (tmp_path / "broken.npz").exists():
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0, 0.05))
+            os.kill(process, signal.SIGKILL)
+            if ended() != -signal.SIGKILL:
+                break
+            kills += 1
+        assert kills == 10 and parts(tmp_path / "broken") < parts(tmp_path / "whole")
+        start(tmp_path / "broken")
+        assert ended() == 0
+        forks.stdin.close()
     whole, broken = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "broken.npz")
     for label in ("fgsm", "pgd", "mim"):
         np.testing.assert_array_equal(broken[label], whole[label])
