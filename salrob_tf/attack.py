@@ -14,13 +14,13 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.utils import clip_eta
 
-from salrob_tf.checks import check_choice, check_flag, check_number, check_whole
+from salrob_tf.checks import check_choice, check_flag, check_number, check_whole, shown
 from salrob_tf.classifier import Classifier, as_classifier
 from salrob_tf.datasets import check_labels
 from salrob_tf.devices import over_devices
 from salrob_tf.gradients import scaled_gradient
 from salrob_tf.losses import LOSSES
-from salrob_tf.starts import check_indices, random_starts
+from salrob_tf.starts import MOST_RESTARTS, check_indices, random_starts
 from salrob_tf.steps import Batch, check_norm, clip, steepest
 
 
@@ -62,7 +62,8 @@ class Attack:
             norm=check_norm(self.norm),
             loss=check_choice("loss", self.loss, LOSSES),
             targeted=check_flag("targeted", self.targeted),
-            **{setting: check_whole(setting, getattr(self, setting), 1) for setting in ("steps", "restarts")},
+            steps=check_whole("steps", self.steps, 1),
+            restarts=check_whole("restarts", self.restarts, 1, MOST_RESTARTS),
         )
         if self.loss != "cross_entropy" and not self.takes_loss:
             raise ValueError(
@@ -144,7 +145,7 @@ class Attack:
         images = classifier.check(images)
         labels = check_labels(labels, len(images), classifier.num_classes)
         epsilon = check_number("epsilon", epsilon, low=0)
-        seed, restart = check_whole("seed", seed), check_whole("restart", restart)
+        seed, restart = check_whole("seed", seed), check_whole("restart", restart, high=MOST_RESTARTS - 1)
         batch_size, draws = check_whole("batch_size", batch_size, 1), check_whole("draws", draws, 1)
         indices = check_indices(indices, len(images))
         classifier.refresh()
@@ -152,7 +153,9 @@ class Attack:
         whole = Batch(images, labels, aims, np.full(len(images), epsilon, np.float32), indices)
         starts = range(0, len(images), batch_size)
         parts = [whole.part(slice(start, start + batch_size)) for start in starts]
-        return np.concatenate([self.craft(classifier, part, seed, restart, draws=draws)[0] for part in parts])
+        found = np.concatenate([self.craft(classifier, part, seed, restart, draws=draws)[0] for part in parts])
+        self.check_adversarials(found)
+        return found
 
     def aims(
         self, classifier: Classifier, images: np.ndarray, labels: np.ndarray, targets: np.ndarray | None = None
@@ -163,10 +166,7 @@ class Attack:
             ValueError: If targets are not valid, equal labels, or are given to an untargeted attack, or if the loss
                 needs more classes.
         """
-        if self.loss == "dlr" and classifier.num_classes < 3:
-            raise ValueError(
-                f"The DLR loss needs three classes or more: use margin. Received: {classifier.num_classes}"
-            )
+        self.check_classes(classifier.num_classes)
         if not self.targeted:
             if targets is not None:
                 raise ValueError(f"Only a targeted attack takes `targets`. Received: {self}")
@@ -181,6 +181,15 @@ class Attack:
                 f"`targets` must differ from the labels. Received: {int(np.sum(targets == labels))} that do not"
             )
         return targets
+
+    def check_classes(self, num_classes: int) -> None:
+        """Check that there are enough classes.
+
+        Raises:
+            ValueError: If the loss needs more.
+        """
+        if self.loss == "dlr" and num_classes < 3:
+            raise ValueError(f"The DLR loss needs three classes or more: use margin. Received: {num_classes}")
 
     def craft(
         self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32", draws: int = 1
@@ -223,6 +232,19 @@ class Attack:
             raise ValueError(
                 f"{classifier.name} cannot be attacked by {self.label}: its gradients must be finite. "
                 f"Received: NaN or infinity for {share:.1%} of a batch of {sizes.shape[-1]} images"
+            )
+
+    def check_adversarials(self, images: np.ndarray) -> None:
+        """Check what the attack made of images.
+
+        Raises:
+            ValueError: If a value is NaN, which no model classifies.
+        """
+        if np.isnan(images).any():
+            share = np.isnan(images).any(axis=(1, 2, 3)).mean()
+            raise ValueError(
+                f"{self.label} must lead to images of numbers: one of its settings makes float32 overflow. Received: "
+                f"NaN in {share:.1%} of them, with {shown(self)}"
             )
 
     def start(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.checks import check_flag, check_whole, shown
+from salrob_tf.checks import as_array, check_flag, check_whole, shown
 from salrob_tf.folders import ImageFiles, Images
 
 PADDING = 4  # pixels on each side, as is standard for CIFAR (He et al. 2016, section 4.2)
@@ -46,8 +46,8 @@ def batches(
     Raises:
         ValueError: If an argument is out of its range.
     """
-    images = images if isinstance(images, ImageFiles) else np.asarray(images)
-    labels = np.asarray(labels)
+    images = images if isinstance(images, ImageFiles) else as_array(images, "images")
+    labels = as_array(labels, "labels")
     if len(images.shape) != 4 or images.dtype.kind not in "fiu" or labels.dtype.kind not in "fiu":
         raise ValueError(
             "Images must be numbers (N, height, width, channels), and labels numbers (N,). "
@@ -58,7 +58,7 @@ def batches(
             "There must be as many images as labels, one or more. "
             f"Received: images of shape {images.shape}, labels of shape {labels.shape}"
         )
-    batch_size, epochs = check_whole("batch_size", batch_size, 1), check_whole("epochs", epochs)
+    batch_size, epochs = check_whole("batch_size", batch_size, 1), check_whole("epochs", epochs, high=2**31 - 1)
     first_epoch = check_whole("first_epoch", first_epoch)
     if check_flag("augment", augment) and seed is None:
         raise ValueError("`augment` needs a seed. Received: seed=None, augment=True")

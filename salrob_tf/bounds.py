@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from salrob_tf.checks import as_array
 from salrob_tf.datasets import check_images
 from salrob_tf.loading import brief
 
@@ -17,7 +18,7 @@ def check_images_in(images: Any, bounds: tuple[float, float]) -> np.ndarray:
     Raises:
         ValueError: If they are not valid.
     """
-    images = np.asarray(images)
+    images = as_array(images, "images")
     if images.dtype.kind in "iu":
         if bounds != (0, 255):
             raise ValueError(

@@ -87,7 +87,9 @@ class RobustAccuracy(keras.callbacks.Callback):
         one = len(self.epsilons) == 1
         self.names = [name if one else f"{name}_{radius:g}" for radius in self.epsilons]
         if len(set(self.names)) != len(self.names):
-            raise ValueError(f"`epsilon` must be one radius or several different ones. Received: {shown(epsilon)}")
+            raise ValueError(
+                f"`epsilon` must be one radius or several that differ in six digits. Received: {shown(epsilon)}"
+            )
         self._refuse({"loss"})
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import reprlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -32,7 +34,9 @@ def check_whole(name: str, value: Any, low: int = 0, high: int = LARGEST) -> int
         ValueError: If it is not one.
     """
     if not is_whole(value) or not low <= value <= high:
+        beyond = is_whole(value) and value > high
         valid = f"{low} or more" if high == LARGEST else f"from {low} to {_power(high)}"
+        valid += f", at most {_power(high)}" if high == LARGEST and beyond else ""
         raise ValueError(f"`{name}` must be a whole number, {valid}. Received: {name}={shown(value)}")
     return int(value)
 
@@ -47,6 +51,8 @@ def check_number(
     below: float | None = None,
 ) -> float:
     """A finite number in a range: a Python or NumPy integer or float, but no boolean or string.
+
+    It is one that float32 holds, in which everything is computed: neither infinity nor, above 0, zero.
 
     Args:
         name: How an error calls it.
@@ -64,8 +70,11 @@ def check_number(
         number = float(value) if given else math.nan
     except OverflowError:
         number = math.inf
+    with np.errstate(over="ignore"):
+        computed = float(np.float32(number))
     inside = (
-        math.isfinite(number)
+        math.isfinite(computed)
+        and (computed > 0 or above != 0)
         and (low is None or number >= low)
         and (above is None or number > above)
         and (high is None or number <= high)
@@ -89,6 +98,25 @@ def check_flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"`{name}` must be True or False. Received: {name}={shown(value)}")
     return bool(value)
+
+
+def check_folder(name: str, value: Any) -> Path:
+    """The path of a folder, which may not be there yet.
+
+    Raises:
+        ValueError: If it is no path, or empty, or a file is in its place or above it.
+    """
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError(f"`{name}` must be the path of a folder. Received: {name}={shown(value)}")
+    path = Path(value)
+    try:
+        in_the_way = next((each for each in (path, *path.parents) if os.path.lexists(each)), path)
+        valid = in_the_way.is_dir() or not os.path.lexists(in_the_way)
+    except OSError as error:
+        raise ValueError(f"`{name}` cannot be a folder: {error.strerror}. Received: {name}={shown(value)}") from error
+    if not valid:
+        raise ValueError(f"`{name}` must be a folder, and this is none. Received: {in_the_way}")
+    return path
 
 
 def check_choice(name: str, value: Any, valid: Iterable[str], other: str = "") -> str:
@@ -128,6 +156,24 @@ def check_image_shape(input_shape: Any, smallest: int = 1) -> tuple[int, int, in
         )
     height, width, channels = map(int, sides)
     return height, width, channels
+
+
+def as_array(values: Any, name: str) -> np.ndarray:
+    """What NumPy makes of values, of which lists must not be ragged.
+
+    Args:
+        values: Anything.
+        name: How an error calls them.
+
+    Raises:
+        ValueError: If NumPy makes nothing of them.
+    """
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must be an array, all its parts of one shape. Received: {name}={shown(values)}"
+        ) from error
 
 
 def check_policy(dtype: Any) -> None:

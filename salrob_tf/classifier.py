@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from salrob_tf.bounds import check_bounds, check_images_in
+from salrob_tf.checks import check_whole
 from salrob_tf.datasets import fingerprint
 from salrob_tf.devices import over_devices
 from salrob_tf.forms import form_of
@@ -122,6 +123,11 @@ class Classifier:
     def logits(self, images: tf.Tensor) -> tf.Tensor:
         """Float32 logits `(N, num_classes)` of images `(N, height, width, channels)`, in inference mode."""
         logits = tf.cast(self._forward(images), tf.float32)
+        if not logits.shape.is_compatible_with([None, self.num_classes]):
+            raise ValueError(
+                f"{self.name} must give logits (N, {self.num_classes}), as it did before. "
+                f"Received: outputs {tuple(logits.shape)}"
+            )
         logits.set_shape([None, self.num_classes])  # some SavedModels do not say it
         return logits
 
@@ -226,11 +232,10 @@ class Classifier:
         Raises:
             ValueError: If the images do not fit the model, or it gives probabilities, NaN or infinity.
         """
-        images = self.check(images)
+        images, batch_size = self.check(images), check_whole("batch_size", batch_size, 1)
         self.refresh()
         logits = self.predict_logits(images, batch_size)
-        if not np.isfinite(logits).all():
-            raise ValueError(f"{self.name} must give finite logits. Received: NaN or infinity for some images")
+        self._check_finite(logits)
         if outputs_probabilities(logits):
             raise ValueError(
                 f"{self.name} must give logits, but its outputs are probabilities: attack it without its softmax"
@@ -245,11 +250,21 @@ class Classifier:
         return np.concatenate([run(images[start : start + batch_size])[0].numpy() for start in starts])
 
     def classifies(self, images: np.ndarray, labels: np.ndarray, batch_size: int = 256, draws: int = 1) -> np.ndarray:
-        """Whether each image gets its label in more than half of `draws` passes, boolean `(N,)`; nothing is checked."""
+        """Whether each image gets its label in more than half of `draws` passes, boolean `(N,)`.
+
+        Raises:
+            ValueError: If a logit is NaN or infinite; nothing else is checked.
+        """
         right = np.zeros(len(images), np.int32)
         for _ in range(draws):
-            right += self.predict_logits(images, batch_size).argmax(-1) == labels
+            logits = self.predict_logits(images, batch_size)
+            self._check_finite(logits)
+            right += logits.argmax(-1) == labels
         return 2 * right > draws
+
+    def _check_finite(self, logits: np.ndarray) -> None:
+        if not np.isfinite(logits).all():
+            raise ValueError(f"{self.name} must give finite logits. Received: NaN or infinity for some images")
 
     def _inside(self, forward: Forward) -> Forward:
         """A function of images in the model's own range as one of images in [0, 1]."""

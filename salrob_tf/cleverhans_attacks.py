@@ -30,8 +30,8 @@ class SPSA(Attack):
 
     Attributes:
         learning_rate: Of Adam, in the units of the images.
-        delta: Size of the perturbations that estimate the gradient, in the units of the images.
-        samples: Forward passes per step, even.
+        delta: Size of the perturbations that estimate the gradient, in the units of the images, in (0, 1].
+        samples: Forward passes per step, even, at most 2^20.
     """
 
     name: ClassVar[str] = "spsa"
@@ -48,11 +48,9 @@ class SPSA(Attack):
         if self.norm != np.inf:
             raise ValueError(f"SPSA is for the L-infinity norm. Received: norm={self.norm}")
         self._settle(
-            samples=check_whole("samples", self.samples, 2),
-            **{
-                setting: check_number(setting, getattr(self, setting), above=0)
-                for setting in ("learning_rate", "delta")
-            },
+            samples=check_whole("samples", self.samples, 2, 2**20),
+            learning_rate=check_number("learning_rate", self.learning_rate, above=0),
+            delta=check_number("delta", self.delta, above=0, high=1),
         )
         if self.samples % 2:
             raise ValueError(f"`samples` must be even, 2 or more. Received: samples={self.samples}")

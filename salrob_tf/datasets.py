@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from salrob_tf import sources
-from salrob_tf.checks import check_number, check_whole, is_whole, shown
+from salrob_tf.checks import as_array, check_number, check_whole, is_whole, shown
 from salrob_tf.folders import ImageFiles, Images, read_folder, select
 
 
@@ -65,7 +65,7 @@ class Dataset:
         """
         if not isinstance(name, str):
             raise ValueError(f"`name` must be a string. Received: name={shown(name)}")
-        x_train, x_test = np.asarray(x_train), np.asarray(x_test)
+        x_train, x_test = as_array(x_train, "x_train"), as_array(x_test, "x_test")
         kinds = x_train.dtype, x_test.dtype
         sources.check_8_bit(x_train, x_test)
         x_train = check_images(sources.unit_range(x_train), "x_train")
@@ -177,7 +177,7 @@ def load_data(source: str | Path, image_size: int | Sequence[int] | None = None)
         )
     path, known = Path(source), str(source) in sources.SOURCES
     try:
-        is_folder = not known and path.is_dir()
+        is_folder = bool(str(source)) and not known and path.is_dir()
     except OSError as error:
         raise ValueError(f"No such data source ({error.strerror}). Received: source={shown(source)}") from error
     if is_folder:
@@ -210,7 +210,7 @@ def check_images(images: Any, name: str = "images") -> np.ndarray:
     Raises:
         ValueError: If the shape or the type is wrong, there are no images, or a value is NaN or outside [0, 1].
     """
-    images = np.asarray(images)
+    images = as_array(images, name)
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4 or 0 in images.shape:
@@ -219,16 +219,19 @@ def check_images(images: Any, name: str = "images") -> np.ndarray:
         )
     if images.dtype.kind != "f":
         raise ValueError(
-            f"`{name}` must be floats in [0, 1]; divide 8-bit images by 255. Received: dtype={images.dtype}"
+            f"`{name}` must be floats in [0, 1]; divide 8-bit images by 255, and turn other numbers and booleans into "
+            f"floats. Received: dtype={images.dtype}"
         )
     low, high = float(images.min()), float(images.max())
     if np.isnan(low):
         share = np.isnan(images).any(axis=(1, 2, 3)).mean()
         raise ValueError(f"`{name}` must be numbers. Received: NaN in {share:.1%} of the images")
     if low < 0 or high > 1:
-        raise ValueError(
-            f"`{name}` must lie in [0, 1]; divide 8-bit images by 255. Received: values in [{low:g}, {high:g}]"
-        )
+        off = low if low < 0 else high
+        near = low > -1e-3 and high < 1.001
+        remedy = "clip what rounding carried out of it" if near else "divide 8-bit images by 255"
+        received = f"a value of {off!r}" if near else f"values in [{low:g}, {high:g}]"
+        raise ValueError(f"`{name}` must lie in [0, 1]; {remedy}. Received: {received}")
     return images.astype(np.float32, copy=False)
 
 
@@ -244,7 +247,7 @@ def check_labels(labels: Any, samples: int, num_classes: int | None = None, name
     Raises:
         ValueError: If the labels are one-hot, not integers, out of range, or of another number.
     """
-    labels = np.asarray(labels)
+    labels = as_array(labels, name)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -16,14 +16,14 @@ import numpy as np
 from salrob_tf.attack import Attack
 from salrob_tf.attacks import FGSM, make_attack
 from salrob_tf.checkpoint import Checkpoint
-from salrob_tf.checks import check_choice, check_flag, check_whole, shown
-from salrob_tf.classifier import as_classifier
+from salrob_tf.checks import check_choice, check_flag, check_folder, check_whole, shown
+from salrob_tf.classifier import Classifier, as_classifier
 from salrob_tf.counts import ONE_DRAW, SEVERAL_DRAWS, Counts
 from salrob_tf.datasets import check_labels, fingerprint
 from salrob_tf.files import locked, written_beside
 from salrob_tf.flags import Flag
 from salrob_tf.inspection import chance, inspect
-from salrob_tf.robustness import Robustness
+from salrob_tf.robustness import Robustness, is_printable
 from salrob_tf.shards import shards_of
 from salrob_tf.starts import check_indices
 from salrob_tf.steps import NORMS
@@ -105,25 +105,28 @@ def evaluate(
             sweep: one line says which, and what is valid.
     """
     seed, batch_size = check_options(seed, batch_size, survivors_only, search, craft_dtype)
+    if progress is not None and not callable(progress):
+        raise ValueError(f"`progress` must be a function of four arguments. Received: progress={shown(progress)}")
+    if name is not None and not (isinstance(name, str) and is_printable(name)):
+        raise ValueError(f"`name` must be of printable characters. Received: name={shown(name)}")
+    checkpoint = None if checkpoint is None else check_folder("checkpoint", checkpoint)
+    adversarials = None if adversarials is None else check_folder("adversarials", adversarials)
     classifier = as_classifier(model)
-    shards, total = shards_of(images, labels, min(batch_size * SHARD_BATCHES, LARGEST_SHARD))
+    size = min(batch_size * SHARD_BATCHES, LARGEST_SHARD)
+    shards, total = shards_of(images, labels, size, classifier.num_classes)
     radii = check_epsilons(default_epsilons(classifier.input_shape) if epsilons is None else epsilons)
     ascending, order = np.unique(radii, return_inverse=True)
     chosen = choose_attacks(attacks, norm=norm, steps=steps, restarts=restarts)
     if ascending[-1] > 1 and any(attack.norm == np.inf for attack in chosen.values()):
         warnings.warn(f"epsilon {ascending[-1]:g} is larger than the range of the images, [0, 1]", stacklevel=2)
-    classifier.crafting(craft_dtype)
+    check_suits(classifier, chosen, craft_dtype)
     # FGSM's one gradient is not worth the loss, and the attacks that are not packed take float32.
     dtypes = {label: craft_dtype if attack.packs else "float32" for label, attack in chosen.items()}
     settings, before = {}, None
     for label, attack in chosen.items():
         settings[label] = _settings(attack, search if survivors_only else "independent", before, dtypes[label])
         before = label
-    if (
-        checkpoint is not None
-        and adversarials is not None
-        and Path(checkpoint).resolve() == Path(adversarials).resolve()
-    ):
+    if checkpoint is not None and adversarials is not None and checkpoint.resolve() == adversarials.resolve():
         raise ValueError(f"`checkpoint` and `adversarials` must be different folders. Received: both {checkpoint}")
     if indices is not None:
         if total is None:
@@ -133,7 +136,7 @@ def evaluate(
     correct: dict[str, list[np.ndarray]] = {label: [] for label in chosen}
     costs = {label: dict.fromkeys(("seconds", *vars(Counts())), 0.0) for label in chosen}
     done, draws, sample = 0, ONE_DRAW, Sample()
-    with nullcontext() if checkpoint is None else locked(Path(checkpoint)):
+    with nullcontext() if checkpoint is None else locked(checkpoint):
         kept = None
         if checkpoint is not None:
             identity = {"model": classifier.fingerprint, "epsilons": ascending.tolist(), "seed": seed}
@@ -163,7 +166,7 @@ def evaluate(
             for label, attack in chosen.items():
                 report = _Report(progress, label, done, None if total is None else total * len(chosen))
                 part = kept.load(label, number, sha256) if kept else None
-                file = None if adversarials is None else Path(adversarials) / f"{label}-{number:05d}.npz"
+                file = None if adversarials is None else adversarials / f"{label}-{number:05d}.npz"
                 if file is not None and not file.exists():
                     part = None
                 if part is None:
@@ -264,6 +267,17 @@ def check_options(
     return check_whole("seed", seed), check_whole("batch_size", batch_size, 1)
 
 
+def check_suits(classifier: Classifier, attacks: Mapping[str, Attack], craft_dtype: str) -> None:
+    """See whether attacks can be run on a model, before anything is written.
+
+    Raises:
+        ValueError: If the model has too few classes for one, or cannot be copied in bfloat16.
+    """
+    classifier.crafting(craft_dtype)
+    for attack in attacks.values():
+        attack.check_classes(classifier.num_classes)
+
+
 def choose_attacks(attacks: str | Attack | Sequence[str | Attack], **settings: Any) -> dict[str, Attack]:
     """Attacks by their labels.
 
@@ -276,8 +290,11 @@ def choose_attacks(attacks: str | Attack | Sequence[str | Attack], **settings: A
     """
     if isinstance(attacks, str | Attack):
         attacks = [attacks]
-    if not isinstance(attacks, Iterable):
-        raise ValueError(f"`attacks` must be names or attacks, one or several. Received: attacks={shown(attacks)}")
+    # Of a dictionary only the names would be used, and a set has an order of its own in each process.
+    if not isinstance(attacks, Iterable) or isinstance(attacks, Mapping | Set | bytes):
+        raise ValueError(
+            f"`attacks` must be names or attacks, one or a list of several. Received: attacks={shown(attacks)}"
+        )
     chosen = [make_attack(attack, **settings) for attack in attacks]
     by_label = {attack.label: attack for attack in chosen}
     if not chosen or len(by_label) != len(chosen):
@@ -310,12 +327,16 @@ def check_epsilons(epsilons: float | Sequence[float] | np.ndarray) -> np.ndarray
     """Return radii as a float64 array `(K,)`, in their order.
 
     Raises:
-        ValueError: If there are none, or one is negative, NaN or infinite.
+        ValueError: If there are none, or one is negative, NaN, or infinite in float32.
     """
     try:
         radii = np.atleast_1d(np.asarray(epsilons, np.float64))
     except (TypeError, ValueError):
         radii = np.full(1, np.nan)
-    if radii.ndim != 1 or not radii.size or not np.all((radii >= 0) & np.isfinite(radii)):
-        raise ValueError(f"`epsilons` must be one or more numbers, 0 or more. Received: epsilons={shown(epsilons)}")
+    largest = np.finfo(np.float32).max
+    if radii.ndim != 1 or not radii.size or not np.all((radii >= 0) & (radii <= largest)):
+        raise ValueError(
+            "`epsilons` must be one or more numbers, 0 or more and finite in float32. "
+            f"Received: epsilons={shown(epsilons)}"
+        )
     return radii

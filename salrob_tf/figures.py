@@ -6,19 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from salrob_tf.files import written_beside
-from salrob_tf.robustness import Robustness, epsilon_text, spread
+from salrob_tf.robustness import Robustness, check_groups, epsilon_text, spread
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; markers and dashes tell lines apart without them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
 
+plainly = style.context("default")  # whatever a matplotlibrc says: one that asks for LaTeX fails without it
 
+
+@plainly
 def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "") -> Figure:
     """Accuracy against epsilon, a panel per attack, with a band (K, Figures 1 and 2); epsilon 0 is clean.
 
@@ -32,8 +36,11 @@ def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "
 
     Returns:
         A matplotlib figure.
+
+    Raises:
+        ValueError: If there are no results, or they are not of the same attacks, epsilons and images.
     """
-    attacks = list(next(iter(groups.values()))[0].correct)
+    attacks = list(check_groups(groups).correct)
     columns = min(len(attacks), 2)
     rows = -(-len(attacks) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.5 * rows + 0.4), layout="constrained")
@@ -60,6 +67,7 @@ def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "
     return _plain(figure)
 
 
+@plainly
 def adversarial_grid(
     adversarial: Mapping[str, np.ndarray],
     predicted: Mapping[str, np.ndarray],
@@ -100,6 +108,7 @@ def adversarial_grid(
     return _plain(figure)
 
 
+@plainly
 def saliency_grid(
     images: np.ndarray,
     maps: Mapping[str, np.ndarray],
@@ -137,6 +146,7 @@ def saliency_grid(
     return _plain(figure)
 
 
+@plainly
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as a PNG file, whole or not at all."""
     with written_beside(path) as beside:
@@ -144,8 +154,8 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def show_image(axis: Axes, image: np.ndarray) -> None:
-    """Show one image `(height, width, channels)` in [0, 1], grey or colour, without ticks."""
-    axis.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
+    """Show one image `(height, width, channels)` in [0, 1] without ticks, grey unless it has three channels."""
+    axis.imshow(image if image.shape[-1] == 3 else image.mean(axis=-1), cmap="gray", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
 
 

@@ -39,6 +39,10 @@ def written_beside(path: str | Path) -> Iterator[Path]:
             remove(path)
         os.replace(beside, path)
         _flush_entry(path.parent)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error  # a full disk does not say which file
     finally:
         _delete(beside)
 
@@ -51,7 +55,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, record: Any) -> None:
     """Write a JSON file, whole or not at all; paths become strings."""
-    write_text(path, json.dumps(record, indent=1, default=str) + "\n")
+    write_text(path, as_json(record))
+
+
+def as_json(record: Any) -> str:
+    """What a JSON file holds."""
+    return json.dumps(record, indent=1, default=str) + "\n"
 
 
 def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from salrob_tf.robustness import Robustness, epsilon_text, spread
+from salrob_tf.robustness import Robustness, check_groups, epsilon_text, spread
 
 # K, Table 1: name, test accuracy of the regular and of the guided network, after 100 epochs.
 PAPER_TABLE_1 = {"mnist": ("MNIST", 0.993, 0.988), "cifar10": ("CIFAR-10", 0.828, 0.822)}
@@ -40,8 +40,11 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
     Returns:
         A Markdown table, its cells those of `table1`. A dagger marks what is doubtful or not to be believed; lines
         below say why.
+
+    Raises:
+        ValueError: If there are no results, or they are not of the same attacks, epsilons and images.
     """
-    first = next(iter(groups.values()))[0]
+    first = check_groups(groups)
     rows = [["attack", "epsilon", *groups], ["---"] * (len(groups) + 2)]
     rows.append(["none", "0", *(_cell([result.clean for result in results]) for results in groups.values())])
     for attack in first.correct:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from salrob_tf.files import read_json_object, write_json, written_beside
+from salrob_tf.checks import check_folder, shown
+from salrob_tf.files import as_json, read_json_object, write_text, written_beside
 from salrob_tf.flags import Flag
 from salrob_tf.result_records import COSTS, ENTRY, SCHEMA, check_agreement, check_record, read_arrays
-from salrob_tf.robustness import Robustness, check_comparable
+from salrob_tf.robustness import Robustness, check_comparable, check_result
 from salrob_tf.statistics import Comparison
 
 OUTCOMES = ("model", "attack", "epsilons", "accuracy", "interval")
@@ -43,15 +44,24 @@ def save_results(
         run: What a script did to the folder; see `open_results`.
 
     Raises:
-        ValueError: If two models have one name or were attacked on other images.
+        ValueError: If there are no results, two models have one name or were attacked on other images, or an
+            argument is not valid; nothing is written then.
     """
-    folder, first = Path(folder), results[0]
+    folder = check_folder("folder", folder)
+    if not isinstance(results, list | tuple) or not results:
+        raise ValueError(f"`results` must be a list of one or more results. Received: results={shown(results)}")
+    first = check_result(results[0])
+    if not isinstance(comparisons, list | tuple) or not all(isinstance(each, Comparison) for each in comparisons):
+        raise ValueError(f"`comparisons` must be a list of what compare returns. Received: {shown(comparisons)}")
+    for result in results:
+        check_comparable(first, result)
+        if set(result.costs) != set(result.correct):
+            raise ValueError(f"`costs` must be there for each attack. Received: costs of {shown(list(result.costs))}")
     if len({result.model for result in results}) != len(results):
         raise ValueError(f"Models need different names. Received: {[result.model for result in results]}")
     arrays: dict[str, np.ndarray] = {"indices": first.indices}
     curves = []
     for result in results:
-        check_comparable(first, result)
         arrays[f"{result.model}/clean"] = result.clean
         for label, correct in result.correct.items():
             arrays[f"{result.model}/{label}"] = correct
@@ -87,9 +97,15 @@ def save_results(
         **({"comparison": {"pairs": [comparison.record() for comparison in comparisons]}} if comparisons else {}),
         **({"run": run} if run else {}),
     }
+    try:
+        text = as_json(record)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`arguments` and `run` must be what JSON holds ({error}). Received: {shown(arguments)}"
+        ) from error
     with written_beside(folder / "correct.npz") as beside:
         np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
-    write_json(folder / "results.json", record)
+    write_text(folder / "results.json", text)
 
 
 def load_results(folder: str | Path) -> list[Robustness]:
@@ -99,6 +115,8 @@ def load_results(folder: str | Path) -> list[Robustness]:
         ValueError: If the folder does not hold results, they are damaged or of a version that is not known, or the
             two files contradict each other.
     """
+    if not isinstance(folder, str | Path):
+        raise ValueError(f"`folder` must be the path of a folder. Received: folder={shown(folder)}")
     folder = Path(folder)
     if not (folder / "results.json").is_file() or not (folder / "correct.npz").is_file():
         raise ValueError(f"No results.json and correct.npz in this folder. Received: {folder}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from salrob_tf.checks import shown
 from salrob_tf.flags import Flag, worst
 
+LONGEST_NAME = 1000
 FEW_SEEDS = 4  # of fewer, each is shown and no interval over seeds
 
 
@@ -33,6 +35,9 @@ class Robustness:
         path: Where the model was loaded from, or `None`.
         description: What was found out about the model; see `inspect`.
         flags: What speaks against these results.
+
+    Raises:
+        ValueError: If a matrix is none of outcomes, or they do not fit together.
     """
 
     model: str
@@ -48,6 +53,31 @@ class Robustness:
     description: dict[str, Any] = field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, str) or not is_printable(self.model):
+            raise ValueError(f"`model` must be a name of printable characters. Received: model={shown(self.model)}")
+        if not isinstance(self.correct, dict) or set(self.correct) != set(self.attacks):
+            raise ValueError(
+                "`correct` must hold a matrix, and `attacks` settings, for the same labels. "
+                f"Received: correct of {shown(list(self.correct))}, attacks of {shown(list(self.attacks))}"
+            )
+        samples, radii = np.shape(self.clean), np.shape(self.epsilons)
+        if len(samples) != 1 or not samples[0] or len(radii) != 1 or not radii[0]:
+            raise ValueError(
+                "There must be outcomes `clean` (N,) of one image or more, and one or more `epsilons` (K,). "
+                f"Received: clean={shown(self.clean)}, epsilons={shown(self.epsilons)}"
+            )
+        expected: dict[str, tuple[Any, str, tuple[int, ...]]] = {
+            "epsilons": (self.epsilons, "fiu", radii),
+            "indices": (self.indices, "iu", samples),
+        }
+        expected["clean"] = self.clean, "b", samples
+        expected |= {label: (matrix, "b", (*radii, *samples)) for label, matrix in self.correct.items()}
+        for name, (values, kinds, shape) in expected.items():
+            if not isinstance(values, np.ndarray) or values.dtype.kind not in kinds or values.shape != shape:
+                what = {"fiu": "numbers", "iu": "integers", "b": "booleans"}[kinds]
+                raise ValueError(f"`{name}` must be an array of {what} {shape}. Received: {name}={shown(values)}")
+
     @property
     def clean_accuracy(self) -> float:
         """Accuracy on the images as they are, in [0, 1]."""
@@ -59,8 +89,8 @@ class Robustness:
         Raises:
             ValueError: If that attack was not run.
         """
-        if attack not in self.correct:
-            raise ValueError(f"Unknown attack. Valid here: {', '.join(self.correct)}. Received: attack={attack!r}")
+        if not isinstance(attack, str) or attack not in self.correct:
+            raise ValueError(f"Unknown attack. Valid here: {', '.join(self.correct)}. Received: attack={shown(attack)}")
         return self.correct[attack].mean(axis=1)
 
     def interval(self, attack: str) -> np.ndarray:
@@ -84,6 +114,11 @@ class Robustness:
             doubt = f"  {doubt}" if (doubt := self.doubt(label)) else ""
             lines.append(f"{label:10}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) + doubt)
         return "\n".join([*lines, *map(str, self.flags)])
+
+
+def is_printable(name: str) -> bool:
+    """Whether a name can stand in a line of text and in any file."""
+    return name.isprintable() and len(name) <= LONGEST_NAME
 
 
 def epsilon_text(epsilon: float) -> str:
@@ -148,8 +183,10 @@ def check_comparable(first: Robustness, second: Robustness) -> None:
     """Refuse two results that are not of the same images, attacks, settings, epsilons and seed.
 
     Raises:
-        ValueError: If they differ, naming in what.
+        ValueError: If one is no result, or they differ, naming in what.
     """
+    for each in (first, second):
+        check_result(each)
     same = {
         "images": first.sha256 == second.sha256 and np.array_equal(first.indices, second.indices),
         "epsilons": np.array_equal(first.epsilons, second.epsilons),
@@ -159,3 +196,43 @@ def check_comparable(first: Robustness, second: Robustness) -> None:
     different = [what for what, equal in same.items() if not equal]
     if different:
         raise ValueError(f"{first.model} and {second.model} cannot be compared: their {', '.join(different)} differ")
+
+
+def check_groups(groups: Mapping[str, Sequence[Robustness]]) -> Robustness:
+    """Refuse results that cannot stand in one table or figure; seeds and settings of attacks may differ.
+
+    Args:
+        groups: Per name, results of one or more networks.
+
+    Returns:
+        The first result.
+
+    Raises:
+        ValueError: If there are none, or they are not of the same attacks, epsilons and images.
+    """
+    valid = isinstance(groups, Mapping) and groups and all(isinstance(group, list | tuple) for group in groups.values())
+    if not valid or not all(groups.values()):
+        raise ValueError(
+            "There must be one or more groups, a dictionary from names to lists of results, none of them empty. "
+            f"Received: {shown(groups)}"
+        )
+    results = [check_result(result) for group in groups.values() for result in group]
+    first = results[0]
+    for result in results[1:]:
+        same = {
+            "attacks": list(first.correct) == list(result.correct),
+            "epsilons": np.array_equal(first.epsilons, result.epsilons),
+            "images": first.sha256 == result.sha256 and np.array_equal(first.indices, result.indices),
+        }
+        if different := [what for what, equal in same.items() if not equal]:
+            raise ValueError(
+                f"{first.model} and {result.model} cannot be shown together: their {', '.join(different)} differ"
+            )
+    return first
+
+
+def check_result(result: Any) -> Robustness:
+    """A `Robustness`, or a `ValueError` that says what it is."""
+    if not isinstance(result, Robustness):
+        raise ValueError(f"Results must be a Robustness each, as evaluate returns it. Received: {shown(result)}")
+    return result

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from salrob_tf.batches import batches, file_errors
+from salrob_tf.checks import check_number, check_whole
 from salrob_tf.datasets import Dataset
 from salrob_tf.files import write_json
 from salrob_tf.networks import NETWORKS, PRETRAINED
@@ -104,13 +106,10 @@ class Run:
                 f"Only {', '.join(PRETRAINED)} takes pretrained weights. "
                 f"Received: network={self.network}, weights={self.weights}"
             )
-        in_range = self.epochs >= 1 and self.batch_size >= 1 and 0 <= self.seed < 2**32
-        if not in_range or not 0 < self.learning_rate < float("inf"):
-            raise ValueError(
-                "`epochs` and `batch_size` must be 1 or more, `seed` 0 to 2^32 - 1, `learning_rate` above 0. Received: "
-                f"epochs={self.epochs}, batch_size={self.batch_size}, seed={self.seed}, "
-                f"learning_rate={self.learning_rate}"
-            )
+        for key in ("epochs", "batch_size"):
+            check_whole(key, getattr(self, key), 1, 2**31 - 1)
+        check_whole("seed", self.seed, high=2**32 - 1)
+        check_number("learning_rate", self.learning_rate, above=0)
 
     def build(self, data: Dataset) -> SaliencyGuided:
         """The compiled, untrained model; seeds all random states first."""
@@ -189,6 +188,10 @@ def train(
     record = check_run(folder, data, run, resume=resume, overwrite=overwrite)
     with strategy().scope():
         model = run.build(data)
+    training, held_out = data, None
+    if run.validation_fraction:
+        training, images, labels = data.with_validation(run.validation_fraction, run.seed)
+        held_out = batches(images, labels, run.batch_size)
     # Only now, when everything proved valid, is anything made or removed.
     with open_run(folder, record, resume, overwrite) if is_chief() else nullcontext():
         found = read_record(folder) if resume else None
@@ -203,12 +206,14 @@ def train(
                 with strategy().scope():
                     model = load_run_model(folder / MODEL, found, model)
                 history = read_history(folder, model.epochs_done)
-        return _train(folder, data, run, record, model, history, verbose)
+        return _train(folder, data, training, held_out, run, record, model, history, verbose)
 
 
 def _train(
     folder: Path,
     data: Dataset,
+    training: Dataset,
+    held_out: tf.data.Dataset | None,
     run: Run,
     record: dict[str, Any],
     model: SaliencyGuided,
@@ -216,10 +221,6 @@ def _train(
     verbose: int,
 ) -> dict[str, Any]:
     """The epochs that are left, and what is written at the end."""
-    training, held_out = data, None
-    if run.validation_fraction:
-        training, images, labels = data.with_validation(run.validation_fraction, run.seed)
-        held_out = batches(images, labels, run.batch_size)
     settings: dict[str, Any] = {
         "initial_epoch": len(history),
         "epochs": run.epochs,

@@ -101,25 +101,31 @@ def get_recipe(recipe: str | Recipe) -> Recipe:
     return RECIPES[check_choice("recipe", recipe, RECIPES, ", or a Recipe")]
 
 
-def mask_size(recipe: Recipe, mask_fraction: float, image_shape: tuple[int, ...]) -> int:
+def mask_size(recipe: Recipe, mask_fraction: float, image_shape: tuple[int, ...], some: bool = False) -> int:
     """How many units of one image are masked.
 
     Args:
         recipe: The recipe.
         mask_fraction: Share of the units, in [0, 1). `recipe.mask_count`, where given, takes its place.
         image_shape: `(height, width, channels)`.
+        some: Whether a fraction above 0 must mask one unit at least.
 
     Returns:
         `recipe.mask_count`, or int(`mask_fraction` x units).
 
     Raises:
-        ValueError: If not one unit would be kept.
+        ValueError: If not one unit would be kept, or none would be masked that must.
     """
     height, width, channels = image_shape
     units = height * width * (channels if recipe.unit == "feature" else 1)
     count = int(mask_fraction * units) if recipe.mask_count is None else recipe.mask_count
     if count >= units:
         raise ValueError(f"A mask must leave some of the {units} units. Received: mask_count={count}")
+    if some and recipe.mask_count is None and mask_fraction and not count:
+        raise ValueError(
+            f"`mask_fraction` must be 0 or at least one of the {units} units, {1 / units:.2g}. "
+            f"Received: mask_fraction={mask_fraction}, which masks nothing"
+        )
     return count
 
 

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.checks import shown
+from salrob_tf.checks import as_array, shown
 from salrob_tf.datasets import Dataset, check_labels
 from salrob_tf.folders import ImageFiles
+from salrob_tf.loading import brief
 
 Shards = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
-def shards_of(images: Any, labels: Any, size: int) -> tuple[Shards, int | None]:
+def shards_of(images: Any, labels: Any, size: int, num_classes: int) -> tuple[Shards, int | None]:
     """Parts of `size` images with their labels.
 
     Args:
         images: An array or a list of images; images in files; or a `tf.data.Dataset` of batches of images and labels.
         labels: `(N,)`, or `None` with a dataset.
         size: Images in each part but the last.
+        num_classes: Number of classes that labels may be of.
 
     Returns:
         The parts, and the number of images, `None` where a dataset does not tell.
 
     Raises:
-        ValueError: If images are none of these, or labels are missing, too many, or of another number.
+        ValueError: If images are none of these, or labels are missing, too many, of another number or out of range.
     """
     if isinstance(images, tf.data.Dataset):
         return _streamed(images, labels, size), None
@@ -41,19 +44,14 @@ def shards_of(images: Any, labels: Any, size: int) -> tuple[Shards, int | None]:
     if labels is None:
         raise ValueError(f"`labels` must be the true classes of the images. Received: labels=None, {shown(images)}")
     if len(images):
-        labels = check_labels(labels, len(images))
+        labels = check_labels(labels, len(images), num_classes)
     starts = range(0, max(1, len(images)), size)
     return ((images[start : start + size], labels[start : start + size]) for start in starts), len(images)
 
 
 def _as_array(images: Any) -> np.ndarray:
     if isinstance(images, list | tuple | np.ndarray | tf.Tensor) or hasattr(images, "__array__"):
-        try:
-            found = np.asarray(images)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"`images` must all have one shape. Received: a {type(images).__name__} of {len(images)} that do not"
-            ) from error
+        found = as_array(images, "images")
         if found.ndim:
             return found
     raise ValueError(
@@ -74,4 +72,17 @@ def _streamed(images: tf.data.Dataset, labels: Any, size: int) -> Shards:
             "A dataset must give batches (N, height, width, channels) with labels (N,): call .batch(256). Received: "
             f"images {spec[0].shape}, labels {spec[1].shape}"
         )
-    return ((x.numpy(), y.numpy()) for x, y in images.unbatch().batch(size))
+    if images.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("A dataset must come to an end: leave out .repeat(). Received: a dataset without end")
+    return _read(images.unbatch().batch(size))
+
+
+def _read(images: tf.data.Dataset) -> Shards:
+    try:
+        for x, y in images:
+            yield x.numpy(), y.numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(
+            "A dataset must give images of one shape, and as many labels as images. "
+            f"Received: {brief(re.sub('{{.*?}}|.Op:.*', '', error.message))}"
+        ) from error

@@ -9,6 +9,7 @@ import numpy as np
 from salrob_tf.checks import shown
 
 RESTART_BITS = 20  # of 64 in a key; the others are the index of the image
+MOST_RESTARTS = 2**RESTART_BITS
 
 
 def random_starts(

@@ -63,6 +63,10 @@ class Comparison:
         attacked = [item for item in self.differences if item.epsilon > 0 and item.attack not in doubtful]
         if None in doubtful or (doubtful and not attacked):
             return f"These two networks, {self.second} and {self.first}: no verdict. {self._reasons()}"
+        if not attacked:
+            return (
+                f"These two networks, {self.second} and {self.first}: no verdict, nothing above epsilon 0 was attacked."
+            )
         found = [item for item, sure in zip(attacked, _holm([d.p_value for d in attacked]), strict=True) if sure]
         more = sum(item.difference > 0 for item in found)
         less = len(found) - more
@@ -128,16 +132,20 @@ def compare(first: Robustness, second: Robustness) -> Comparison:
         A `Comparison`; print it for a table and the verdict.
 
     Raises:
-        ValueError: If images, attacks, settings or epsilons differ.
+        ValueError: If one is no result, or images, attacks, settings or epsilons differ.
     """
     check_comparable(first, second)
+    names = first.model, second.model
+    if names[0] == names[1]:
+        names = f"{first.model} (first)", f"{second.model} (second)"
     differences = [
         _difference(label, float(epsilon), a, b)
         for label in first.attacks
         for epsilon, a, b in zip(first.epsilons, first.correct[label], second.correct[label], strict=True)
     ]
-    doubts = tuple((result.model, flag) for result in (first, second) for flag in result.flags if flag.withholds)
-    return Comparison(first.model, second.model, len(first.clean), tuple(differences), doubts)
+    named = zip(names, (first, second), strict=True)
+    doubts = tuple((name, flag) for name, result in named for flag in result.flags if flag.withholds)
+    return Comparison(*names, len(first.clean), tuple(differences), doubts)
 
 
 def _difference(attack: str, epsilon: float, first: np.ndarray, second: np.ndarray) -> Difference:

@@ -147,6 +147,7 @@ class Sweep:
             found, results = adversarial, advance(*(self._padded(part) for part in state))
             adversarial, momentum, hit, size = (np.array(result)[: len(row)] for result in results)
             attack.check_gradients(self.classifier, size)
+            attack.check_adversarials(adversarial)
             self.counts.gradients += len(row) * draws
             self.counts.padding += self._missing(len(row)) * draws
             self._count_flat(size[step == 0])
@@ -260,6 +261,7 @@ class Sweep:
 
     def _broken(self, adversarial: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Judge adversarials by the untouched model, in float32."""
+        self.attack.check_adversarials(adversarial)
         draws = self.draws.judging
         self.counts.forwards += len(rows) * draws
         self.counts.padding += self._missing(len(rows)) * draws

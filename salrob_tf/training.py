@@ -107,7 +107,8 @@ class SaliencyGuided(Wrapper):
         self.epoch = check_whole("epoch", epoch)
         fraction = check_number("mask_fraction", value_at(self.mask_fraction, self.epoch), low=0, below=1)
         weight = check_number("kl_weight", value_at(self.kl_weight, self.epoch), low=0)
-        self._hold("mask_count", mask_size(self.recipe, fraction, self.image_shape), callable(self.mask_fraction))
+        changes = callable(self.mask_fraction)
+        self._hold("mask_count", mask_size(self.recipe, fraction, self.image_shape, not changes), changes)
         self._hold("current_kl_weight", weight, callable(self.kl_weight))
 
     def _hold(self, name: str, value: float, changes: bool) -> None:

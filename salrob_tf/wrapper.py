@@ -13,6 +13,7 @@ from salrob_tf.batches import file_errors
 from salrob_tf.checks import check_number, check_whole, is_whole, shown
 from salrob_tf.classifier_losses import CrossEntropy, check_takes_logits
 from salrob_tf.inputs import checked, label_checks
+from salrob_tf.loading import brief
 from salrob_tf.networks import InInferenceMode, check_gives_logits
 
 # Those numbers that Keras' methods count with: the least that is valid, and whether they may be left open.
@@ -151,10 +152,16 @@ class Wrapper(keras.Model):
         """Write the classifier alone as a SavedModel that plain TensorFlow loads; see `keras.Model.export`.
 
         It gives what the classifier gives in inference mode, where Keras' own export leaves RandomFlip and its like on.
+
+        Raises:
+            OSError: If it cannot be written there.
         """
         model = InInferenceMode(self.model)
         signature = model.signature() if input_signature is None else input_signature
-        model.export(filepath, format, verbose, signature, **kwargs)
+        try:
+            model.export(filepath, format, verbose, signature, **kwargs)
+        except (tf.errors.FailedPreconditionError, tf.errors.ResourceExhaustedError, tf.errors.UnknownError) as error:
+            raise OSError(f"This cannot be written ({brief(error.message)}). Received: {shown(filepath)}") from error
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """`keras.Model.save`."""

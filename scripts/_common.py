@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+DEFER = "--tf_xla_always_defer_compilation=true"
 ONE_LINE = (ValueError, OSError, ImportError)  # errors whose message says all: what was wrong, and what to do
 
 
@@ -25,7 +26,11 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Read the command line."""
-        for text in (*sys.argv[1:], os.getcwd()):
+        try:
+            here = os.getcwd()
+        except FileNotFoundError:
+            self.error("the folder that this was started in is gone: change to one that is there")
+        for text in (*sys.argv[1:], here):
             if re.search("[\ud800-\udfff]", text):
                 self.error(f"names must be in UTF-8: rename the file or the folder. Received: {text!r}")
         return super().parse_args(*args, **kwargs)
@@ -33,6 +38,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         """Exit with code 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def folder(text: str) -> Path:
+    """The path of a folder on the command line; an empty one is a variable that was not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("it must be the path of a folder. Received: ''")
+    return Path(text)
 
 
 def add_data(parser: argparse.ArgumentParser, **settings: Any) -> None:
@@ -61,13 +73,14 @@ def quiet_start() -> Iterator[None]:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # What XLA compiles by itself depends on what a process did before: a resumed run is to end with the same bits.
-    flags = os.environ.get("TF_XLA_FLAGS", "")
-    os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_always_defer_compilation=true".strip()
+    flags = os.environ.get("TF_XLA_FLAGS", "").replace(DEFER, "").strip()
+    os.environ["TF_XLA_FLAGS"] = f"{flags} {DEFER}".strip()
     sys.stderr.flush()
     stderr = os.dup(2)
     started = False
     with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+        if not flags:  # where TensorFlow does not know one of the user's, it says so and ends the process
+            os.dup2(held.fileno(), 2)
         try:
             import salrob_tf  # noqa: F401, I001  before TensorFlow, which stumbles over settings of Keras
             import tensorflow as tf

@@ -47,6 +47,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the chosen parts."""
     args = arguments()
+    for name in ("samples", "rounds"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be 1 or more. Received: --{name} {getattr(args, name)}")
     with quiet_start():
         from salrob_tf import load_data
 
@@ -211,9 +214,10 @@ def floor(data: Any, model: Any, args: argparse.Namespace) -> None:
     from salrob_tf import BIM, Classifier, evaluate
     from salrob_tf.losses import cross_entropy
 
-    classifier, attack, size = Classifier(model), BIM(steps=STEPS), 256
-    logits = logits_of(model.model)
-    samples = args.samples // size * size
+    classifier, attack, logits = Classifier(model), BIM(steps=STEPS), logits_of(model.model)
+    available = min(args.samples, len(data.x_test))
+    size = min(256, available)
+    samples = available // size * size
     x, y = data.x_test[:samples], data.y_test[:samples]
     images, labels = tf.constant(x[:size]), tf.constant(y[:size])
     evaluate(classifier, x[:size], y[:size], [attack], [0.1], survivors_only=False)

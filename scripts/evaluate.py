@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from _common import Parser, SweepBar, add_data, quiet_start, run_main
+from _common import Parser, SweepBar, add_data, folder, quiet_start, run_main
 
 WRITTEN = ("table.md", "curves.png")  # beside results.json and correct.npz
 
@@ -40,7 +39,7 @@ def arguments() -> argparse.Namespace:
         help="of survivors: find each image's smallest epsilon, or go up one by one (default %(default)s)")  # fmt: skip
     add("--craft-dtype", default="float32", choices=["float32", "bfloat16"], help="of gradients (default %(default)s)")
     add("--adversarials", action="store_true", help="keep the adversarial images in --out/adversarials")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    add("--out", type=folder, required=True, metavar="FOLDER", help="folder to write")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with what --out holds of this sweep")
     existing.add_argument("--overwrite", action="store_true", help="replace the results in --out")
@@ -52,8 +51,8 @@ def main() -> None:
     args = arguments()
     with quiet_start():
         from salrob_tf.classifier import Classifier
-        from salrob_tf.datasets import choose_indices, fingerprint, load_data
-        from salrob_tf.evaluation import check_epsilons, choose_attacks, default_epsilons, evaluate
+        from salrob_tf.datasets import check_labels, choose_indices, fingerprint, load_data
+        from salrob_tf.evaluation import check_epsilons, check_suits, choose_attacks, default_epsilons, evaluate
         from salrob_tf.figures import robustness_curves, save_figure
         from salrob_tf.files import write_text
         from salrob_tf.folders import select
@@ -77,12 +76,15 @@ def main() -> None:
         for path, name in zip(args.models, names, strict=True)
     ]
     images, labels = select(data.x_test, indices), data.y_test[indices]
+    for classifier in classifiers:
+        check_suits(classifier, attacks, args.craft_dtype)
+        check_labels(labels, len(labels), classifier.num_classes, f"labels for {classifier.name}")
     inputs = {f"model {classifier.name}": classifier.fingerprint for classifier in classifiers}
     inputs["images"] = fingerprint(images, labels)
     plan = make_plan("evaluate.py", vars(args), files, inputs=inputs)
 
-    with open_results(args.out, plan, resume=args.resume, overwrite=args.overwrite) as folder:
-        results = folder.saved() or [
+    with open_results(args.out, plan, resume=args.resume, overwrite=args.overwrite) as opened:
+        results = opened.saved() or [
             evaluate(
                 classifier,
                 images,
@@ -94,14 +96,14 @@ def main() -> None:
                 search=args.search,
                 craft_dtype=args.craft_dtype,
                 indices=indices,
-                checkpoint=folder.checkpoint(number),
-                adversarials=folder.adversarials(classifier.name) if args.adversarials else None,
+                checkpoint=opened.checkpoint(number),
+                adversarials=opened.adversarials(classifier.name) if args.adversarials else None,
                 progress=SweepBar(classifier.name),
             )
             for number, classifier in enumerate(classifiers)
         ]
         comparisons = [compare(results[0], other) for other in results[1:]]
-        if not folder.complete:
+        if not opened.complete:
             groups = {result.model: [result] for result in results}
             write_text(args.out / "table.md", robustness_table(groups))
             title = f"{data.name}, {len(indices)} images, {len(results)} networks"
@@ -112,7 +114,7 @@ def main() -> None:
                 arguments=vars(args),
                 data_name=data.name,
                 comparisons=comparisons,
-                run=folder.record(),
+                run=opened.record(),
             )
     for text in (*results, *comparisons):
         print(text, end="\n\n")

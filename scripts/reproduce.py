@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import Parser, SweepBar, add_data, fit_verbosity, quiet_start, run_main
+from _common import Parser, SweepBar, add_data, fit_verbosity, folder, quiet_start, run_main
 
 KINDS = {"regular": False, "guided": True}
 FIGURE_3_IMAGES = 5
@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
         help="attack only what still stands (default), or everything at every epsilon, as in the paper")  # fmt: skip
     add("--steps", type=int, default=40, help="of the iterative attacks (default %(default)s)")
     add("--samples", type=int, default=1000, help="test images attacked, chosen at random (default %(default)s)")
-    add("--out", type=Path, metavar="FOLDER", help="folder to write (default results/DATA)")
+    add("--out", type=folder, metavar="FOLDER", help="folder to write (default results/DATA)")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with the run in --out")
     existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
@@ -93,19 +93,21 @@ def main() -> None:
     check_results_folder(out, plan, **existing)
     data = load_data(args.data, args.image_size)
     epsilons = check_epsilons(args.epsilons or default_epsilons(data.input_shape))
+    for attack in attacks:
+        attack.check_classes(data.num_classes)
     chosen = choose_indices(len(data.x_test), min(args.samples, len(data.x_test)), seed=0)
     for name, run in runs.items():
         check_run(folders[name], data, run, **existing)
         run.build(data)
 
-    with open_results(out, plan, **existing) as folder:
+    with open_results(out, plan, **existing) as opened:
         for name, run in runs.items():
             print(f"training {name} on {data.name}, {run.epochs} epochs", flush=True)
             train(folders[name], data, run, resume=args.resume, overwrite=args.overwrite, verbose=fit_verbosity())
         classifiers = {name: Classifier(folders[name], name) for name in runs}
 
         print(f"attacking {len(chosen)} test images at {len(epsilons)} epsilons, {args.steps} steps", flush=True)
-        results = folder.saved() or [
+        results = opened.saved() or [
             evaluate(
                 classifier,
                 select(data.x_test, chosen),
@@ -114,7 +116,7 @@ def main() -> None:
                 epsilons,
                 survivors_only=args.survivors_only,
                 indices=chosen,
-                checkpoint=folder.checkpoint(number),
+                checkpoint=opened.checkpoint(number),
                 progress=SweepBar(name),
             )
             for number, (name, classifier) in enumerate(classifiers.items())
@@ -132,7 +134,7 @@ def main() -> None:
         paper = {"mnist5k": "mnist", "mnist": "mnist", "cifar10": "cifar10"}.get(args.data)
         table = report.table1(f"{data.name}, {len(data.x_test)} test images", correct, paper)
         verdict = "\n\n".join(comparison.verdict for comparison in comparisons)
-        if not folder.complete:
+        if not opened.complete:
             write_text(out / "table1.md", f"{table}\n{report.robustness_table(groups)}\n{verdict}\n")
             whose = "two networks, seed 0" if args.seeds == 1 else f"networks of seeds 0 to {args.seeds - 1}"
             title = f"{data.name}, {len(chosen)} test images, {whose}"
@@ -144,7 +146,7 @@ def main() -> None:
             networks = {name: keras.saving.load_model(folders[name] / "model.keras").model for name in names}
             figures.save_figure(saliency_of(networks, data), out / "saliency.png")
             save_results(
-                out, results, arguments=vars(args), data_name=data.name, comparisons=comparisons, run=folder.record()
+                out, results, arguments=vars(args), data_name=data.name, comparisons=comparisons, run=opened.record()
             )
 
     print(f"\n{table}\n{verdict}\n\nwritten to {out}")

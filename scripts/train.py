@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from _common import Parser, add_data, fit_verbosity, quiet_start, run_main
+from _common import Parser, add_data, fit_verbosity, folder, quiet_start, run_main
 from _launch import end_with_launcher, launch
 
 
@@ -35,7 +35,7 @@ def arguments() -> argparse.Namespace:
         help="train on N processes of this machine; on several machines, start the script on each with TF_CONFIG set "
         "and one shared --out")  # fmt: skip
     add("--seed", type=int, default=0, help="default %(default)s")
-    add("--out", type=Path, help="folder to write (default saved_models/DATA-KIND-SEED)")
+    add("--out", type=folder, help="folder to write (default saved_models/DATA-KIND-SEED)")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with the run in --out")
     existing.add_argument("--overwrite", action="store_true", help="remove the run in --out first")
@@ -75,13 +75,13 @@ def main() -> None:
         seed=args.seed,
     )
     kind = "guided" if args.saliency else "regular"
-    folder = args.out or Path("saved_models") / f"{Path(args.data).resolve().stem}-{kind}-{args.seed}"
+    out = args.out or Path("saved_models") / f"{Path(args.data).resolve().stem}-{kind}-{args.seed}"
     data = load_data(args.data, args.image_size)
     if args.train_samples is not None:
         data = data.with_train_samples(args.train_samples, args.seed)
-    record = train(folder, data, run, resume=args.resume, overwrite=args.overwrite, verbose=fit_verbosity())
+    record = train(out, data, run, resume=args.resume, overwrite=args.overwrite, verbose=fit_verbosity())
     if is_chief():
-        print(f"{data.name}, {kind}: test accuracy {record['test']['accuracy']:.2%}; written to {folder}")
+        print(f"{data.name}, {kind}: test accuracy {record['test']['accuracy']:.2%}; written to {out}")
 
 
 if __name__ == "__main__":

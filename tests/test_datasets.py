@@ -215,7 +215,7 @@ def test_train_samples(tmp_path):
         with pytest.raises(ValueError, match=message):
             data.with_train_samples(samples)
     for seed in ("0", 0.5, -1, None, 2**63):
-        with pytest.raises(ValueError, match=f"`seed` must be a whole number, 0 or more. Received: seed={seed!r}"):
+        with pytest.raises(ValueError, match=f"`seed` must be a whole number, 0 or more.*. Received: seed={seed!r}"):
             data.with_train_samples(4, seed)
     for fraction in ("0.5", None, float("nan"), 0, 1, 1.5, 0.01, True):
         with pytest.raises(ValueError, match="Received: "):
