@@ -13,6 +13,7 @@ from scipy import stats
 
 from salrob_tf.attack import Attack
 from salrob_tf.classifier import Classifier
+from salrob_tf.cleverhans_attacks import SPSA
 from salrob_tf.counts import Draws
 from salrob_tf.flags import DOUBTFUL, NOT_BELIEVED, NOTE, Flag
 from salrob_tf.sweep import Sweep
@@ -25,7 +26,6 @@ NOISES = 20  # draws of noise per image, half of them in the corners of the ball
 JUDGING_NOISE = 5  # passes at most that judge a draw of noise
 POWER = 10  # images that noise must break, and the attack leave, for a comparison to mean anything
 LEVEL = 0.005  # many radii may be tried
-SPSA = "spsa, which takes no gradient"
 
 
 class Sample:
@@ -86,10 +86,11 @@ def flags_of(
         draws: How often the model is asked.
     """
     noise, found = Noise(classifier, sample.images, sample.labels, seed, draws), []
+    without = _without_gradients(attacks)
     for label, attack in attacks.items():
         zero = zero_gradients(classifier, label, attacks, flat[label], sample.images, sample.labels)
         blind = any(flag.severity == NOT_BELIEVED for flag in zero)  # more need not be said
-        found += zero if blind or at_chance else zero + noise.flag(label, attack, sample.left(label), epsilons)
+        found += zero if blind or at_chance else zero + noise.flag(label, attack, sample.left(label), epsilons, without)
     return found
 
 
@@ -113,7 +114,8 @@ def zero_gradients(
     """
     if not share:
         return []
-    remedy = f"Attack it with {SPSA}, or give the step that has no gradient, such as rounding, a straight-through one"
+    without = _without_gradients(attacks)
+    remedy = f"{without}, or give the step that has no gradient, such as rounding, a straight-through one"
     attack = attacks[label]
     if attack.climbs_cross_entropy and len(images):
         # Where the model is sure of itself, the gradient of cross-entropy rounds to 0, and that of a margin does not.
@@ -121,7 +123,7 @@ def zero_gradients(
         sizes = other.gradients(classifier, images, other.aims(classifier, images, labels))[1]
         if np.mean(sizes == 0) < FLAT:
             believed = f"Believe {other.label} instead" if other.label in attacks else f"Try {other.label}"
-            remedy = f"{believed}: the gradient of cross-entropy vanishes where the model is sure of itself. Or {SPSA}"
+            remedy = f"{believed}: the gradient of cross-entropy vanishes where the model is sure of itself. {without}"
     severity = NOT_BELIEVED if share >= ALL_FLAT else DOUBTFUL if share >= FLAT else NOTE
     meaning = f"the gradient was zero for {share:.1%} of the images attacked, where the attack learns nothing"
     return [Flag("zero gradients", severity, share, FLAT, meaning, remedy, label)]
@@ -160,7 +162,7 @@ class Noise:
             self._found[key] = broken
         return self._found[key]
 
-    def flag(self, label: str, attack: Attack, correct: np.ndarray, epsilons: np.ndarray) -> list[Flag]:
+    def flag(self, label: str, attack: Attack, correct: np.ndarray, epsilons: np.ndarray, without: str) -> list[Flag]:
         """A flag if an attack finds nothing that noise would not find, at the epsilons tried or at any other.
 
         Args:
@@ -168,12 +170,13 @@ class Noise:
             attack: The attack.
             correct: What it left of these images at each epsilon, boolean `(K, N)`.
             epsilons: Radii, ascending, `(K,)`.
+            without: What to do where gradients lead nowhere.
         """
         if len(self.images) < FEWEST or not epsilons[-1]:
             return []
         tried = [(float(epsilon), ~row) for epsilon, row in zip(epsilons, correct, strict=True) if epsilon]
         p_value = self._compared(attack, reversed(tried))
-        remedy = f"Its gradients lead nowhere: attack it with {SPSA}"
+        remedy = f"Its gradients lead nowhere. {without}"
         if p_value > LEVEL and attack.gradients_per_image:
             p_value = min(p_value, self._compared(attack, self._elsewhere(attack)))
         elif p_value > LEVEL:
@@ -239,6 +242,11 @@ class Noise:
         moved = np.clip(self.images + np.float32(getattr(attack, "delta", 0.01)) * noise, 0, 1)
         before, after = (self.classifier.predict_logits(images) for images in (self.images, moved))
         return float(np.mean((before == after).all(axis=-1)))
+
+
+def _without_gradients(attacks: Mapping[str, Attack]) -> str:
+    believed = [label for label, attack in attacks.items() if isinstance(attack, SPSA)]
+    return f"{'Believe' if believed else 'Attack it with'} {(believed or ['spsa'])[0]}, which takes no gradient"
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], norm: float, corner: bool) -> np.ndarray:

@@ -273,7 +273,7 @@ def test_margin_losses_equal_their_formulas_and_climb():
 def test_a_margin_loss_attacks_where_cross_entropy_has_no_gradient(trained):
     model, images, labels = trained
     scaled = keras.Sequential([model, keras.layers.Rescaling(1e4)])
-    with pytest.warns(UserWarning, match=r"^pgd: the gradient was zero for .*Try pgd-margin: .*Or spsa"):
+    with pytest.warns(UserWarning, match=r"^pgd: the gradient was zero for .*Try pgd-margin: .*Attack it with spsa"):
         blind = sr.evaluate(scaled, images, labels, [sr.PGD(steps=9)], [0.2])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -66,7 +66,7 @@ def test_gradients_that_lead_nowhere_are_not_believed(trained, attack, norm):
     result, said = found(around(trained[0], lost, "lost"), trained, attack, radii, norm=norm)
     (flag,) = result.flags
     assert (flag.id, flag.severity, flag.attack) == ("no better than noise", "not to be believed", attack)
-    assert "lead nowhere: attack it with spsa" in said[0] and result.doubt(attack) == "not to be believed"
+    assert "lead nowhere. Attack it with spsa" in said[0] and result.doubt(attack) == "not to be believed"
     assert "not to be believed" in str(result)
     honest = sr.evaluate(*trained, attack, radii, norm=norm, steps=8)
     assert honest.accuracy(attack)[-1] < result.accuracy(attack)[-1] - 0.3
@@ -97,7 +97,7 @@ def test_a_step_without_gradient_is_not_believed_and_margin_is_not_advised(train
     assert [(flag.attack, flag.severity) for flag in result.flags] == [
         (label, "not to be believed") for label in ("fgsm", "pgd", "pgd-margin")
     ]
-    assert all("zero for 100.0%" in text and "spsa" in text and "straight-through" in text for text in said)
+    assert all("zero for 100.0%" in text and "Believe spsa" in text and "straight-through" in text for text in said)
     assert not any("margin" in text.split("believed")[1] for text in said)
     seeing = sr.evaluate(around(trained[0], through, "through"), *trained[1:], "pgd", EPSILONS, steps=8)
     assert not seeing.flags and seeing.accuracy("pgd")[-1] < result.accuracy("pgd")[-1] - 0.3
