@@ -230,7 +230,8 @@ class Attack:
         if not np.isfinite(sizes).all():
             share = np.mean(~np.isfinite(sizes).reshape(-1, sizes.shape[-1]).all(axis=0))
             raise ValueError(
-                f"{classifier.name} cannot be attacked by {self.label}: its gradients must be finite. "
+                f"{classifier.name} cannot be attacked by {self.label}: its gradients must be finite (layers in "
+                "float16 overflow at 65504). "
                 f"Received: NaN or infinity for {share:.1%} of a batch of {sizes.shape[-1]} images"
             )
 
@@ -291,7 +292,7 @@ class Attack:
             adversarial: tf.Tensor,
             momentum: tf.Tensor,
         ) -> tuple[tf.Tensor, ...]:
-            gradient, logits = self.gradient(classifier, dtype, adversarial, aims)
+            gradient, _, logits = self.gradient(classifier, dtype, adversarial, aims)
             broken = tf.argmax(logits, axis=-1, output_type=tf.int32) != labels
             size = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3])
             return *self._projected(images, radii, adversarial, gradient, momentum), broken, size
@@ -320,7 +321,10 @@ class Attack:
     def gradients(
         self, classifier: Classifier, images: np.ndarray, aims: np.ndarray, dtype: str = "float32", draws: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The gradients at the images, a mean over `draws` passes, and the largest magnitude in each, `(N,)`.
+        """The gradients at the images, means over `draws` passes, each up to a factor, and their largest magnitudes.
+
+        Returns:
+            Gradients in the shape of the images, and the largest magnitude in each, `(N,)`.
 
         Raises:
             ValueError: If a gradient is missing or not finite.
@@ -330,7 +334,15 @@ class Attack:
             lambda *batch: over_devices(lambda x, y: self.gradient(classifier, dtype, x, y), *batch),
             [tf.TensorSpec([None, *classifier.input_shape], tf.float32), tf.TensorSpec([None], tf.int32)],
         )
-        gradients = sum((run(images, aims)[0].numpy() for _ in range(draws - 1)), run(images, aims)[0].numpy()) / draws
+        total, scale = np.zeros_like(images), np.full(len(images), np.inf, np.float32)
+        for _ in range(draws):
+            gradient, its, _ = (part.numpy() for part in run(images, aims))
+            # A draw of a steep loss weighs more than one of a flat loss: the mean is of gradients in one scale.
+            its = np.where(np.abs(gradient).max(axis=(1, 2, 3)) == 0, np.float32(np.inf), its)
+            both = np.minimum(scale, its)
+            total = total * _ratio(both, scale) + gradient * _ratio(both, its)
+            scale = both
+        gradients = total / draws
         sizes = np.abs(gradients).max(axis=(1, 2, 3))
         self.check_gradients(classifier, sizes)
         return gradients, sizes
@@ -345,14 +357,17 @@ class Attack:
 
     def gradient(
         self, classifier: Classifier, dtype: str, images: tf.Tensor, aims: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Gradient of the loss with respect to the images, each up to a factor, and the logits of the same pass.
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Gradient of the loss with respect to the images, times a factor per image.
+
+        Returns:
+            The gradient, the factors `(N,)`, and the logits of the same pass.
 
         Raises:
             ValueError: If there is no gradient.
         """
         loss, sign = LOSSES[self.loss], -1.0 if self.targeted else 1.0
-        gradient, _, logits = scaled_gradient(
+        gradient, scale, logits = scaled_gradient(
             classifier.crafting(dtype), images, lambda logits: sign * loss(aims, logits)
         )
         if gradient is None:
@@ -360,10 +375,15 @@ class Attack:
                 f"{classifier.name} has no gradient with respect to its images: attack it with spsa, which takes none, "
                 "or give the step that has none, such as rounding, a straight-through gradient"
             )
-        return gradient, logits
+        return gradient, scale, logits
 
     def move(
         self, adversarial: tf.Tensor, gradient: tf.Tensor, momentum: tf.Tensor, epsilon: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One step before it is projected to the ball, and the momentum after it: the attack's update rule."""
         return clip(adversarial + steepest(gradient, self.step_size(epsilon), self.norm)), momentum
+
+
+def _ratio(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """What brings gradients from one scale to another; 0 for those of no scale, which are zero."""
+    return np.divide(new, old, out=np.zeros_like(new), where=np.isfinite(old))[:, None, None, None]

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from salrob_tf.bounds import check_bounds, check_images_in
 from salrob_tf.checks import check_whole
+from salrob_tf.copies import copy_in_bfloat16, differ, rounding
 from salrob_tf.datasets import fingerprint
 from salrob_tf.devices import over_devices
 from salrob_tf.forms import form_of
@@ -20,6 +21,8 @@ from salrob_tf.loading import brief, path_of
 from salrob_tf.networks import check_outputs, outputs_probabilities, preprocessor_of
 from salrob_tf.outputs import LOG_PROBABILITIES, LOGITS, Forward, logits_of
 from salrob_tf.preprocessing import layers_that_rescale, name_of
+
+COPIED = 0.1  # share of the largest logit by which a copy in bfloat16 may be off
 
 
 class Classifier:
@@ -143,46 +146,37 @@ class Classifier:
         if dtype == "float32":
             return self.logits
         if "copy" not in self._functions:
-            try:
-                copy = keras.models.clone_model(self._model, clone_function=_layer_in_bfloat16)
-                pairs = list(zip(copy.weights, self._model.weights, strict=True))
-            except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"Only a Functional or Sequential Keras model can be attacked in bfloat16. Received: {self.name}"
-                ) from error
-            crafted = self._form.forward_of(copy)
-            states = [variable for variable in copy.variables if variable.path.endswith("seed_generator_state")]
-
-            def forward(images: tf.Tensor) -> tf.Tensor:
-                # The copy's layers with the model's weights, read at each run: training goes on after the copying.
-                given = [(ours, tf.convert_to_tensor(theirs.value)) for ours, theirs in pairs]
-                with keras.StatelessScope(given, initialize_variables=False) as scope:
-                    outputs = crafted(images)
-                for state in states:  # each pass draws anew
-                    if (moved := scope.get_current_value(state)) is not None:
-                        state.assign(moved)
-                return outputs
-
+            copy, forward = copy_in_bfloat16(self._model, self._form.forward_of, self.name)
             logits, _ = logits_of(copy, self._inside(forward), self._probe)
             self._functions["copy"] = lambda images: tf.cast(logits(images), tf.float32)
+            if self._is_stale("copy"):
+                del self._functions["copy"]
+                raise ValueError(
+                    f"{self.name} cannot be attacked in bfloat16: a copy of it gives other logits, because a layer "
+                    "keeps more than its configuration and its weights, or because it needs more digits"
+                )
         return self._functions["copy"]
 
     def refresh(self) -> None:
-        """Compile anew if what was compiled gives other logits than the model now does.
+        """Make anew what was compiled, if it gives other logits than the model now does.
 
         Compiled functions follow weights, but not what a model computes with them: a normalisation that was adapted, a
         layer's activation, what a callable looks up.
         """
-        if "predict" in self._functions:
-            now, again = (self.logits(self._probe).numpy() for _ in range(2))
-            kept = self.predict_logits(self._probe.numpy())
-            within = 1e-3 * np.abs(now).max()
-            if np.allclose(now, again, 0, within) and not np.allclose(now, kept, 0, within):
-                self._functions.clear()
+        if any(self._is_stale(key) for key in ("predict", "copy") if key in self._functions):
+            self._functions.clear()
+
+    def _is_stale(self, key: str) -> bool:
+        now = lambda: self.logits(self._probe).numpy()  # noqa: E731
+        if key == "predict":
+            return differ(now, lambda: self.predict_logits(self._probe.numpy()), rounding(self._model))
+        return differ(now, lambda: self._functions[key](self._probe).numpy(), COPIED)
 
     def function(self, key: Any, python_function: Callable[..., Any], signature: list[tf.TensorSpec]) -> Any:
         """The compiled function kept under `key`, made from `python_function` where there is none yet."""
         if key not in self._functions:
+            if key != "predict" and "predict" not in self._functions:
+                self.predict_logits(self._probe.numpy())  # by which `refresh` tells whether the model is the same
             made = tf.function(python_function, input_signature=signature, autograph=False)
             made._omit_frequent_tracing_warning = True  # it is traced once; TensorFlow counts those of other models too
             self._functions[key] = made
@@ -234,6 +228,10 @@ class Classifier:
         """
         images, batch_size = self.check(images), check_whole("batch_size", batch_size, 1)
         self.refresh()
+        return self.classify(images, batch_size)
+
+    def classify(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """What `predict` gives, of images that `check` has returned and a model that `refresh` has looked at."""
         logits = self.predict_logits(images, batch_size)
         self._check_finite(logits)
         if outputs_probabilities(logits):
@@ -250,7 +248,11 @@ class Classifier:
         return np.concatenate([run(images[start : start + batch_size])[0].numpy() for start in starts])
 
     def classifies(self, images: np.ndarray, labels: np.ndarray, batch_size: int = 256, draws: int = 1) -> np.ndarray:
-        """Whether each image gets its label in more than half of `draws` passes, boolean `(N,)`.
+        """Whether each image gets its label in more than half of `draws` passes, boolean `(N,)`; as `votes`."""
+        return 2 * self.votes(images, labels, batch_size, draws) > draws
+
+    def votes(self, images: np.ndarray, labels: np.ndarray, batch_size: int = 256, draws: int = 1) -> np.ndarray:
+        """In how many of `draws` passes each image gets its label, integers `(N,)`.
 
         Raises:
             ValueError: If a logit is NaN or infinite; nothing else is checked.
@@ -260,7 +262,7 @@ class Classifier:
             logits = self.predict_logits(images, batch_size)
             self._check_finite(logits)
             right += logits.argmax(-1) == labels
-        return 2 * right > draws
+        return right
 
     def _check_finite(self, logits: np.ndarray) -> None:
         if not np.isfinite(logits).all():
@@ -291,12 +293,6 @@ class Classifier:
 def as_classifier(model: Any) -> Classifier:
     """A `Classifier` of anything that `Classifier` takes; a `Classifier` is returned as it is."""
     return model if isinstance(model, Classifier) else Classifier(model)
-
-
-def _layer_in_bfloat16(layer: keras.layers.Layer) -> keras.layers.Layer:
-    if layer.dtype_policy.name != "float32":
-        raise ValueError(f"Only float32 layers are copied. Received: {layer.name} in {layer.dtype_policy.name}")
-    return type(layer).from_config({**layer.get_config(), "dtype": "mixed_bfloat16"})
 
 
 def _probe(shape: tuple[int, ...]) -> tf.Tensor:

@@ -31,8 +31,8 @@ class Counts:
         gradients: Gradients of single images.
         forwards: Forward passes of single images beside them, the clean ones not included.
         padding: Rows of gradients and forward passes that only filled up a batch, not counted above.
-        attacked: Images that a first gradient was taken of.
-        flat: Those whose gradient was zero everywhere.
+        attacked: Images that a gradient was taken of.
+        flat: Those whose very first gradient was zero everywhere.
     """
 
     gradients: int = 0

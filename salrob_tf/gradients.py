@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# What a gradient starts from on its way back, per image: float16 holds magnitudes of 6e-8 to 65504.
-SCALE = 256.0
+# What a gradient starts from on its way back, per image: float16 holds magnitudes of 6e-8 to 65504, and gradients
+# shrink on their way more often than they grow.
+SCALE = 16.0
 
 
 def scaled_gradient(

@@ -16,6 +16,7 @@ from salrob_tf.flags import DOUBTFUL, NOT_BELIEVED, Flag
 from salrob_tf.outputs import LOG_PROBABILITIES, LOGITS, saturated
 
 PASSES = 5
+MORE_PASSES = 50  # compiled ones, before it is said that compiling froze what a model draws
 PASSED = 256  # images in each
 SAME = 1e-4  # distance in L2 between normalised logits up to which passes agree (AutoAttack's flag)
 SAME_ALONE = 0.01  # the same for an image in two batches: kernels of half precision round by the batch's size
@@ -50,7 +51,7 @@ def inspect(
     found = classifier.describe() | {"deterministic": passes_agree(passes, labels)}
     flags = []
     if not found["deterministic"]:
-        compiled = np.stack([classifier.predict_logits(some) for _ in range(PASSES)])
+        compiled = np.stack([classifier.predict_logits(some) for _ in range(MORE_PASSES)])
         if passes_agree(compiled, labels):
             raise ValueError(
                 f"{classifier.name} draws random numbers outside TensorFlow, which compiling it would freeze: draw "
@@ -125,8 +126,8 @@ def chance(classifier: Classifier, correct: np.ndarray) -> list[Flag]:
             DOUBTFUL,
             float(correct.mean()),
             1 / classifier.num_classes,
-            f"The clean accuracy of {classifier.name}, {correct.mean():.1%} of {len(correct)}, is not above chance: "
-            "its images are probably not prepared as in its training",
+            f"The clean accuracy of {classifier.name}, {correct.mean():.1%} of {len(correct)}, is not significantly "
+            "above chance: its images are probably not prepared as in its training",
             f"The usual causes are wrong bounds (here {low:g} to {high:g}) and another order of the channels",
         )
     ]

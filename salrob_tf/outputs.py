@@ -35,7 +35,8 @@ def choose_output(
         outputs: What the model gives for a few images: a tensor, or a structure of them.
         output: Its key in a dictionary (`"a/b"` in one inside another), its name in a named tuple or in a Keras
             model with a list of outputs, or its place in a list. `None` takes the only one or, of several, the
-            only one that can be logits or probabilities: floats, a row for each image, two columns or more.
+            only one that can be logits or probabilities: floats, a row for each image, two columns or more, and no
+            other of one column.
         model: What errors call the model.
         names: Names of the outputs of a Keras model, in order.
 
@@ -59,12 +60,18 @@ def choose_output(
         ", ".join(f"{label} {_described(leaf)}" for label, (_, leaf) in zip(labels, found, strict=True)), 200
     )
     if output is None:
-        fitting = [place for place, (_, leaf) in enumerate(found) if len(found) == 1 or _may_be_logits(leaf)]
-        if len(fitting) == 1:
+        fitting = [
+            place
+            for place, (_, leaf) in enumerate(found)
+            if len(found) == 1 or (_is_float_rows(leaf) and leaf.shape[-1] > 1)
+        ]
+        sigmoids = [leaf for _, leaf in found if _is_float_rows(leaf) and leaf.shape[-1] == 1]
+        if len(fitting) == 1 and (len(found) == 1 or not sigmoids):
             return fitting[0], labels
         raise ValueError(
-            "A model with several outputs needs Classifier(model, output=NAME), or --output NAME, unless just one of "
-            f"them is floats (N, num_classes). Received: {model} with outputs {listed or 'none'}"
+            "A model with several outputs needs Classifier(model, output=NAME), or --output NAME, unless one alone is "
+            "floats (N, classes) and none is floats (N, 1). "
+            f"Received: {model} with outputs {listed or 'none'}"
         )
     for valid in (labels, places):
         if str(output) in valid:
@@ -121,9 +128,8 @@ def operations(model: keras.Model) -> Iterator[Any]:
             yield operation
 
 
-def _may_be_logits(output: Any) -> bool:
-    tensor = isinstance(output, tf.Tensor) and output.dtype.is_floating and output.shape.rank == 2
-    return tensor and output.shape[-1] > 1
+def _is_float_rows(output: Any) -> bool:
+    return isinstance(output, tf.Tensor) and output.dtype.is_floating and output.shape.rank == 2
 
 
 def _described(output: Any) -> str:

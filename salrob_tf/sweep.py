@@ -67,6 +67,7 @@ class Sweep:
         self.aims = self.attack.aims(self.classifier, self.images, self.labels)
         self.radii = self.epsilons.astype(np.float32)
         self.found = self.images.copy()
+        self.begun = np.zeros(len(self.images), bool)
         self.pivot = np.zeros(len(self.images), np.int64)
         # By how much each guess was too low so far, on average of so many answers.
         self.shift, self.answers = (np.zeros(len(self.epsilons) + 1) for _ in range(2))
@@ -150,7 +151,7 @@ class Sweep:
             attack.check_adversarials(adversarial)
             self.counts.gradients += len(row) * draws
             self.counts.padding += self._missing(len(row)) * draws
-            self._count_flat(size[step == 0])
+            self._count_flat(row[step == 0], size[step == 0])
             step += 1
             if self.dtype != "float32" and hit.any():
                 hit[hit] = self._broken(found[hit], row[hit])
@@ -244,7 +245,7 @@ class Sweep:
             gradients[part] = found[: len(part)]
             self.counts.gradients += len(part) * draws
             self.counts.padding += self._missing(len(part)) * draws
-            self._count_flat(sizes[: len(part)])
+            self._count_flat(part, sizes[: len(part)])
         return gradients
 
     def _craft(self, rows: np.ndarray, k: np.ndarray, restart: int, gradients: np.ndarray | None) -> np.ndarray:
@@ -256,7 +257,7 @@ class Sweep:
         adversarial, sizes = self.attack.craft(
             self.classifier, batch, self.seed, restart, self.dtype, self.draws.gradient
         )
-        self._count_flat(sizes)
+        self._count_flat(rows, sizes)
         return adversarial
 
     def _broken(self, adversarial: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -268,10 +269,13 @@ class Sweep:
         images, labels = self._padded(adversarial), self._padded(self.labels[rows])
         return ~self.classifier.classifies(images, labels, self.batch_size, draws)[: len(rows)]
 
-    def _count_flat(self, sizes: np.ndarray) -> None:
-        """Note the largest magnitudes in first gradients."""
-        self.counts.attacked += len(sizes)
-        self.counts.flat += int(np.sum(sizes == 0))
+    def _count_flat(self, rows: np.ndarray, sizes: np.ndarray) -> None:
+        """Note the largest magnitudes in first gradients, those of each image's first attempt."""
+        if len(sizes):
+            first = ~self.begun[rows]
+            self.counts.attacked += int(np.sum(first))
+            self.counts.flat += int(np.sum(sizes[first] == 0))
+            self.begun[rows] = True
 
     def _padded(self, batch: np.ndarray) -> np.ndarray:
         """Repeat the last row up to a full batch or some eighths of it: few shapes, each of which costs a set-up."""

@@ -279,9 +279,11 @@ def test_an_output_that_is_not_there_or_not_clear_gets_one_line(trained):
     inputs = keras.Input(SHAPE)
     flat = layers.Flatten(name="flat")(inputs)
     model = keras.Model(inputs, [flat, layers.Dense(3, name="logits")(flat)], name="both")
+    doubtful = keras.Model(inputs, {"embedding": flat, "prob": layers.Dense(1, activation="sigmoid")(flat)})
     listed = r"flat \(N, 64\) float32, logits \(N, 3\) float32$"
     cases = [
         (model, None, rf"^A model with several .*output=NAME\), or --output NAME.* both with outputs {listed}"),
+        (doubtful, None, r"several outputs .* embedding \(N, 64\) float32, prob \(N, 1\) float32$"),
         (model, "logit", f"^both has no output 'logit'. Valid: {listed}"),
         (model, 2, f"^both has no output 2. Valid: {listed}"),
         (model, -1, f"^both has no output -1. Valid: {listed}"),

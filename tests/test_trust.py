@@ -285,3 +285,131 @@ def test_nothing_is_logged_however_many_networks_are_attacked(trained):
 def test_a_flag_has_one_of_three_severities():
     with pytest.raises(ValueError, match="one of note, doubtful, not to be believed. Received: severity='bad'"):
         Flag("name", "bad", 0, 0, "", "")
+
+
+def test_a_diagnosis_that_fails_ends_no_sweep(trained):
+    images = np.clip(trained[1], 0.1, 0.9)
+    steep = around(trained[0], tf.sqrt, "steep")  # no finite gradient where a pixel is 0
+    labels = steep.predict(images)
+    result, said = found(steep, (None, images, labels), ["pgd", "pgd-margin"], [1e-4])
+    assert [(flag.id, flag.severity) for flag in result.flags] == [("no better than noise", "note")] * 2
+    assert result.doubt("pgd") is None and "not all is finite there" in said[0]
+    sure = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Lambda(lambda x: tf.sqrt(x)), trained[0]])
+    model = sr.SaliencyGuided(sure, saliency=False)
+    model.compile("sgd")
+    model.fit(images, labels, verbose=0, callbacks=[sr.RobustAccuracy(images, labels, epsilon=1e-4, steps=2)])
+
+
+class LostInHalf(keras.layers.Layer):
+    """Its gradient is noise where it computes in bfloat16."""
+
+    def call(self, images):
+        return lost(images) if self.compute_dtype == "bfloat16" else images
+
+
+def test_gradients_are_compared_with_noise_in_the_type_that_the_attack_takes(trained):
+    model = keras.Sequential([keras.Input((8, 8, 1)), LostInHalf(), trained[0]])
+    result, _ = found(model, trained, "bim", craft_dtype="bfloat16")
+    assert [(flag.id, flag.severity) for flag in result.flags] == [("no better than noise", "not to be believed")]
+    assert not found(model, trained, "bim")[0].flags
+
+
+def test_noise_is_judged_as_adversarials_are(trained):
+    noisy = around(trained[0], lambda x: x + tf.random.normal(tf.shape(x), 0.0, 1.2), "noisy")
+    for attack in ("fgsm", "pgd"):
+        result, _ = found(noisy, trained, attack, [0.02, 0.1, 0.15])
+        assert [flag.id for flag in result.flags] == ["random"]
+
+
+def test_draws_of_steep_and_flat_losses_are_averaged_as_they_are(trained):
+    network, images, labels = trained
+
+    def mixed(x):
+        # Sure of itself, and flat, or unsure, and steep: the mean of their gradients is the latter's.
+        chosen = tf.random.uniform([tf.shape(x)[0], 1]) < 0.4
+        return tf.where(chosen, 3 * network(tf.reverse(x, [2])), network(x))
+
+    classifier, attack = sr.Classifier(mixed, "mixed", input_shape=(8, 8, 1)), sr.BIM(steps=1)
+    gradients = attack.gradients(classifier, images, labels, draws=600)[0]
+    total = 0
+    for _ in range(600):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs := tf.constant(images))
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, mixed(inputs))
+        total += tape.gradient(loss, inputs).numpy()
+    agree = [np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] for ours, theirs in zip(gradients, total, strict=True)]
+    assert np.median(agree) > 0.99
+
+
+def test_a_resumed_sweep_of_a_random_network_keeps_what_was_clean(trained, tmp_path):
+    noisy = around(trained[0], lambda x: x + tf.random.normal(tf.shape(x), 0.0, 1.5), "noisy")
+    first, again = (found(noisy, trained, "fgsm", [1e-6, 0.1], checkpoint=tmp_path)[0] for _ in range(2))
+    np.testing.assert_array_equal(first.clean, again.clean)
+    np.testing.assert_array_equal(first.correct["fgsm"], again.correct["fgsm"])
+    assert not np.any(again.correct["fgsm"] & ~again.clean) and 0 < first.clean.mean() < 1
+
+
+def test_rare_draws_are_not_taken_for_numbers_from_outside(trained):
+    def rare(x):
+        return trained[0](x) + tf.cast(tf.random.uniform([]) < 0.2, tf.float32) * 3 * tf.random.normal([3])
+
+    for _ in range(6):
+        found(sr.Classifier(rare, "rare", input_shape=(8, 8, 1)), trained, "fgsm", [0.1])
+
+
+def test_chance_is_asked_of_all_images_not_of_the_first(trained):
+    network, images, labels = trained
+    order = np.argsort(labels, kind="stable")
+    blind = sr.Classifier(lambda x: network(x) - 30 * tf.one_hot(0, 3), "blind to class 0", input_shape=(8, 8, 1))
+    fixed = sr.Classifier(lambda x: 0 * network(x) + tf.one_hot(0, 3), "class 0 for all", input_shape=(8, 8, 1))
+    for model, expected in ((blind, []), (fixed, ["chance"])):
+        result, _ = found(model, (network, images[order], labels[order]), "fgsm", [0.1], batch_size=1)
+        assert [flag.id for flag in result.flags if flag.id == "chance"] == expected
+
+
+def test_spsa_is_recommended_only_where_it_is_believed(trained):
+    @tf.custom_gradient
+    def voted(logits):
+        return tf.one_hot(tf.argmax(logits, -1), 3), lambda upstream: 0 * upstream
+
+    voting = sr.Classifier(lambda images: voted(trained[0](images)), "voting", input_shape=(8, 8, 1))
+    result, _ = found(voting, trained, ["pgd", sr.SPSA(steps=5, samples=16)])
+    remedies = {flag.attack: flag.remedy for flag in result.flags if flag.attack}
+    assert remedies["pgd"].startswith("See what is said of spsa") and "round or vote" in remedies["spsa"]
+
+
+def test_votes_that_leak_a_little_are_still_votes(trained):
+    leak = np.random.default_rng(0).normal(0, 1e-4, (64, 3)).astype(np.float32)
+    voting = sr.Classifier(
+        lambda x: 10 * tf.one_hot(tf.argmax(trained[0](x), -1), 3) + tf.reshape(x, (-1, 64)) @ leak,
+        "leaking", input_shape=(8, 8, 1),
+    )  # fmt: skip
+    result, _ = found(voting, trained, sr.SPSA(steps=5, samples=16), [0.1])
+    assert result.doubt("spsa") == "not to be believed" and "round or vote" in result.flags[-1].remedy
+
+
+def test_spsa_that_does_not_reach_far_enough_is_doubtful(trained):
+    result, said = found(trained[0], trained, sr.SPSA(steps=2, samples=4), [0.15])
+    assert result.doubt("spsa") == "doubtful" and "Its steps reach 0.02 only" in said[0]
+    result, said = found(trained[0], trained, sr.SPSA(steps=10, samples=16), [0.01])
+    assert result.doubt("spsa") is None and [flag.severity for flag in result.flags] == ["note"]
+
+
+def test_steps_that_are_too_short_are_told_from_gradients_that_lead_nowhere(trained):
+    result, said = found(trained[0], trained, sr.PGD(steps=2, relative_step=0.01))
+    assert result.doubt("pgd") == "not to be believed"
+    assert said[0].endswith("Its steps, 0.01 of epsilon, are too short: leave relative_step out")
+
+
+@pytest.mark.parametrize("search", ["bisect", "full"])
+def test_an_image_without_gradient_counts_once(trained, search):
+    network, images, labels = trained
+    images = images.copy()
+    images[:, 0, 0, 0] = 0
+    images[:8, 0, 0, 0] = 0.9
+    inputs = keras.Input((8, 8, 1))
+    sure = keras.layers.Lambda(lambda pair: pair[1] * tf.where(pair[0][:, 0, 0] > 0.45, 1e5, 1.0))
+    model = keras.Model(inputs, sure([inputs, network(inputs)]))
+    result, _ = found(model, (model, images, labels), "bim", search=search)
+    alive = result.clean[:8].sum()
+    assert result.costs["bim"]["zero_gradients"] == alive / result.clean.sum()
