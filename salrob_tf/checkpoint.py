@@ -48,8 +48,10 @@ class Checkpoint:
         else:
             write_json(path, settings)
 
-    def load(self, attack: str, shard: int, sha256: str) -> dict[str, np.ndarray] | None:
-        """What `save` kept, or `None`, with a warning where a part is damaged or was changed.
+    def load(
+        self, attack: str, shard: int, sha256: str, adversarials: Path | None = None
+    ) -> dict[str, np.ndarray] | None:
+        """What `save` kept, or `None`, with a warning where a part or its adversarials are damaged or were changed.
 
         Raises:
             ValueError: If it was of other images or labels.
@@ -69,11 +71,17 @@ class Checkpoint:
             return None
         if str(arrays.pop("sha256")) != sha256:
             raise ValueError(f"The sweep in {self.folder} is of other images or labels and cannot be resumed")
+        if str(arrays.pop("adversarials", "")) != _file_digest(adversarials):
+            warnings.warn(
+                f"These are not the adversarials of the sweep, and are made again: {adversarials}", stacklevel=2
+            )
+            return None
         return arrays
 
-    def save(self, attack: str, shard: int, sha256: str, **arrays: Any) -> None:
-        """Keep what an attack did to a shard, with the identity of its images and labels."""
-        part: dict[str, Any] = {key: np.asarray(value) for key, value in {"sha256": sha256, **arrays}.items()}
+    def save(self, attack: str, shard: int, sha256: str, adversarials: Path | None = None, **arrays: Any) -> None:
+        """Keep what an attack did to a shard, with the identity of its images and labels, and of a file beside."""
+        arrays |= {"sha256": sha256, "adversarials": _file_digest(adversarials)}
+        part: dict[str, Any] = {key: np.asarray(value) for key, value in arrays.items()}
         with written_beside(self._path(attack, shard)) as beside:
             np.savez_compressed(beside, digest=np.array(self._digest(attack, shard, part)), **part)
 
@@ -86,3 +94,11 @@ class Checkpoint:
         if Path(attack).name != attack:
             raise ValueError(f"The name of an attack must be that of a file. Received: {attack!r}")
         return self.folder / f"{attack}-{shard:05d}.npz"
+
+
+def _file_digest(path: Path | None) -> str:
+    """SHA-256 of a file; nothing where there is none."""
+    if path is None or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

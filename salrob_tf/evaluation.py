@@ -165,10 +165,8 @@ def evaluate(
             guess = None
             for label, attack in chosen.items():
                 report = _Report(progress, label, done, None if total is None else total * len(chosen))
-                part = kept.load(label, number, sha256) if kept else None
                 file = None if adversarials is None else adversarials / f"{label}-{number:05d}.npz"
-                if file is not None and not file.exists():
-                    part = None
+                part = kept.load(label, number, sha256, file) if kept else None
                 if part is None:
                     began = time.perf_counter()
                     sweep = Sweep(
@@ -183,7 +181,7 @@ def evaluate(
                         with written_beside(file) as beside:
                             np.savez_compressed(beside, indices=rows, images=sweep.found)
                     if kept:
-                        kept.save(label, number, sha256, **part)
+                        kept.save(label, number, sha256, file, **part)
                 correct[label].append(part.pop("correct"))
                 sample.keep(label, correct[label][-1][:, sampled])
                 guess = correct[label][-1].sum(axis=0)
