@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from salrob_tf.datasets import fingerprint
-from salrob_tf.files import read_json_object, remove_leftovers, write_json, written_beside
+from salrob_tf.files import left_of, read_json_object, remove_leftovers, write_json, written_beside
 
 SETTINGS, PARTS = "settings.json", "*-?????.npz"
 
@@ -94,6 +95,18 @@ class Checkpoint:
         if Path(attack).name != attack:
             raise ValueError(f"The name of an attack must be that of a file. Received: {attack!r}")
         return self.folder / f"{attack}-{shard:05d}.npz"
+
+
+def sweep_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings of the sweep in a folder that holds this sweep and nothing else, otherwise `None`."""
+    try:
+        settings = read_json_object(folder / SETTINGS, "the settings.json of a sweep", "remove its folder")
+    except (OSError, ValueError):
+        return None
+    needed = {"model": str, "epsilons": list, "seed": int, "attacks": dict}
+    names = [left_of(path) or path.name for path in folder.iterdir()]
+    ours = all(name == SETTINGS or fnmatchcase(name, PARTS) for name in names)
+    return settings if ours and all(isinstance(settings.get(key), kind) for key, kind in needed.items()) else None
 
 
 def _file_digest(path: Path | None) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 LOCK = ".salrob.lock"
+LEFT = re.compile(r"\.(\d+)-(?:old-)?(.+)")
 
 
 @contextmanager
@@ -95,9 +96,15 @@ def remove(path: Path) -> None:
 def remove_leftovers(path: Path) -> None:
     """Remove what processes that are dead left beside `path`, whose name may hold `?` and `*`."""
     for left in path.parent.glob(f".*-{path.name}"):
-        found = re.fullmatch(r"\.(\d+)-(?:old-)?(.+)", left.name)
+        found = LEFT.fullmatch(left.name)
         if found and fnmatchcase(found[2], path.name) and not _other_alive(int(found[1])):
             _delete(left)
+
+
+def left_of(path: Path) -> str | None:
+    """The name that a file was to have which a process left beside it, `None` for other files."""
+    found = LEFT.fullmatch(path.name)
+    return found[2] if found else None
 
 
 @contextmanager

@@ -7,7 +7,6 @@ Both hold what the script was asked for and which files are its own; nothing els
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +14,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from salrob_tf.files import locked, read_json_object, remove, remove_leftovers, write_json
+from salrob_tf.checkpoint import SETTINGS, sweep_settings
+from salrob_tf.files import left_of, locked, read_json_object, remove, remove_leftovers, write_json
+from salrob_tf.names import is_inside, safe_name
 from salrob_tf.result_records import check_record
 from salrob_tf.results import load_results
 from salrob_tf.robustness import Robustness
@@ -24,9 +25,6 @@ from salrob_tf.run_folders import read_record, remove_run
 SWEEP, RESULTS = ".sweep", ("results.json", "correct.npz")
 ELSEWHERE = "move it away, or choose another --out"
 NOT_SETTINGS = ("out", "resume", "overwrite")
-# What the scripts wrote before their results said it.
-EVALUATED = ("curves.png",)
-REPRODUCED = ("table1.md", "figure1.png", "figure2.png", "figure3.png", "saliency.png")
 
 
 class ResultFolder:
@@ -101,6 +99,12 @@ def make_plan(
     return json.loads(json.dumps(plan, default=str))
 
 
+def reproduced(data: Any) -> tuple[str, str, str, str]:
+    """The files that reproduce.py writes for a data source: table, curves, adversarial images and saliency maps."""
+    curves = 2 if data == "cifar10" else 1  # the paper draws MNIST as Figure 1, CIFAR-10 as Figure 2
+    return "table1.md", f"figure{curves}.png", "figure3.png", "saliency.png"
+
+
 def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overwrite: bool) -> dict[str, Any] | None:
     """See whether a script may write into a folder.
 
@@ -111,7 +115,12 @@ def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overw
         ValueError: If it holds results and neither `resume` nor `overwrite` is on, if they are others than are to be
             resumed, or if a file is in the way that no script wrote.
     """
-    found = _read(folder)
+    found = _read(folder) or _sweep_of_older_version(folder / SWEEP, plan)
+    if found and found.get("older") and not overwrite:
+        raise ValueError(
+            "This folder holds an unfinished sweep of an earlier version, which cannot be resumed: pass --overwrite. "
+            f"Received: {folder}"
+        )
     if found and not (resume or overwrite):
         if found["finished"]:
             raise ValueError(f"This folder already holds results: pass --overwrite. Received: --out {folder}")
@@ -124,7 +133,7 @@ def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overw
     ]
     above = {parent.as_posix() for name in plan["files"] for parent in Path(name).parents}
     strays += sorted(name for name in above if (folder / name).is_file())
-    if not found and (folder / SWEEP).exists():
+    if not found and not _holds_nothing(folder / SWEEP):
         strays.append(SWEEP)
     if strays:
         raise ValueError(
@@ -173,39 +182,6 @@ def open_results(folder: Path, plan: dict[str, Any], *, resume: bool, overwrite:
         remove(folder / SWEEP)
 
 
-def distinct_names(paths: Sequence[str]) -> list[str]:
-    """Names of models by their paths: the last part of each, with parts before it where those are alike.
-
-    Returns:
-        Names that differ, even where case does not count, and of which each is that of one file or folder.
-
-    Raises:
-        ValueError: If a model is there twice.
-    """
-    full = [Path(path).resolve() for path in paths]
-    if len(set(full)) != len(full):
-        raise ValueError(f"Each model once. Received: {' '.join(paths)}")
-    parts = [(*path.parts[:-1], path.stem if path.suffix == ".keras" else path.name) for path in full]
-    names: list[str] = []
-    for own in parts:
-        lengths = (n for n in range(1, len(own)) if [other[-n:] for other in parts].count(own[-n:]) == 1)
-        name = plain = safe_name("-".join(own[-next(lengths, len(own)) :]))
-        number = 1
-        while name.casefold() in (taken.casefold() for taken in names):
-            number += 1
-            name = f"{plain}-{number}"
-        names.append(name)
-    return names
-
-
-def safe_name(name: str) -> str:
-    """A name as one part of a path on any system, as a file holds it in UTF-8, and as a table in Markdown shows it."""
-    name = re.sub(r'[\x00-\x1f\x7f\ud800-\udfff/\\:*?"<>|\[\]]', "_", name).strip(" .")
-    while len(name.encode()) > 200:
-        name = name[1:].lstrip(" .")
-    return name or "model"
-
-
 def _read(folder: Path) -> dict[str, Any] | None:
     path, what = folder / "results.json", "the results.json of a script here"
     finished = path.exists()
@@ -219,7 +195,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
         for key, kind in (("script", str), ("settings", dict), ("inputs", dict), ("files", list), ("runs", list)):
             if not isinstance(found[key], kind):
                 raise TypeError(key)
-        if not all(map(_is_inside, [*found["files"], *found["runs"]])):
+        if not all(map(is_inside, [*found["files"], *found["runs"]])):
             raise ValueError("files")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"This is not {what} (see {error}): {ELSEWHERE}. Received: {path}") from error
@@ -235,19 +211,34 @@ def _of_older_version(record: dict[str, Any]) -> dict[str, Any]:
     files: list[str] = []
     runs: list[str] = []
     if "seeds" in arguments:
-        script, files = "reproduce.py", list(REPRODUCED)
+        script, files = "reproduce.py", list(reproduced(arguments.get("data")))
         runs = [f"models/{name}" for name in names]
     elif "models" in arguments:
-        script, files = "evaluate.py", list(EVALUATED)
+        script, files = "evaluate.py", ["curves.png"]
         attacks = sorted({curve["attack"] for curve in record["curves"]}) if arguments.get("adversarials") else []
         files += [f"adversarials/{name}/{attack}-?????.npz" for name in names for attack in attacks]
-    return make_plan(script, arguments, list(filter(_is_inside, files)), runs=list(filter(_is_inside, runs)))
+    return make_plan(script, arguments, list(filter(is_inside, files)), runs=list(filter(is_inside, runs)))
 
 
-def _is_inside(name: Any) -> bool:
-    """Whether this names something in a folder, by plain names all the way down."""
-    parts = name.split("/") if isinstance(name, str) else [".."]
-    return all(safe_name(part.replace("?", "x")) == part.replace("?", "x") for part in parts)
+def _sweep_of_older_version(folder: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
+    """What is known of a `.sweep` without a record, where nothing else is in it."""
+    found = {path.name: sweep_settings(path) for path in folder.glob("*") if not _holds_nothing(path)}
+    sweeps = [settings for settings in found.values() if settings]
+    if not found or len(sweeps) < len(found) or not all(map(is_inside, found)):
+        return None
+    ours = [
+        f"{label}-?????.npz" for settings in sweeps if settings.get("adversarials") for label in settings["attacks"]
+    ]
+    files = [name for name in plan["files"] if name.startswith("adversarials/") and Path(name).name in ours]
+    runs = [f"models/{name}" for name in found if not name.isdigit()]  # reproduce.py named them, evaluate.py numbered
+    script = "reproduce.py" if runs else "evaluate.py"
+    return {"script": script, "files": files, "runs": runs, "finished": False, "older": True}
+
+
+def _holds_nothing(folder: Path) -> bool:
+    """Whether a process that ended before it wrote anything could have left such a `.sweep`, or there is none."""
+    firsts, left = ("run.json", SETTINGS), folder.rglob("*")
+    return not folder.exists() or (folder.is_dir() and all(path.is_dir() or left_of(path) in firsts for path in left))
 
 
 def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:

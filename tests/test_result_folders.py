@@ -14,7 +14,8 @@ from test_scripts import run, save_as_before, tree
 
 import salrob_tf as sr
 from salrob_tf.files import locked
-from salrob_tf.result_folders import ResultFolder, distinct_names, make_plan, open_results, safe_name
+from salrob_tf.names import distinct_names, safe_name
+from salrob_tf.result_folders import ResultFolder, make_plan, open_results
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +251,66 @@ def test_results_of_older_versions_name_what_they_are_known_to_have_written(tmp_
     assert (tmp_path / "y" / "fgsm-00000.npz").read_text() == "old"
 
 
+def older_sweep(folder, name="0", **settings):
+    """An unfinished sweep as the scripts left it that kept no `run.json`."""
+    sweep = folder / ".sweep" / name
+    sweep.mkdir(parents=True)
+    found = {"model": "abc", "epsilons": [0.1], "seed": 0, "batch_size": 256, "attacks": {"bim": {"steps": 2}}}
+    (sweep / "settings.json").write_text(json.dumps(found | settings))
+    np.savez(sweep / "bim-00000.npz", sha256="abc", correct=np.ones((1, 2), bool))
+    (sweep / f".{10**9}-bim-00001.npz").write_text("half")
+
+
+def test_an_unfinished_sweep_of_an_older_version_is_said_and_can_be_overwritten(tmp_path, models, data, capsys):
+    out = tmp_path / "out"
+    older_sweep(out, adversarials=True)
+    (out / ".sweep" / "1").mkdir()
+    ours, theirs = ["adversarials/m/bim-00000.npz"], ["notes.txt", "adversarials/m/notes.npz", "adversarials/n/bim.npz"]
+    for name in (*ours, *theirs):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("old")
+    before = tree(out)
+    for options in ([], ["--resume"]):
+        assert evaluate(models[:1], data, out, "--adversarials", *options, check=False) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "of an earlier version, which cannot be resumed: pass --overwrite" in error
+    assert tree(out) == before
+    evaluate(models[:1], data, out, "--adversarials", "--overwrite")
+    new = {"correct.npz", "curves.png", "results.json", "table.md", "adversarials/m/fgsm-00000.npz", *ours}
+    assert {path.as_posix() for path in tree(out)} == new | set(theirs)
+    assert (out / ours[0]).read_bytes() != b"old"
+
+
+@pytest.mark.parametrize("stray", ["notes.txt", "0/notes.txt", "0/bim.npz", "1/bim-00000.npz", "2/settings.json"])
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_a_sweep_of_an_older_version_with_other_files_is_in_the_way(tmp_path, models, data, capsys, stray, option):
+    out = tmp_path / "out"
+    older_sweep(out)
+    (out / ".sweep" / stray).parent.mkdir(exist_ok=True)
+    (out / ".sweep" / stray).write_text("{}")
+    before = tree(out)
+    assert evaluate(models, data, out, option, check=False) == 2
+    assert "No script here wrote this, and it is in the way: move it away" in capsys.readouterr().err
+    assert tree(out) == before
+
+
+def test_networks_that_an_older_sweep_of_reproduce_attacked_stay_with_it(tmp_path, models, data, capsys):
+    older_sweep(tmp_path / "out", "regular-0")
+    assert evaluate(models, data, tmp_path / "out", "--overwrite", check=False) == 2
+    assert "networks that reproduce.py trained" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", f".{10**9}-run.json", "0", f"0/.{10**9}-settings.json"])
+def test_a_folder_whose_script_was_killed_at_its_first_write_is_as_good_as_new(tmp_path, models, data, name):
+    left = tmp_path / "out" / ".sweep" / name
+    left.parent.mkdir(parents=True)
+    left.write_text("") if "json" in name else left.mkdir(exist_ok=True)
+    evaluate(models[:1], data, tmp_path / "out")
+    assert {path.as_posix() for path in tree(tmp_path)} == {
+        f"out/{name}" for name in ("correct.npz", "curves.png", "results.json", "table.md")
+    }
+
+
 def test_two_scripts_do_not_share_a_folder(out, models, data, tmp_path, capsys):
     for folder, options in ((out, ["--adversarials", "--resume"]), (out, ["--overwrite"]), (tmp_path / "new", [])):
         before = tree(folder)
@@ -292,6 +353,12 @@ def test_reproduce_resumes_itself_alone_and_overwrites_what_it_wrote_alone(data,
         assert "cannot be resumed, only replaced by --overwrite" in capsys.readouterr().err
     reproduce(data, out, "--resume")
     assert tree(out) == whole
+    older = json.loads((out / "results.json").read_text())
+    del older["run"]
+    (out / "results.json").write_text(json.dumps(older))
+    whole = tree(out)
+    reproduce(data, out, "--resume")
+    assert tree(out) == whole, "results of an older version are left as they are"
     (out / "figure3.png").unlink()
     shutil.rmtree(out / "models" / "guided-0" / "export")
     reproduce(data, out, "--resume")
