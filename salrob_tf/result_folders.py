@@ -117,9 +117,10 @@ def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overw
     """
     found = _read(folder) or _sweep_of_older_version(folder / SWEEP, plan)
     if found and found.get("older") and not overwrite:
+        kept = f", or remove its {SWEEP} and pass --resume to keep the networks" if found["runs"] else ""
         raise ValueError(
-            "This folder holds an unfinished sweep of an earlier version, which cannot be resumed: pass --overwrite. "
-            f"Received: {folder}"
+            "This folder holds an unfinished sweep of an earlier version, which cannot be resumed: pass --overwrite"
+            f"{kept}. Received: {folder}"
         )
     if found and not (resume or overwrite):
         if found["finished"]:

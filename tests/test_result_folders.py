@@ -298,6 +298,8 @@ def test_networks_that_an_older_sweep_of_reproduce_attacked_stay_with_it(tmp_pat
     older_sweep(tmp_path / "out", "regular-0")
     assert evaluate(models, data, tmp_path / "out", "--overwrite", check=False) == 2
     assert "networks that reproduce.py trained" in capsys.readouterr().err
+    assert reproduce(data, tmp_path / "out", check=False) == 2
+    assert "remove its .sweep and pass --resume to keep the networks. Received" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["", f".{10**9}-run.json", "0", f"0/.{10**9}-settings.json"])
@@ -373,12 +375,14 @@ def test_reproduce_resumes_itself_alone_and_overwrites_what_it_wrote_alone(data,
     record = json.loads((out / "results.json").read_text())
     record["run"]["runs"].append("models/guided-1")
     (out / "results.json").write_text(json.dumps(record))
-    theirs = out / "models" / "guided-0" / "theirs.keras"
+    theirs, run_record = gone / "theirs.keras", out / "models" / "guided-0" / "run.json"
     theirs.write_text("theirs")
+    written = run_record.read_text()
+    run_record.write_text(json.dumps({**json.loads(written), "files": ["run.json", "history.csv", "model.keras"]}))
     before = tree(out)
     assert reproduce(data, out, "--overwrite", check=False) == 2
-    assert "guided-0/theirs.keras" in capsys.readouterr().err and tree(out) == before, "before anything is removed"
-    theirs.rename(gone / "theirs.keras")
+    assert "guided-0/export" in capsys.readouterr().err and tree(out) == before, "before anything is removed"
+    run_record.write_text(written)
     reproduce(data, out, "--overwrite")
     assert sorted(path.name for path in (out / "models").iterdir()) == ["guided-0", "guided-1", "regular-0"]
     assert [path.name for path in gone.iterdir()] == ["theirs.keras"]
