@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from salrob_tf.datasets import fingerprint
-from salrob_tf.files import left_of, read_json_object, remove_leftovers, write_json, written_beside
+from salrob_tf.files import file_digest, read_json_object, remove_leftovers, write_json, written_beside
 
 SETTINGS, PARTS = "settings.json", "*-?????.npz"
 
@@ -72,7 +71,7 @@ class Checkpoint:
             return None
         if str(arrays.pop("sha256")) != sha256:
             raise ValueError(f"The sweep in {self.folder} is of other images or labels and cannot be resumed")
-        if str(arrays.pop("adversarials", "")) != _file_digest(adversarials):
+        if str(arrays.pop("adversarials", "")) != file_digest(adversarials):
             warnings.warn(
                 f"These are not the adversarials of the sweep, and are made again: {adversarials}", stacklevel=2
             )
@@ -81,7 +80,7 @@ class Checkpoint:
 
     def save(self, attack: str, shard: int, sha256: str, adversarials: Path | None = None, **arrays: Any) -> None:
         """Keep what an attack did to a shard, with the identity of its images and labels, and of a file beside."""
-        arrays |= {"sha256": sha256, "adversarials": _file_digest(adversarials)}
+        arrays |= {"sha256": sha256, "adversarials": file_digest(adversarials)}
         part: dict[str, Any] = {key: np.asarray(value) for key, value in arrays.items()}
         with written_beside(self._path(attack, shard)) as beside:
             np.savez_compressed(beside, digest=np.array(self._digest(attack, shard, part)), **part)
@@ -95,23 +94,3 @@ class Checkpoint:
         if Path(attack).name != attack:
             raise ValueError(f"The name of an attack must be that of a file. Received: {attack!r}")
         return self.folder / f"{attack}-{shard:05d}.npz"
-
-
-def sweep_settings(folder: Path) -> dict[str, Any] | None:
-    """The settings of the sweep in a folder that holds this sweep and nothing else, otherwise `None`."""
-    try:
-        settings = read_json_object(folder / SETTINGS, "the settings.json of a sweep", "remove its folder")
-    except (OSError, ValueError):
-        return None
-    needed = {"model": str, "epsilons": list, "seed": int, "attacks": dict}
-    names = [left_of(path) or path.name for path in folder.iterdir()]
-    ours = all(name == SETTINGS or fnmatchcase(name, PARTS) for name in names)
-    return settings if ours and all(isinstance(settings.get(key), kind) for key, kind in needed.items()) else None
-
-
-def _file_digest(path: Path | None) -> str:
-    """SHA-256 of a file; nothing where there is none."""
-    if path is None or not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

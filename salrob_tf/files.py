@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -82,6 +83,14 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError(f"This is not {what}, but holds no JSON object: {remedy}. Received: {path}")
     return record
+
+
+def file_digest(path: Path | None) -> str:
+    """SHA-256 of a file; nothing where there is none."""
+    if path is None or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove(path: Path) -> None:

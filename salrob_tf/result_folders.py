@@ -14,15 +14,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from salrob_tf.checkpoint import SETTINGS, sweep_settings
-from salrob_tf.files import left_of, locked, read_json_object, remove, remove_leftovers, write_json
+from salrob_tf.files import file_digest, locked, read_json_object, remove, remove_leftovers, write_json
 from salrob_tf.names import is_inside, safe_name
 from salrob_tf.result_records import check_record
 from salrob_tf.results import load_results
 from salrob_tf.robustness import Robustness
 from salrob_tf.run_folders import read_record, remove_run
+from salrob_tf.sweep_folders import SWEEP, SWEEP_RECORD, holds_nothing, not_of_sweeps, sweep_of_older_version
 
-SWEEP, RESULTS = ".sweep", ("results.json", "correct.npz")
+RESULTS = ("results.json", "correct.npz")
 ELSEWHERE = "move it away, or choose another --out"
 NOT_SETTINGS = ("out", "resume", "overwrite")
 
@@ -39,6 +39,7 @@ class ResultFolder:
         self.path, self._plan = path, plan
         self._finished = found is not None and found["finished"]
         self._files: list[str] = found["files"] if found else []
+        self._digests: dict[str, str] = found.get("adversarials", {}) if found else {}
         self.complete = self._finished and not self._missing("")
 
     def checkpoint(self, number: int) -> Path:
@@ -62,6 +63,9 @@ class ResultFolder:
         try:
             if missing := self._missing("adversarials/"):
                 raise ValueError(f"This file is missing: {self.path / missing[0]}")
+            for name, digest in self._digests.items():
+                if file_digest(self.path / name) != digest:
+                    raise ValueError(f"This file was changed: {self.path / name}")
             return load_results(self.path)
         except ValueError as error:
             warnings.warn(f"{error}. The attacks are run again", stacklevel=2)
@@ -70,7 +74,9 @@ class ResultFolder:
 
     def record(self) -> dict[str, Any]:
         """What `results.json` says of this run, once all other files are there."""
-        return {**self._plan, "files": sorted({*RESULTS, *_present(self.path, self._plan["files"])})}
+        files = _present(self.path, self._plan["files"])
+        digests = {name: file_digest(self.path / name) for name in files if name.startswith("adversarials/")}
+        return {**self._plan, "files": sorted({*RESULTS, *files}), "adversarials": digests}
 
     def _missing(self, beginning: str) -> list[str]:
         return [name for name in self._files if name.startswith(beginning) and not any(self.path.glob(name))]
@@ -115,14 +121,9 @@ def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overw
         ValueError: If it holds results and neither `resume` nor `overwrite` is on, if they are others than are to be
             resumed, or if a file is in the way that no script wrote.
     """
-    found = _read(folder) or _sweep_of_older_version(folder / SWEEP, plan)
-    if found and found.get("older") and not overwrite:
-        kept = f", or remove its {SWEEP} and pass --resume to keep the networks" if found["runs"] else ""
-        raise ValueError(
-            "This folder holds an unfinished sweep of an earlier version, which cannot be resumed: pass --overwrite"
-            f"{kept}. Received: {folder}"
-        )
-    if found and not (resume or overwrite):
+    found = _read(folder) or sweep_of_older_version(folder / SWEEP, plan)
+    older = found is not None and found.get("older", False)
+    if found and not (resume or overwrite or older):
         if found["finished"]:
             raise ValueError(f"This folder already holds results: pass --overwrite. Received: --out {folder}")
         raise ValueError(f"This folder holds an unfinished sweep: pass --resume or --overwrite. Received: {folder}")
@@ -134,11 +135,18 @@ def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overw
     ]
     above = {parent.as_posix() for name in plan["files"] for parent in Path(name).parents}
     strays += sorted(name for name in above if (folder / name).is_file())
-    if not found and not _holds_nothing(folder / SWEEP):
+    strays += [path.relative_to(folder).as_posix() for path in not_of_sweeps(folder / SWEEP)]
+    if not found and not holds_nothing(folder / SWEEP):
         strays.append(SWEEP)
     if strays:
         raise ValueError(
             f"No script here wrote this, and it is in the way: {ELSEWHERE}. Received: {folder / strays[0]}"
+        )
+    if found and older and not overwrite:
+        kept = f", or remove its {SWEEP} and pass --resume to keep the networks" if found["runs"] else ""
+        raise ValueError(
+            "This folder holds an unfinished sweep of an earlier version, which cannot be resumed: pass --overwrite"
+            f"{kept}. Received: {folder}"
         )
     if found and overwrite:
         if found["runs"] and found["script"] != plan["script"]:
@@ -178,7 +186,7 @@ def open_results(folder: Path, plan: dict[str, Any], *, resume: bool, overwrite:
             found = None
         opened = ResultFolder(folder, plan, found)
         if not opened.complete:
-            write_json(folder / SWEEP / "run.json", plan)
+            write_json(folder / SWEEP / SWEEP_RECORD, plan)
         yield opened
         remove(folder / SWEEP)
 
@@ -187,7 +195,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
     path, what = folder / "results.json", "the results.json of a script here"
     finished = path.exists()
     if not finished:
-        path, what = folder / SWEEP / "run.json", "the run.json of a sweep"
+        path, what = folder / SWEEP / SWEEP_RECORD, "the run.json of a sweep"
     if not path.exists():
         return None
     record = read_json_object(path, what, ELSEWHERE)
@@ -198,6 +206,8 @@ def _read(folder: Path) -> dict[str, Any] | None:
                 raise TypeError(key)
         if not all(map(is_inside, [*found["files"], *found["runs"]])):
             raise ValueError("files")
+        if not set(found.get("adversarials", {})) <= set(found["files"]):
+            raise ValueError("adversarials")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"This is not {what} (see {error}): {ELSEWHERE}. Received: {path}") from error
     return {**found, "finished": finished}
@@ -219,27 +229,6 @@ def _of_older_version(record: dict[str, Any]) -> dict[str, Any]:
         attacks = sorted({curve["attack"] for curve in record["curves"]}) if arguments.get("adversarials") else []
         files += [f"adversarials/{name}/{attack}-?????.npz" for name in names for attack in attacks]
     return make_plan(script, arguments, list(filter(is_inside, files)), runs=list(filter(is_inside, runs)))
-
-
-def _sweep_of_older_version(folder: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
-    """What is known of a `.sweep` without a record, where nothing else is in it."""
-    found = {path.name: sweep_settings(path) for path in folder.glob("*") if not _holds_nothing(path)}
-    sweeps = [settings for settings in found.values() if settings]
-    if not found or len(sweeps) < len(found) or not all(map(is_inside, found)):
-        return None
-    ours = [
-        f"{label}-?????.npz" for settings in sweeps if settings.get("adversarials") for label in settings["attacks"]
-    ]
-    files = [name for name in plan["files"] if name.startswith("adversarials/") and Path(name).name in ours]
-    runs = [f"models/{name}" for name in found if not name.isdigit()]  # reproduce.py named them, evaluate.py numbered
-    script = "reproduce.py" if runs else "evaluate.py"
-    return {"script": script, "files": files, "runs": runs, "finished": False, "older": True}
-
-
-def _holds_nothing(folder: Path) -> bool:
-    """Whether a process that ended before it wrote anything could have left such a `.sweep`, or there is none."""
-    firsts, left = ("run.json", SETTINGS), folder.rglob("*")
-    return not folder.exists() or (folder.is_dir() and all(path.is_dir() or left_of(path) in firsts for path in left))
 
 
 def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:

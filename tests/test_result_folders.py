@@ -142,6 +142,30 @@ def test_resuming_writes_what_is_missing_of_finished_results(out, whole, models,
     assert ("The attacks are run again" in said) == lost.endswith(".npz") and said.count("\n") == lost.endswith(".npz")
 
 
+def test_adversarials_that_were_changed_since_are_made_again_and_said(out, whole, models, data, capsys):
+    changed = "adversarials/b-m/bim-00000.npz"
+    shutil.copy(out / "adversarials/a-m/bim-00000.npz", out / changed)
+    evaluate(models, data, out, "--adversarials", "--resume")
+    said = capsys.readouterr().err
+    assert (
+        said.endswith(f"This file was changed: {out / changed}. The attacks are run again\n") and said.count("\n") == 1
+    )
+    same_results(out, whole)
+    with np.load(out / changed) as found, np.load(whole / changed) as expected:
+        np.testing.assert_array_equal(found["images"], expected["images"])
+
+
+@pytest.mark.parametrize("name", [".sweep", ".sweep/notes.txt", ".sweep/0/notes.txt", ".sweep/0/1/settings.json"])
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_a_file_where_a_sweep_goes_beside_results_is_in_the_way(out, models, data, capsys, name, option):
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text("theirs")
+    before = tree(out)
+    assert evaluate(models, data, out, "--adversarials", option, check=False) == 2
+    assert f"it is in the way: move it away, or choose another --out. Received: {out / name}" in capsys.readouterr().err
+    assert tree(out) == before
+
+
 def test_damaged_results_are_made_again_and_said(out, whole, models, data, capsys):
     (out / "correct.npz").write_bytes((out / "correct.npz").read_bytes()[:99])
     evaluate(models, data, out, "--adversarials", "--resume")
@@ -193,7 +217,17 @@ def test_a_folder_in_the_place_of_a_result_is_said_before_the_sweep(out, models,
 
 @pytest.mark.parametrize(
     "run_record",
-    [None, [], {}, {"files": ["../notes.txt"]}, {"files": ["/etc/hosts"]}, {"files": ["*"]}, {"runs": [".."]}],
+    [
+        None,
+        [],
+        {},
+        {"files": ["../notes.txt"]},
+        {"files": ["/etc/hosts"]},
+        {"files": ["*"]},
+        {"runs": [".."]},
+        {"adversarials": None},
+        {"adversarials": {"../notes.txt": "abc"}},
+    ],
 )
 def test_a_record_that_names_other_places_is_refused(out, models, data, tmp_path, capsys, run_record):
     (tmp_path / "notes.txt").write_text("theirs")
