@@ -19,7 +19,7 @@ from salrob_tf.names import is_inside, safe_name
 from salrob_tf.result_records import check_record
 from salrob_tf.results import load_results
 from salrob_tf.robustness import Robustness
-from salrob_tf.run_folders import read_record, remove_run
+from salrob_tf.run_folders import empty_run, read_record, remove_run
 from salrob_tf.sweep_folders import SWEEP, SWEEP_RECORD, holds_nothing, not_of_sweeps, sweep_of_older_version
 
 RESULTS = ("results.json", "correct.npz")
@@ -182,7 +182,7 @@ def open_results(folder: Path, plan: dict[str, Any], *, resume: bool, overwrite:
         for name in (SWEEP, *plan["files"]):
             remove_leftovers(folder / name)
         if found and overwrite:
-            _remove(folder, found)
+            _remove(folder, found, plan)
             found = None
         opened = ResultFolder(folder, plan, found)
         if not opened.complete:
@@ -249,15 +249,15 @@ def _present(folder: Path, names: Sequence[str]) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for name in names for path in folder.glob(name))
 
 
-def _remove(folder: Path, found: dict[str, Any]) -> None:
-    """Remove what a record names; the record goes last."""
+def _remove(folder: Path, found: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Remove what a record names; the record goes last. Folders of runs that are planned stay folders of runs."""
     names = (name for name in _present(folder, found["files"]) if name != "results.json")
     files = [name for name in names if not (folder / name).is_dir()]
     for name in files:
         remove_leftovers(folder / name)
         (folder / name).unlink()
     for name in found["runs"]:
-        remove_run(folder / name)
+        (empty_run if name in plan["runs"] else remove_run)(folder / name)
     for name in (*files, *(f"{run}/run.json" for run in found["runs"])):
         for above in list(Path(name).parents)[:-1]:
             with suppress(OSError):  # not empty

@@ -43,7 +43,7 @@ def check_run_folder(folder: Path, record: dict[str, Any], resume: bool, overwri
     for path in sorted({path for name in names for path in folder.glob(name)}):
         if path.name not in ours and not path.name.startswith("."):
             raise ValueError(f"No run here wrote this, and it is in the way: {ELSEWHERE}. Received: {path}")
-    if found and resume:
+    if found and resume and not _is_empty(found):
         _check_same_run(folder, found, record)
     return found
 
@@ -57,19 +57,25 @@ def open_run(folder: Path, record: dict[str, Any], resume: bool, overwrite: bool
             remove_leftovers(folder / name)
         found = check_run_folder(folder, record, resume, overwrite)
         if found and overwrite:
-            remove_run(folder)
-        if not found or overwrite:
+            empty_run(folder)
+        if not found or overwrite or _is_empty(found):
             record["files"] = [name for name in _own_names(record) if name != EXPORT]
             write_json(folder / RECORD, record)
         yield
 
 
+def empty_run(folder: Path) -> None:
+    """Remove what the record of a run names, and nothing else. The record stays, and says that any run may follow."""
+    if found := read_record(folder):
+        for name in found["files"]:
+            if name != RECORD:
+                remove(folder / name)
+        write_json(folder / RECORD, {**found, "finished": False, "files": [RECORD]})
+
+
 def remove_run(folder: Path) -> None:
     """Remove what the record of a run names, and nothing else; the record goes last."""
-    found = read_record(folder)
-    for name in found["files"] if found else []:
-        if name != RECORD:
-            remove(folder / name)
+    empty_run(folder)
     remove(folder / RECORD)
 
 
@@ -236,6 +242,10 @@ def read_history(folder: Path, epochs: int) -> list[dict[str, float]]:
             f"The model in {folder} has {epochs} epochs, its history.csv {len(rows)}: pass --overwrite to start anew"
         )
     return rows[:epochs]
+
+
+def _is_empty(record: dict[str, Any]) -> bool:
+    return record["files"] == [RECORD]
 
 
 def _own_names(record: dict[str, Any]) -> list[str]:

@@ -409,14 +409,24 @@ def test_reproduce_resumes_itself_alone_and_overwrites_what_it_wrote_alone(data,
     record = json.loads((out / "results.json").read_text())
     record["run"]["runs"].append("models/guided-1")
     (out / "results.json").write_text(json.dumps(record))
-    theirs, run_record = gone / "theirs.keras", out / "models" / "guided-0" / "run.json"
-    theirs.write_text("theirs")
+    beside = [
+        gone / "theirs.keras",
+        out / "models" / "regular-0" / "theirs.h5",
+        out / "models" / "guided-0" / "a.keras",
+    ]
+    for theirs in beside:
+        theirs.write_text("theirs")
+    run_record = out / "models" / "guided-0" / "run.json"
     written = run_record.read_text()
     run_record.write_text(json.dumps({**json.loads(written), "files": ["run.json", "history.csv", "model.keras"]}))
     before = tree(out)
     assert reproduce(data, out, "--overwrite", check=False) == 2
     assert "guided-0/export" in capsys.readouterr().err and tree(out) == before, "before anything is removed"
     run_record.write_text(written)
-    reproduce(data, out, "--overwrite")
+    with monkeypatch.context() as patch:
+        patch.setattr("salrob_tf.runs._train", lambda *_: (_ for _ in ()).throw(ValueError("no training")))
+        assert reproduce(data, out, "--overwrite", "--batch-size", 32, check=False) == 2
+    reproduce(data, out, "--resume", "--batch-size", 32)
     assert sorted(path.name for path in (out / "models").iterdir()) == ["guided-0", "guided-1", "regular-0"]
     assert [path.name for path in gone.iterdir()] == ["theirs.keras"]
+    assert {theirs.read_text() for theirs in beside} == {"theirs"}

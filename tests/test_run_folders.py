@@ -13,6 +13,7 @@ from test_scripts import tree
 
 import salrob_tf as sr
 from salrob_tf.files import locked
+from salrob_tf.run_folders import empty_run
 from salrob_tf.runs import Run, train
 
 RUN = Run(epochs=2, batch_size=32, optimizer="adam", learning_rate=0.01)
@@ -263,6 +264,18 @@ def test_overwriting_removes_what_the_record_names_also_of_older_versions(done, 
     edit(done, files=...)
     record = train(done, data, Run(**{**vars(RUN), "seed": 1}), overwrite=True)
     assert record["arguments"]["seed"] == 1 and (done / "notes.txt").read_text() == "theirs"
+
+
+def test_a_folder_that_a_killed_overwriting_emptied_takes_any_run(done, data):
+    (done / "theirs.keras").write_text("theirs")
+    empty_run(done)
+    assert {path.as_posix() for path in tree(done)} == {"run.json", "theirs.keras"}
+    other = Run(**{**vars(RUN), "seed": 1})
+    with pytest.raises(ValueError, match="already holds a run: pass --resume or --overwrite"):
+        train(done, data, other)
+    record = train(done, data, other, resume=True)
+    assert record["arguments"]["seed"] == 1 and record["files"] == json.loads((done / "run.json").read_text())["files"]
+    assert (done / "export").is_dir() and (done / "theirs.keras").read_text() == "theirs"
 
 
 def test_an_older_record_of_an_unfinished_run_names_no_export(broken, data):
