@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.datasets import fingerprint
-from salrob_tf.files import read_json_object, remove_leftovers, write_json, written_beside
+from salrob_tf.files import file_digest, read_json_object, remove_leftovers, write_json, written_beside
 
 SETTINGS, PARTS = "settings.json", "*-?????.npz"
 
@@ -48,8 +48,10 @@ class Checkpoint:
         else:
             write_json(path, settings)
 
-    def load(self, attack: str, shard: int, sha256: str) -> dict[str, np.ndarray] | None:
-        """What `save` kept, or `None`, with a warning where a part is damaged or was changed.
+    def load(
+        self, attack: str, shard: int, sha256: str, adversarials: Path | None = None
+    ) -> dict[str, np.ndarray] | None:
+        """What `save` kept, or `None`, with a warning where a part or its adversarials are damaged or were changed.
 
         Raises:
             ValueError: If it was of other images or labels.
@@ -69,11 +71,17 @@ class Checkpoint:
             return None
         if str(arrays.pop("sha256")) != sha256:
             raise ValueError(f"The sweep in {self.folder} is of other images or labels and cannot be resumed")
+        if str(arrays.pop("adversarials", "")) != file_digest(adversarials):
+            warnings.warn(
+                f"These are not the adversarials of the sweep, and are made again: {adversarials}", stacklevel=2
+            )
+            return None
         return arrays
 
-    def save(self, attack: str, shard: int, sha256: str, **arrays: Any) -> None:
-        """Keep what an attack did to a shard, with the identity of its images and labels."""
-        part: dict[str, Any] = {key: np.asarray(value) for key, value in {"sha256": sha256, **arrays}.items()}
+    def save(self, attack: str, shard: int, sha256: str, adversarials: Path | None = None, **arrays: Any) -> None:
+        """Keep what an attack did to a shard, with the identity of its images and labels, and of a file beside."""
+        arrays |= {"sha256": sha256, "adversarials": file_digest(adversarials)}
+        part: dict[str, Any] = {key: np.asarray(value) for key, value in arrays.items()}
         with written_beside(self._path(attack, shard)) as beside:
             np.savez_compressed(beside, digest=np.array(self._digest(attack, shard, part)), **part)
 

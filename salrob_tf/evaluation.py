@@ -161,11 +161,9 @@ def evaluate(
             clean.append(predicted == y)
             if draws.judging > 1:  # what was attacked before is what is to be attacked now
                 part = kept.load(CLEAN, number, sha256) if kept else None
-                if part is None:
-                    part = {"correct": classifier.classifies(x, y, batch_size, draws.judging)}
-                    if kept:
-                        kept.save(CLEAN, number, sha256, **part)
-                clean[-1] = part["correct"]
+                clean[-1] = part["correct"] if part else classifier.classifies(x, y, batch_size, draws.judging)
+                if kept and not part:
+                    kept.save(CLEAN, number, sha256, correct=clean[-1])
             if not number:
                 soon = chance(classifier, clean[0])
                 _warn(flags + soon)
@@ -173,10 +171,8 @@ def evaluate(
             guess = None
             for label, attack in chosen.items():
                 report = _Report(progress, label, done, None if total is None else total * len(chosen))
-                part = kept.load(label, number, sha256) if kept else None
                 file = None if adversarials is None else adversarials / f"{label}-{number:05d}.npz"
-                if file is not None and not file.exists():
-                    part = None
+                part = kept.load(label, number, sha256, file) if kept else None
                 if part is None:
                     began = time.perf_counter()
                     sweep = Sweep(
@@ -191,7 +187,7 @@ def evaluate(
                         with written_beside(file) as beside:
                             np.savez_compressed(beside, indices=rows, images=sweep.found)
                     if kept:
-                        kept.save(label, number, sha256, **part)
+                        kept.save(label, number, sha256, file, **part)
                 correct[label].append(part.pop("correct"))
                 sample.keep(label, correct[label][-1][:, sampled])
                 guess = correct[label][-1].sum(axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 LOCK = ".salrob.lock"
+LEFT = re.compile(r"\.(\d+)-(?:old-)?(.+)")
 
 
 @contextmanager
@@ -83,6 +85,14 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
     return record
 
 
+def file_digest(path: Path | None) -> str:
+    """SHA-256 of a file; nothing where there is none."""
+    if path is None or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link, or a folder, which is gone for others before what is in it is."""
     if path.is_dir() and not path.is_symlink():
@@ -95,9 +105,15 @@ def remove(path: Path) -> None:
 def remove_leftovers(path: Path) -> None:
     """Remove what processes that are dead left beside `path`, whose name may hold `?` and `*`."""
     for left in path.parent.glob(f".*-{path.name}"):
-        found = re.fullmatch(r"\.(\d+)-(?:old-)?(.+)", left.name)
+        found = LEFT.fullmatch(left.name)
         if found and fnmatchcase(found[2], path.name) and not _other_alive(int(found[1])):
             _delete(left)
+
+
+def left_of(path: Path) -> str | None:
+    """The name that a file was to have which a process left beside it, `None` for other files."""
+    found = LEFT.fullmatch(path.name)
+    return found[2] if found else None
 
 
 @contextmanager

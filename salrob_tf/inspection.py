@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from scipy import stats
 
 from salrob_tf.attack import Attack
 from salrob_tf.classifier import Classifier
 from salrob_tf.counts import SEVERAL_DRAWS
 from salrob_tf.flags import DOUBTFUL, NOT_BELIEVED, Flag
 from salrob_tf.outputs import LOG_PROBABILITIES, LOGITS, saturated
+from salrob_tf.statistics import chance_flags
 
 PASSES = 5
 MORE_PASSES = 50  # compiled ones, before it is said that compiling froze what a model draws
@@ -23,7 +23,6 @@ SAME_ALONE = 0.01  # the same for an image in two batches: kernels of half preci
 SATURATED = 0.01  # share of images from which on it is said
 SMALLEST_GAP = 0.1  # between the two highest logits: below, softmax is nearly uniform
 RESOLVED = 1e-5  # the same over the size of logits: float32 keeps but a few dozen steps in between
-CHANCE_LEVEL = 0.01
 
 
 def inspect(
@@ -117,20 +116,7 @@ def chance(classifier: Classifier, correct: np.ndarray) -> list[Flag]:
         classifier: The model.
         correct: Whether each image is classified correctly as it is, boolean `(N,)`.
     """
-    if not at_chance(correct, classifier.num_classes):
-        return []
-    low, high = classifier.bounds
-    return [
-        Flag(
-            "chance",
-            DOUBTFUL,
-            float(correct.mean()),
-            1 / classifier.num_classes,
-            f"The clean accuracy of {classifier.name}, {correct.mean():.1%} of {len(correct)}, is not significantly "
-            "above chance: its images are probably not prepared as in its training",
-            f"The usual causes are wrong bounds (here {low:g} to {high:g}) and another order of the channels",
-        )
-    ]
+    return chance_flags(classifier.name, correct, classifier.num_classes, classifier.bounds)
 
 
 def passes_agree(passes: np.ndarray, labels: np.ndarray) -> bool:
@@ -142,18 +128,6 @@ def passes_agree(passes: np.ndarray, labels: np.ndarray) -> bool:
     """
     counts = (passes.argmax(-1) == labels).sum(axis=1)
     return bool(np.all(counts == counts[0]) and _furthest(passes) <= SAME)
-
-
-def at_chance(correct: np.ndarray, num_classes: int) -> bool:
-    """Whether an accuracy is not above that of guessing, by an exact binomial test at 1 %.
-
-    Args:
-        correct: Outcome of each image, boolean `(N,)`. Of too few for any accuracy to be above it, nothing is said.
-        num_classes: Guesses are right one time in so many.
-    """
-    possible = num_classes ** -float(len(correct)) <= CHANCE_LEVEL
-    test = stats.binomtest(int(correct.sum()), len(correct), 1 / num_classes, alternative="greater")
-    return bool(possible and test.pvalue > CHANCE_LEVEL)
 
 
 def _furthest(passes: np.ndarray) -> float:

@@ -7,7 +7,6 @@ Both hold what the script was asked for and which files are its own; nothing els
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,18 +14,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from salrob_tf.files import locked, read_json_object, remove, remove_leftovers, write_json
+from salrob_tf.files import file_digest, locked, read_json_object, remove, remove_leftovers, write_json
+from salrob_tf.names import is_inside, safe_name
 from salrob_tf.result_records import check_record
 from salrob_tf.results import load_results
 from salrob_tf.robustness import Robustness
-from salrob_tf.run_folders import read_record, remove_run
+from salrob_tf.run_folders import empty_run, read_record, remove_run
+from salrob_tf.sweep_folders import SWEEP, SWEEP_RECORD, holds_nothing, not_of_sweeps, sweep_of_older_version
 
-SWEEP, RESULTS = ".sweep", ("results.json", "correct.npz")
+RESULTS = ("results.json", "correct.npz")
 ELSEWHERE = "move it away, or choose another --out"
 NOT_SETTINGS = ("out", "resume", "overwrite")
-# What the scripts wrote before their results said it.
-EVALUATED = ("curves.png",)
-REPRODUCED = ("table1.md", "figure1.png", "figure2.png", "figure3.png", "saliency.png")
 
 
 class ResultFolder:
@@ -41,6 +39,7 @@ class ResultFolder:
         self.path, self._plan = path, plan
         self._finished = found is not None and found["finished"]
         self._files: list[str] = found["files"] if found else []
+        self._digests: dict[str, str] = found.get("adversarials", {}) if found else {}
         self.complete = self._finished and not self._missing("")
 
     def checkpoint(self, number: int) -> Path:
@@ -64,6 +63,9 @@ class ResultFolder:
         try:
             if missing := self._missing("adversarials/"):
                 raise ValueError(f"This file is missing: {self.path / missing[0]}")
+            for name, digest in self._digests.items():
+                if file_digest(self.path / name) != digest:
+                    raise ValueError(f"This file was changed: {self.path / name}")
             return load_results(self.path)
         except ValueError as error:
             warnings.warn(f"{error}. The attacks are run again", stacklevel=2)
@@ -72,7 +74,9 @@ class ResultFolder:
 
     def record(self) -> dict[str, Any]:
         """What `results.json` says of this run, once all other files are there."""
-        return {**self._plan, "files": sorted({*RESULTS, *_present(self.path, self._plan["files"])})}
+        files = _present(self.path, self._plan["files"])
+        digests = {name: file_digest(self.path / name) for name in files if name.startswith("adversarials/")}
+        return {**self._plan, "files": sorted({*RESULTS, *files}), "adversarials": digests}
 
     def _missing(self, beginning: str) -> list[str]:
         return [name for name in self._files if name.startswith(beginning) and not any(self.path.glob(name))]
@@ -101,6 +105,12 @@ def make_plan(
     return json.loads(json.dumps(plan, default=str))
 
 
+def reproduced(data: Any) -> tuple[str, str, str, str]:
+    """The files that reproduce.py writes for a data source: table, curves, adversarial images and saliency maps."""
+    curves = 2 if data == "cifar10" else 1  # the paper draws MNIST as Figure 1, CIFAR-10 as Figure 2
+    return "table1.md", f"figure{curves}.png", "figure3.png", "saliency.png"
+
+
 def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overwrite: bool) -> dict[str, Any] | None:
     """See whether a script may write into a folder.
 
@@ -111,8 +121,9 @@ def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overw
         ValueError: If it holds results and neither `resume` nor `overwrite` is on, if they are others than are to be
             resumed, or if a file is in the way that no script wrote.
     """
-    found = _read(folder)
-    if found and not (resume or overwrite):
+    found = _read(folder) or sweep_of_older_version(folder / SWEEP, plan)
+    older = found is not None and found.get("older", False)
+    if found and not (resume or overwrite or older):
         if found["finished"]:
             raise ValueError(f"This folder already holds results: pass --overwrite. Received: --out {folder}")
         raise ValueError(f"This folder holds an unfinished sweep: pass --resume or --overwrite. Received: {folder}")
@@ -124,11 +135,18 @@ def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overw
     ]
     above = {parent.as_posix() for name in plan["files"] for parent in Path(name).parents}
     strays += sorted(name for name in above if (folder / name).is_file())
-    if not found and (folder / SWEEP).exists():
+    strays += [path.relative_to(folder).as_posix() for path in not_of_sweeps(folder / SWEEP)]
+    if not found and not holds_nothing(folder / SWEEP):
         strays.append(SWEEP)
     if strays:
         raise ValueError(
             f"No script here wrote this, and it is in the way: {ELSEWHERE}. Received: {folder / strays[0]}"
+        )
+    if found and older and not overwrite:
+        kept = f", or remove its {SWEEP} and pass --resume to keep the networks" if found["runs"] else ""
+        raise ValueError(
+            "This folder holds an unfinished sweep of an earlier version, which cannot be resumed: pass --overwrite"
+            f"{kept}. Received: {folder}"
         )
     if found and overwrite:
         if found["runs"] and found["script"] != plan["script"]:
@@ -164,53 +182,20 @@ def open_results(folder: Path, plan: dict[str, Any], *, resume: bool, overwrite:
         for name in (SWEEP, *plan["files"]):
             remove_leftovers(folder / name)
         if found and overwrite:
-            _remove(folder, found)
+            _remove(folder, found, plan)
             found = None
         opened = ResultFolder(folder, plan, found)
         if not opened.complete:
-            write_json(folder / SWEEP / "run.json", plan)
+            write_json(folder / SWEEP / SWEEP_RECORD, plan)
         yield opened
         remove(folder / SWEEP)
-
-
-def distinct_names(paths: Sequence[str]) -> list[str]:
-    """Names of models by their paths: the last part of each, with parts before it where those are alike.
-
-    Returns:
-        Names that differ, even where case does not count, and of which each is that of one file or folder.
-
-    Raises:
-        ValueError: If a model is there twice.
-    """
-    full = [Path(path).resolve() for path in paths]
-    if len(set(full)) != len(full):
-        raise ValueError(f"Each model once. Received: {' '.join(paths)}")
-    parts = [(*path.parts[:-1], path.stem if path.suffix == ".keras" else path.name) for path in full]
-    names: list[str] = []
-    for own in parts:
-        lengths = (n for n in range(1, len(own)) if [other[-n:] for other in parts].count(own[-n:]) == 1)
-        name = plain = safe_name("-".join(own[-next(lengths, len(own)) :]))
-        number = 1
-        while name.casefold() in (taken.casefold() for taken in names):
-            number += 1
-            name = f"{plain}-{number}"
-        names.append(name)
-    return names
-
-
-def safe_name(name: str) -> str:
-    """A name as one part of a path on any system, as a file holds it in UTF-8, and as a table in Markdown shows it."""
-    name = re.sub(r'[\x00-\x1f\x7f\ud800-\udfff/\\:*?"<>|\[\]]', "_", name).strip(" .")
-    while len(name.encode()) > 200:
-        name = name[1:].lstrip(" .")
-    return name or "model"
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
     path, what = folder / "results.json", "the results.json of a script here"
     finished = path.exists()
     if not finished:
-        path, what = folder / SWEEP / "run.json", "the run.json of a sweep"
+        path, what = folder / SWEEP / SWEEP_RECORD, "the run.json of a sweep"
     if not path.exists():
         return None
     record = read_json_object(path, what, ELSEWHERE)
@@ -219,8 +204,10 @@ def _read(folder: Path) -> dict[str, Any] | None:
         for key, kind in (("script", str), ("settings", dict), ("inputs", dict), ("files", list), ("runs", list)):
             if not isinstance(found[key], kind):
                 raise TypeError(key)
-        if not all(map(_is_inside, [*found["files"], *found["runs"]])):
+        if not all(map(is_inside, [*found["files"], *found["runs"]])):
             raise ValueError("files")
+        if not set(found.get("adversarials", {})) <= set(found["files"]):
+            raise ValueError("adversarials")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"This is not {what} (see {error}): {ELSEWHERE}. Received: {path}") from error
     return {**found, "finished": finished}
@@ -235,19 +222,13 @@ def _of_older_version(record: dict[str, Any]) -> dict[str, Any]:
     files: list[str] = []
     runs: list[str] = []
     if "seeds" in arguments:
-        script, files = "reproduce.py", list(REPRODUCED)
+        script, files = "reproduce.py", list(reproduced(arguments.get("data")))
         runs = [f"models/{name}" for name in names]
     elif "models" in arguments:
-        script, files = "evaluate.py", list(EVALUATED)
+        script, files = "evaluate.py", ["curves.png"]
         attacks = sorted({curve["attack"] for curve in record["curves"]}) if arguments.get("adversarials") else []
         files += [f"adversarials/{name}/{attack}-?????.npz" for name in names for attack in attacks]
-    return make_plan(script, arguments, list(filter(_is_inside, files)), runs=list(filter(_is_inside, runs)))
-
-
-def _is_inside(name: Any) -> bool:
-    """Whether this names something in a folder, by plain names all the way down."""
-    parts = name.split("/") if isinstance(name, str) else [".."]
-    return all(safe_name(part.replace("?", "x")) == part.replace("?", "x") for part in parts)
+    return make_plan(script, arguments, list(filter(is_inside, files)), runs=list(filter(is_inside, runs)))
 
 
 def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
@@ -268,15 +249,15 @@ def _present(folder: Path, names: Sequence[str]) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for name in names for path in folder.glob(name))
 
 
-def _remove(folder: Path, found: dict[str, Any]) -> None:
-    """Remove what a record names; the record goes last."""
+def _remove(folder: Path, found: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Remove what a record names; the record goes last. Folders of runs that are planned stay folders of runs."""
     names = (name for name in _present(folder, found["files"]) if name != "results.json")
     files = [name for name in names if not (folder / name).is_dir()]
     for name in files:
         remove_leftovers(folder / name)
         (folder / name).unlink()
     for name in found["runs"]:
-        remove_run(folder / name)
+        (empty_run if name in plan["runs"] else remove_run)(folder / name)
     for name in (*files, *(f"{run}/run.json" for run in found["runs"])):
         for above in list(Path(name).parents)[:-1]:
             with suppress(OSError):  # not empty

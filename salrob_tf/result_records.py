@@ -41,7 +41,7 @@ def check_record(record: dict[str, Any]) -> None:
         costs = {key: (int, float) for key in COSTS if key in curve or key not in LATER}
         _check(curve, f"curves[{number}].", norm=str, steps=int, epsilons=list, **costs)
         _check(curve, f"curves[{number}].", accuracy=list, interval=list)
-        if not all(_is_number(epsilon) and epsilon >= 0 for epsilon in curve["epsilons"]) or curve["steps"] < 1:
+        if not all(is_number(epsilon) and epsilon >= 0 for epsilon in curve["epsilons"]) or curve["steps"] < 1:
             raise ValueError(f"results.json: curves[{number}] has epsilons or steps that no sweep has")
     names = [model["name"] for model in record["models"]]
     pairs = sorted((curve["model"], curve["attack"]) for curve in record["curves"])
@@ -101,13 +101,18 @@ def check_agreement(record: dict[str, Any], results: Sequence[Robustness]) -> No
         check_comparable(results[0], result)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value from JSON is a finite number, no truth value."""
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
 def _check(part: Any, where: str, **kinds: type | tuple[type, ...]) -> None:
     if not isinstance(part, dict):
         raise ValueError(f"results.json: {where.rstrip('.')} is no object")
     for key, kind in kinds.items():
         allowed, value = kind if isinstance(kind, tuple) else (kind,), part.get(key)
         number = int in allowed or float in allowed
-        if key not in part or type(value) not in allowed or (number and not _is_number(value)):
+        if key not in part or type(value) not in allowed or (number and not is_number(value)):
             raise ValueError(f"results.json: {where}{key} is {_short(part, key)}")
 
 
@@ -120,10 +125,6 @@ def _check_flags(flags: Any, where: str) -> None:
         raise ValueError(f"results.json: {where} holds no flags ({error})") from error
     if not all(figure in (int, float) and {meaning, remedy} == {str} for figure, meaning, remedy in kinds):
         raise ValueError(f"results.json: {where} holds no flags")
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e300
 
 
 def _close(found: list[Any], expected: np.ndarray) -> bool:

@@ -14,9 +14,9 @@ import numpy as np
 from salrob_tf.checks import check_folder, shown
 from salrob_tf.files import as_json, read_json_object, write_text, written_beside
 from salrob_tf.flags import Flag
-from salrob_tf.result_records import COSTS, ENTRY, SCHEMA, check_agreement, check_record, read_arrays
+from salrob_tf.result_records import COSTS, ENTRY, SCHEMA, check_agreement, check_record, is_number, read_arrays
 from salrob_tf.robustness import Robustness, check_comparable, check_result
-from salrob_tf.statistics import Comparison
+from salrob_tf.statistics import Comparison, chance_flags
 
 OUTCOMES = ("model", "attack", "epsilons", "accuracy", "interval")
 REMEDY = "evaluate again, or put back what was there"
@@ -152,10 +152,20 @@ def _build(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Robust
                 sha256=record["data"]["sha256"],
                 path=model["path"],
                 description={key: value for key, value in model.items() if key not in ENTRY},
-                flags=tuple(Flag(**flag) for flag in model.get("flags", ())),
+                flags=_flags(model, arrays[f"{model['name']}/clean"]),
             )
         )
     return results
+
+
+def _flags(model: dict[str, Any], clean: np.ndarray) -> tuple[Flag, ...]:
+    """Flags of a model, where an older version kept none the one that follows from its outcomes."""
+    if "flags" in model:
+        return tuple(Flag(**flag) for flag in model["flags"])
+    classes, bounds = model.get("num_classes", 0), model.get("bounds", [])
+    if type(classes) is not int or not 1 < classes < 2**31 or not isinstance(bounds, list) or len(bounds) != 2:
+        return ()
+    return tuple(chance_flags(model["name"], clean, classes, bounds)) if all(map(is_number, bounds)) else ()
 
 
 def environment() -> dict[str, str]:

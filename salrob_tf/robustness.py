@@ -190,12 +190,28 @@ def check_comparable(first: Robustness, second: Robustness) -> None:
     same = {
         "images": first.sha256 == second.sha256 and np.array_equal(first.indices, second.indices),
         "epsilons": np.array_equal(first.epsilons, second.epsilons),
-        "attacks or their settings": first.attacks == second.attacks,
+        "attacks or their settings": set(first.attacks) == set(second.attacks)
+        and all(_shared(label, first, second) == _shared(label, second, first) for label in first.attacks),
         "seeds": first.seed == second.seed,
     }
     different = [what for what, equal in same.items() if not equal]
     if different:
         raise ValueError(f"{first.model} and {second.model} cannot be compared: their {', '.join(different)} differ")
+
+
+def _shared(label: str, mine: Robustness, other: Robustness) -> dict[str, Any]:
+    """Settings of an attack as far as results of an older version have them too.
+
+    Those lack `begins_at`, and have the search that was asked for also of attacks that do not bisect.
+    """
+    settings, theirs = mine.attacks[label], other.attacks[label]
+    kept = {key: value for key, value in settings.items() if key != "begins_at" or key in theirs}
+    if settings.get("search") == "bisect" and "begins_at" not in settings:
+        if label.startswith("fgsm"):
+            kept["search"] = "full"
+        elif theirs.get("search") == "nearest":
+            kept["search"] = "nearest"
+    return kept
 
 
 def check_groups(groups: Mapping[str, Sequence[Robustness]]) -> Robustness:

@@ -32,16 +32,18 @@ def check_run_folder(folder: Path, record: dict[str, Any], resume: bool, overwri
 
     Raises:
         ValueError: If a run is there and neither `resume` nor `overwrite` is on, if it is another one than is to be
-            resumed, or if a file is in the way that no run wrote.
+            resumed, or if a file is in the way that no run wrote: beside a run one with a name that it needs, without
+            a run any model.
     """
     found = read_record(folder)
     if found and not (resume or overwrite):
         raise ValueError(f"This folder already holds a run: pass --resume or --overwrite. Received: {folder}")
     ours = found["files"] if found else []
-    for path in sorted({path for name in (*RUN_FILES, *MODELS) for path in folder.glob(name)}):
+    names = _own_names(record) if found else (*RUN_FILES, *MODELS)
+    for path in sorted({path for name in names for path in folder.glob(name)}):
         if path.name not in ours and not path.name.startswith("."):
             raise ValueError(f"No run here wrote this, and it is in the way: {ELSEWHERE}. Received: {path}")
-    if found and resume:
+    if found and resume and not _is_empty(found):
         _check_same_run(folder, found, record)
     return found
 
@@ -55,20 +57,25 @@ def open_run(folder: Path, record: dict[str, Any], resume: bool, overwrite: bool
             remove_leftovers(folder / name)
         found = check_run_folder(folder, record, resume, overwrite)
         if found and overwrite:
-            remove_run(folder)
-        if not found or overwrite:
-            best = [BEST] if record["arguments"]["keep"] == "best" else []
-            record["files"] = [RECORD, HISTORY, MODEL, *best]
+            empty_run(folder)
+        if not found or overwrite or _is_empty(found):
+            record["files"] = [name for name in _own_names(record) if name != EXPORT]
             write_json(folder / RECORD, record)
         yield
 
 
+def empty_run(folder: Path) -> None:
+    """Remove what the record of a run names, and nothing else. The record stays, and says that any run may follow."""
+    if found := read_record(folder):
+        for name in found["files"]:
+            if name != RECORD:
+                remove(folder / name)
+        write_json(folder / RECORD, {**found, "finished": False, "files": [RECORD]})
+
+
 def remove_run(folder: Path) -> None:
     """Remove what the record of a run names, and nothing else; the record goes last."""
-    found = read_record(folder)
-    for name in found["files"] if found else []:
-        if name != RECORD:
-            remove(folder / name)
+    empty_run(folder)
     remove(folder / RECORD)
 
 
@@ -202,10 +209,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not wrong and record["finished"] and not isinstance(record["test"].get("accuracy"), float):
         wrong = ["test"]
     # Older versions kept no list; what follows they are known to have written.
-    known = [MODEL, HISTORY, RECORD]
-    if not wrong:
-        known += [BEST] if record["arguments"].get("keep") == "best" else []
-        known += [EXPORT] if record["finished"] else []
+    known = [] if wrong else [name for name in _own_names(record) if name != EXPORT or record["finished"]]
     files = record.setdefault("files", known)
     if not isinstance(files, list) or not all(name in RUN_FILES for name in files):
         wrong = ["files"]
@@ -238,6 +242,15 @@ def read_history(folder: Path, epochs: int) -> list[dict[str, float]]:
             f"The model in {folder} has {epochs} epochs, its history.csv {len(rows)}: pass --overwrite to start anew"
         )
     return rows[:epochs]
+
+
+def _is_empty(record: dict[str, Any]) -> bool:
+    return record["files"] == [RECORD]
+
+
+def _own_names(record: dict[str, Any]) -> list[str]:
+    """The names that a run writes to."""
+    return [name for name in RUN_FILES if name != BEST or record["arguments"].get("keep") == "best"]
 
 
 def _shapes(model: SaliencyGuided) -> list[tuple[int, ...]]:

@@ -168,7 +168,7 @@ def train(
     """Train a network into a folder, saving it whole after every epoch.
 
     Args:
-        folder: Where to. Must not hold a run, unless `resume` or `overwrite`, nor any other model.
+        folder: Where to. Must hold no model; with `resume` or `overwrite` it may hold a run, and others beside it.
         data: What to train and test on.
         run: What to train, and how.
         resume: Go on with the run that the folder holds, from its last finished epoch; start one if there is none.
@@ -256,7 +256,7 @@ def _train(
 
 def _mend(folder: Path, record: dict[str, Any], like: SaliencyGuided) -> None:
     """Write again what is missing of a finished run, or say that it cannot be had."""
-    best = (folder / BEST).exists()
+    best = record["arguments"].get("keep") == "best" and (folder / BEST).exists()
     model = load_run_model(folder / (BEST if best else MODEL), record, like, epochs_done=record["epoch"] + 1)
     if best:
         (folder / BEST).replace(folder / MODEL)

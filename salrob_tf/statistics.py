@@ -6,13 +6,16 @@ about networks drawn by other seeds: where the ways do not differ at all, two ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from salrob_tf.flags import Flag
+from salrob_tf.flags import DOUBTFUL, Flag
 from salrob_tf.robustness import Robustness, check_comparable
+
+CHANCE_LEVEL = 0.01
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,43 @@ def compare(first: Robustness, second: Robustness) -> Comparison:
     named = zip(names, (first, second), strict=True)
     doubts = tuple((name, flag) for name, result in named for flag in result.flags if flag.withholds)
     return Comparison(*names, len(first.clean), tuple(differences), doubts)
+
+
+def chance_flags(model: str, correct: np.ndarray, num_classes: int, bounds: Sequence[float]) -> list[Flag]:
+    """A flag if an accuracy is not above that of guessing.
+
+    Args:
+        model: Name of the model.
+        correct: Whether each image is classified correctly as it is, boolean `(N,)`.
+        num_classes: Guesses are right one time in so many.
+        bounds: What range of images the model is said to take.
+    """
+    if not at_chance(correct, num_classes):
+        return []
+    low, high = bounds
+    return [
+        Flag(
+            "chance",
+            DOUBTFUL,
+            float(correct.mean()),
+            1 / num_classes,
+            f"The clean accuracy of {model}, {correct.mean():.1%} of {len(correct)}, is not significantly above "
+            "chance: its images are probably not prepared as in its training",
+            f"The usual causes are wrong bounds (here {low:g} to {high:g}) and another order of the channels",
+        )
+    ]
+
+
+def at_chance(correct: np.ndarray, num_classes: int) -> bool:
+    """Whether an accuracy is not above that of guessing, by an exact binomial test at 1 %.
+
+    Args:
+        correct: Outcome of each image, boolean `(N,)`. Of too few for any accuracy to be above it, nothing is said.
+        num_classes: Guesses are right one time in so many.
+    """
+    possible = num_classes ** -float(len(correct)) <= CHANCE_LEVEL
+    test = stats.binomtest(int(correct.sum()), len(correct), 1 / num_classes, alternative="greater")
+    return bool(possible and test.pvalue > CHANCE_LEVEL)
 
 
 def _difference(attack: str, epsilon: float, first: np.ndarray, second: np.ndarray) -> Difference:

@@ -56,8 +56,9 @@ def main() -> None:
         from salrob_tf.figures import robustness_curves, save_figure
         from salrob_tf.files import write_text
         from salrob_tf.folders import select
+        from salrob_tf.names import distinct_names
         from salrob_tf.report import robustness_table
-        from salrob_tf.result_folders import check_results_folder, distinct_names, make_plan, open_results
+        from salrob_tf.result_folders import check_results_folder, make_plan, open_results
         from salrob_tf.results import save_results
         from salrob_tf.statistics import compare
         from salrob_tf.steps import NORMS

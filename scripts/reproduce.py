@@ -58,7 +58,7 @@ def main() -> None:
         from salrob_tf.evaluation import check_epsilons, choose_attacks, default_epsilons, evaluate
         from salrob_tf.files import write_text
         from salrob_tf.folders import select
-        from salrob_tf.result_folders import check_results_folder, make_plan, open_results
+        from salrob_tf.result_folders import check_results_folder, make_plan, open_results, reproduced
         from salrob_tf.results import save_results
         from salrob_tf.runs import Run, check_run, train
         from salrob_tf.statistics import compare
@@ -84,11 +84,9 @@ def main() -> None:
         for kind, saliency in KINDS.items()
     }
     folders = {name: out / "models" / name for name in runs}
-    curves = (
-        f"figure{2 if args.data == 'cifar10' else 1}.png"  # the paper draws MNIST as Figure 1, CIFAR-10 as Figure 2
-    )
     existing = {"resume": args.resume, "overwrite": args.overwrite}
-    written = ("table1.md", curves, "figure3.png", "saliency.png")
+    written = reproduced(args.data)
+    curves = written[1]
     plan = make_plan("reproduce.py", vars(args), written, runs=[f"models/{name}" for name in runs])
     check_results_folder(out, plan, **existing)
     data = load_data(args.data, args.image_size)

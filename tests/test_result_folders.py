@@ -14,7 +14,8 @@ from test_scripts import run, save_as_before, tree
 
 import salrob_tf as sr
 from salrob_tf.files import locked
-from salrob_tf.result_folders import ResultFolder, distinct_names, make_plan, open_results, safe_name
+from salrob_tf.names import distinct_names, safe_name
+from salrob_tf.result_folders import ResultFolder, make_plan, open_results
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,30 @@ def test_resuming_writes_what_is_missing_of_finished_results(out, whole, models,
     assert ("The attacks are run again" in said) == lost.endswith(".npz") and said.count("\n") == lost.endswith(".npz")
 
 
+def test_adversarials_that_were_changed_since_are_made_again_and_said(out, whole, models, data, capsys):
+    changed = "adversarials/b-m/bim-00000.npz"
+    shutil.copy(out / "adversarials/a-m/bim-00000.npz", out / changed)
+    evaluate(models, data, out, "--adversarials", "--resume")
+    said = capsys.readouterr().err
+    assert (
+        said.endswith(f"This file was changed: {out / changed}. The attacks are run again\n") and said.count("\n") == 1
+    )
+    same_results(out, whole)
+    with np.load(out / changed) as found, np.load(whole / changed) as expected:
+        np.testing.assert_array_equal(found["images"], expected["images"])
+
+
+@pytest.mark.parametrize("name", [".sweep", ".sweep/notes.txt", ".sweep/0/notes.txt", ".sweep/0/1/settings.json"])
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_a_file_where_a_sweep_goes_beside_results_is_in_the_way(out, models, data, capsys, name, option):
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text("theirs")
+    before = tree(out)
+    assert evaluate(models, data, out, "--adversarials", option, check=False) == 2
+    assert f"it is in the way: move it away, or choose another --out. Received: {out / name}" in capsys.readouterr().err
+    assert tree(out) == before
+
+
 def test_damaged_results_are_made_again_and_said(out, whole, models, data, capsys):
     (out / "correct.npz").write_bytes((out / "correct.npz").read_bytes()[:99])
     evaluate(models, data, out, "--adversarials", "--resume")
@@ -192,7 +217,17 @@ def test_a_folder_in_the_place_of_a_result_is_said_before_the_sweep(out, models,
 
 @pytest.mark.parametrize(
     "run_record",
-    [None, [], {}, {"files": ["../notes.txt"]}, {"files": ["/etc/hosts"]}, {"files": ["*"]}, {"runs": [".."]}],
+    [
+        None,
+        [],
+        {},
+        {"files": ["../notes.txt"]},
+        {"files": ["/etc/hosts"]},
+        {"files": ["*"]},
+        {"runs": [".."]},
+        {"adversarials": None},
+        {"adversarials": {"../notes.txt": "abc"}},
+    ],
 )
 def test_a_record_that_names_other_places_is_refused(out, models, data, tmp_path, capsys, run_record):
     (tmp_path / "notes.txt").write_text("theirs")
@@ -250,6 +285,68 @@ def test_results_of_older_versions_name_what_they_are_known_to_have_written(tmp_
     assert (tmp_path / "y" / "fgsm-00000.npz").read_text() == "old"
 
 
+def older_sweep(folder, name="0", **settings):
+    """An unfinished sweep as the scripts left it that kept no `run.json`."""
+    sweep = folder / ".sweep" / name
+    sweep.mkdir(parents=True)
+    found = {"model": "abc", "epsilons": [0.1], "seed": 0, "batch_size": 256, "attacks": {"bim": {"steps": 2}}}
+    (sweep / "settings.json").write_text(json.dumps(found | settings))
+    np.savez(sweep / "bim-00000.npz", sha256="abc", correct=np.ones((1, 2), bool))
+    (sweep / f".{10**9}-bim-00001.npz").write_text("half")
+
+
+def test_an_unfinished_sweep_of_an_older_version_is_said_and_can_be_overwritten(tmp_path, models, data, capsys):
+    out = tmp_path / "out"
+    older_sweep(out, adversarials=True)
+    (out / ".sweep" / "1").mkdir()
+    ours, theirs = ["adversarials/m/bim-00000.npz"], ["notes.txt", "adversarials/m/notes.npz", "adversarials/n/bim.npz"]
+    for name in (*ours, *theirs):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("old")
+    before = tree(out)
+    for options in ([], ["--resume"]):
+        assert evaluate(models[:1], data, out, "--adversarials", *options, check=False) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "of an earlier version, which cannot be resumed: pass --overwrite" in error
+    assert tree(out) == before
+    evaluate(models[:1], data, out, "--adversarials", "--overwrite")
+    new = {"correct.npz", "curves.png", "results.json", "table.md", "adversarials/m/fgsm-00000.npz", *ours}
+    assert {path.as_posix() for path in tree(out)} == new | set(theirs)
+    assert (out / ours[0]).read_bytes() != b"old"
+
+
+@pytest.mark.parametrize("stray", ["notes.txt", "0/notes.txt", "0/bim.npz", "1/bim-00000.npz", "2/settings.json"])
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_a_sweep_of_an_older_version_with_other_files_is_in_the_way(tmp_path, models, data, capsys, stray, option):
+    out = tmp_path / "out"
+    older_sweep(out)
+    (out / ".sweep" / stray).parent.mkdir(exist_ok=True)
+    (out / ".sweep" / stray).write_text("{}")
+    before = tree(out)
+    assert evaluate(models, data, out, option, check=False) == 2
+    assert "No script here wrote this, and it is in the way: move it away" in capsys.readouterr().err
+    assert tree(out) == before
+
+
+def test_networks_that_an_older_sweep_of_reproduce_attacked_stay_with_it(tmp_path, models, data, capsys):
+    older_sweep(tmp_path / "out", "regular-0")
+    assert evaluate(models, data, tmp_path / "out", "--overwrite", check=False) == 2
+    assert "networks that reproduce.py trained" in capsys.readouterr().err
+    assert reproduce(data, tmp_path / "out", check=False) == 2
+    assert "remove its .sweep and pass --resume to keep the networks. Received" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", f".{10**9}-run.json", "0", f"0/.{10**9}-settings.json"])
+def test_a_folder_whose_script_was_killed_at_its_first_write_is_as_good_as_new(tmp_path, models, data, name):
+    left = tmp_path / "out" / ".sweep" / name
+    left.parent.mkdir(parents=True)
+    left.write_text("") if "json" in name else left.mkdir(exist_ok=True)
+    evaluate(models[:1], data, tmp_path / "out")
+    assert {path.as_posix() for path in tree(tmp_path)} == {
+        f"out/{name}" for name in ("correct.npz", "curves.png", "results.json", "table.md")
+    }
+
+
 def test_two_scripts_do_not_share_a_folder(out, models, data, tmp_path, capsys):
     for folder, options in ((out, ["--adversarials", "--resume"]), (out, ["--overwrite"]), (tmp_path / "new", [])):
         before = tree(folder)
@@ -292,6 +389,12 @@ def test_reproduce_resumes_itself_alone_and_overwrites_what_it_wrote_alone(data,
         assert "cannot be resumed, only replaced by --overwrite" in capsys.readouterr().err
     reproduce(data, out, "--resume")
     assert tree(out) == whole
+    older = json.loads((out / "results.json").read_text())
+    del older["run"]
+    (out / "results.json").write_text(json.dumps(older))
+    whole = tree(out)
+    reproduce(data, out, "--resume")
+    assert tree(out) == whole, "results of an older version are left as they are"
     (out / "figure3.png").unlink()
     shutil.rmtree(out / "models" / "guided-0" / "export")
     reproduce(data, out, "--resume")
@@ -306,12 +409,24 @@ def test_reproduce_resumes_itself_alone_and_overwrites_what_it_wrote_alone(data,
     record = json.loads((out / "results.json").read_text())
     record["run"]["runs"].append("models/guided-1")
     (out / "results.json").write_text(json.dumps(record))
-    theirs = out / "models" / "guided-0" / "theirs.keras"
-    theirs.write_text("theirs")
+    beside = [
+        gone / "theirs.keras",
+        out / "models" / "regular-0" / "theirs.h5",
+        out / "models" / "guided-0" / "a.keras",
+    ]
+    for theirs in beside:
+        theirs.write_text("theirs")
+    run_record = out / "models" / "guided-0" / "run.json"
+    written = run_record.read_text()
+    run_record.write_text(json.dumps({**json.loads(written), "files": ["run.json", "history.csv", "model.keras"]}))
     before = tree(out)
     assert reproduce(data, out, "--overwrite", check=False) == 2
-    assert "guided-0/theirs.keras" in capsys.readouterr().err and tree(out) == before, "before anything is removed"
-    theirs.rename(gone / "theirs.keras")
-    reproduce(data, out, "--overwrite")
+    assert "guided-0/export" in capsys.readouterr().err and tree(out) == before, "before anything is removed"
+    run_record.write_text(written)
+    with monkeypatch.context() as patch:
+        patch.setattr("salrob_tf.runs._train", lambda *_: (_ for _ in ()).throw(ValueError("no training")))
+        assert reproduce(data, out, "--overwrite", "--batch-size", 32, check=False) == 2
+    reproduce(data, out, "--resume", "--batch-size", 32)
     assert sorted(path.name for path in (out / "models").iterdir()) == ["guided-0", "guided-1", "regular-0"]
     assert [path.name for path in gone.iterdir()] == ["theirs.keras"]
+    assert {theirs.read_text() for theirs in beside} == {"theirs"}

@@ -13,6 +13,7 @@ from test_scripts import tree
 
 import salrob_tf as sr
 from salrob_tf.files import locked
+from salrob_tf.run_folders import empty_run
 from salrob_tf.runs import Run, train
 
 RUN = Run(epochs=2, batch_size=32, optimizer="adam", learning_rate=0.01)
@@ -215,15 +216,30 @@ def test_a_folder_with_a_model_or_file_that_no_run_wrote_is_refused(tmp_path, da
     assert set(tree(tmp_path)) == {(tmp_path / "run" / stray).relative_to(tmp_path)}
 
 
-@pytest.mark.parametrize("stray", STRAYS)
 @pytest.mark.parametrize("options", [{"resume": True}, {"overwrite": True}], ids=["resume", "overwrite"])
-def test_a_run_that_another_model_was_put_beside_is_refused(broken, data, stray, options):
-    (broken / stray).parent.mkdir(parents=True, exist_ok=True)
-    (broken / stray).write_text("theirs")
+def test_what_lies_beside_a_run_is_in_the_way_only_under_a_name_that_the_run_needs(broken, finished, data, options):
+    for stray in (*STRAYS[1:], "best.keras", "notes.txt"):
+        (broken / stray).parent.mkdir(parents=True, exist_ok=True)
+        (broken / stray).write_text("theirs")
+    theirs = {path: content for path, content in tree(broken).items() if content == b"theirs"}
+    (broken / "export").mkdir()
     before = tree(broken)
-    with pytest.raises(ValueError, match=f"it is in the way: move it away.*Received: .*{stray.split('/')[0]}"):
+    with pytest.raises(ValueError, match="it is in the way: move it away.*Received: .*export"):
         train(broken, data, RUN, **options)
     assert tree(broken) == before
+    (broken / "export").rmdir()
+    for again in ({}, {"resume": True}):
+        assert train(broken, data, RUN, **(again or options))["finished"]
+        assert set(tree(broken)) == set(tree(finished)) | set(theirs)
+        assert {path: tree(broken)[path] for path in theirs} == theirs
+
+
+def test_a_run_that_keeps_its_best_network_needs_that_name_too(done, data):
+    (done / "best.keras").write_text("theirs")
+    best = Run(**{**vars(RUN), "validation_fraction": 0.25, "keep": "best"})
+    with pytest.raises(ValueError, match=r"it is in the way: move it away.*Received: .*best\.keras"):
+        train(done, data, best, overwrite=True)
+    assert (done / "best.keras").read_text() == "theirs"
 
 
 def test_an_export_that_comes_while_the_run_goes_on_is_not_written_over(broken, data, monkeypatch):
@@ -248,6 +264,18 @@ def test_overwriting_removes_what_the_record_names_also_of_older_versions(done, 
     edit(done, files=...)
     record = train(done, data, Run(**{**vars(RUN), "seed": 1}), overwrite=True)
     assert record["arguments"]["seed"] == 1 and (done / "notes.txt").read_text() == "theirs"
+
+
+def test_a_folder_that_a_killed_overwriting_emptied_takes_any_run(done, data):
+    (done / "theirs.keras").write_text("theirs")
+    empty_run(done)
+    assert {path.as_posix() for path in tree(done)} == {"run.json", "theirs.keras"}
+    other = Run(**{**vars(RUN), "seed": 1})
+    with pytest.raises(ValueError, match="already holds a run: pass --resume or --overwrite"):
+        train(done, data, other)
+    record = train(done, data, other, resume=True)
+    assert record["arguments"]["seed"] == 1 and record["files"] == json.loads((done / "run.json").read_text())["files"]
+    assert (done / "export").is_dir() and (done / "theirs.keras").read_text() == "theirs"
 
 
 def test_an_older_record_of_an_unfinished_run_names_no_export(broken, data):

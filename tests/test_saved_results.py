@@ -187,3 +187,60 @@ def test_a_results_json_that_is_none_is_named(folder, content):
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match="evaluate again, or put back what was there. Received: "):
             sr.load_results(folder)
+
+
+def as_before(folder, asked="bisect"):
+    """Make of results what the version before wrote, which kept less, and the search that was asked for."""
+
+    def change(record):
+        for model in record["models"]:
+            del model["flags"]
+        for curve in record["curves"]:
+            curve.pop("begins_at", None)
+            curve["search"] = asked
+
+    edit(folder, change)
+    return sr.load_results(folder)
+
+
+def test_results_of_the_version_before_compare_with_new_ones_and_only_with_alike_ones(trained, tmp_path):
+    model, images, labels = trained
+    images, labels = images[:12], labels[:12]
+    attacks = [sr.FGSM(), sr.BIM(steps=2), sr.CWL2(steps=2, constants=1)]
+    new = sr.evaluate(model, images, labels, attacks, [0.1, 0.2], name="new")
+    sr.save_results(tmp_path, [new])
+    (old,) = as_before(tmp_path)
+    for pair in ((old, new), (new, old)):
+        assert sr.compare(*pair).differences == sr.compare(new, new).differences
+    for changes in ({"search": "full"}, {"survivors_only": False}):
+        other = sr.evaluate(model, images, labels, attacks, [0.1, 0.2], **changes)
+        with pytest.raises(ValueError, match="their attacks or their settings differ"):
+            sr.compare(old, other)
+    turned = sr.evaluate(model, images, labels, [attacks[0], attacks[2], attacks[1]], [0.1, 0.2])
+    assert sr.compare(old, turned).differences, "where the older bisection began is not known"
+    with pytest.raises(ValueError, match="their attacks or their settings differ"):
+        sr.compare(new, turned)
+
+
+@pytest.mark.parametrize(
+    ("known", "flags"),
+    [
+        ({"num_classes": 10, "bounds": [0.0, 1.0]}, ["chance"]),
+        ({}, []),
+        ({"num_classes": 10, "bounds": None}, []),
+        ({"num_classes": 10, "bounds": [0, None]}, []),
+        ({"num_classes": 10**400, "bounds": [0, 1]}, []),
+    ],
+)
+def test_results_without_flags_are_doubtful_where_their_clean_accuracy_is_at_chance(tmp_path, known, flags):
+    results = make_results()
+    results[0].clean[:] = np.arange(20) == 0
+    for result in results:
+        result.description.update(known)
+    sr.save_results(tmp_path, results)
+    assert not any(result.flags for result in sr.load_results(tmp_path)), "what was looked at is not looked at again"
+    first, second = as_before(tmp_path)
+    assert [flag.id for flag in first.flags] == flags and not second.flags
+    if flags:
+        assert "5.0% of 20, is not significantly above chance" in (verdict := sr.compare(first, second).verdict)
+        assert "no verdict" in verdict

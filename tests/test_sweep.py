@@ -518,16 +518,28 @@ def test_a_checkpoint_is_of_one_model_settings_and_images(trained, tmp_path):
             run(**changes)
 
 
-def test_adversarials_that_are_gone_are_made_again(trained, tmp_path):
+def test_adversarials_that_are_gone_or_of_another_run_are_made_again_and_said(trained, tmp_path):
     model, images, labels = trained
     folders = {"checkpoint": tmp_path / "kept", "adversarials": tmp_path / "images"}
-    for _ in range(2):
-        sr.evaluate(model, images, labels, "bim", EPSILONS, steps=3, **folders)
-        (made,) = (tmp_path / "images").iterdir()
-        content = np.load(made)["images"]
-        made.unlink()
-    sr.evaluate(model, images, labels, "bim", EPSILONS, steps=3, **folders)
-    np.testing.assert_array_equal(np.load(made)["images"], content)
+    first = sr.evaluate(model, images, labels, "bim", EPSILONS, steps=3, **folders)
+    (made,) = (tmp_path / "images").iterdir()
+    content, images_there = made.read_bytes(), np.load(made)["images"]
+    sr.evaluate(model, images[:9], labels[:9], "bim", EPSILONS, steps=3, adversarials=tmp_path / "of others")
+    changes = {
+        "gone": made.unlink,
+        "cut": lambda: made.write_bytes(content[:-40]),
+        "of others": lambda: made.write_bytes((tmp_path / "of others" / made.name).read_bytes()),
+    }
+    for change in changes.values():
+        change()
+        with pytest.warns(UserWarning, match=f"not the adversarials of the sweep, and are made again: .*{made.name}"):
+            again = sr.evaluate(model, images, labels, "bim", EPSILONS, steps=3, **folders)
+        np.testing.assert_array_equal(again.correct["bim"], first.correct["bim"])
+        np.testing.assert_array_equal(np.load(made)["images"], images_there)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resumed = sr.evaluate(model, images, labels, "bim", EPSILONS, steps=3, **folders)
+    assert resumed.costs["bim"]["seconds"] == again.costs["bim"]["seconds"], "nothing was done again"
     with pytest.raises(ValueError, match="must be different folders"):
         sr.evaluate(model, images, labels, "bim", EPSILONS, checkpoint=tmp_path / "a", adversarials=tmp_path / "a")
 
