@@ -56,7 +56,10 @@ class Robustness:
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not is_printable(self.model):
             raise ValueError(f"`model` must be a name of printable characters. Received: model={shown(self.model)}")
-        if not isinstance(self.correct, dict) or set(self.correct) != set(self.attacks):
+        for name, by_label in (("correct", self.correct), ("attacks", self.attacks), ("costs", self.costs)):
+            if not isinstance(by_label, dict):
+                raise ValueError(f"`{name}` must be a dictionary, by attack. Received: {name}={shown(by_label)}")
+        if set(self.correct) != set(self.attacks):
             raise ValueError(
                 "`correct` must hold a matrix, and `attacks` settings, for the same labels. "
                 f"Received: correct of {shown(list(self.correct))}, attacks of {shown(list(self.attacks))}"

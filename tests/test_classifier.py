@@ -427,6 +427,37 @@ def test_callables_that_do_not_fit(trained):
         wrapped(lambda x: network(x) + np.nan).predict(images)
 
 
+def test_callables_that_change_are_named(trained):
+    network, images, labels = trained
+    classes = 3
+
+    def changing(x):
+        return tf.reshape(x, [-1, 64])[:, :classes]
+
+    classifier = sr.Classifier(changing, "mine", input_shape=(8, 8, 1))
+    classes = 4
+    with pytest.raises(
+        ValueError, match=r"^mine must give logits \(N, 3\), as it did before. Received: .*\(None, 4\)$"
+    ):
+        classifier.predict(images)
+
+    def failing(x):  # on adversarials only, and with a gradient that is finite
+        clipped = tf.reduce_min(x, axis=(1, 2, 3)) == 0
+        return network(x) + tf.where(clipped, np.float32("inf"), np.float32(0))[:, None]
+
+    classifier = sr.Classifier(failing, "mine", input_shape=(8, 8, 1))
+    for survivors_only in (True, False):
+        with pytest.raises(ValueError, match=r"^mine must give finite logits. Received: NaN or infinity for some "):
+            sr.evaluate(classifier, images, labels, ["fgsm"], [0.3], survivors_only=survivors_only)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", None])
+def test_batch_sizes_of_predictions_are_looked_at(trained, batch_size):
+    model, images, _ = trained
+    with pytest.raises(ValueError, match=f"^`batch_size` must be a whole number, 1 or more. .*={batch_size!r}$"):
+        sr.Classifier(model).predict(images, batch_size)
+
+
 def test_8_bit_images_are_those_of_models_that_take_that_range(trained):
     network, images, labels = trained
     inputs = keras.Input((8, 8, 1))

@@ -1,5 +1,6 @@
 """Files that are whole or not there, what killed processes leave, and folders that one process fills at a time."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -57,6 +58,15 @@ def test_a_failure_keeps_what_was_there_and_leaves_nothing_beside(tmp_path):
             beside.write_text("half")
             raise OSError("disk is full")
     assert names(tmp_path) == ["export", "export/old"]
+
+
+def test_a_full_disk_says_which_file_it_has_no_room_for(tmp_path):
+    full = f"No space left on device: '{tmp_path / 'file'}'"
+    with pytest.raises(OSError, match=full) as raised, written_beside(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.errno == errno.ENOSPC
+    with pytest.raises(FileNotFoundError, match="elsewhere"), written_beside(tmp_path / "file"):
+        open(tmp_path / "elsewhere").close()
 
 
 def test_a_folder_is_replaced_whole(tmp_path):

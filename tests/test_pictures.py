@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import keras
+import matplotlib
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -256,3 +257,49 @@ def test_robustness_table_has_a_row_per_attack_and_epsilon_beside_clean_accuracy
     table = robustness_table({"tiny": results[:1]}).splitlines()
     assert table[2].startswith(f"| none | 0 | {results[0].clean_accuracy:.1%} [")
     assert table[3].startswith("| FGSM | 0.2 | ") and table[6].startswith("| PGD | 0.1 | ") and table[7] == ""
+
+
+def test_results_that_do_not_belong_together_are_neither_drawn_nor_tabled(results):
+    other = {
+        "epsilons": replace(results[0], model="o", epsilons=np.array([0.3, 0.4])),
+        "images": replace(results[0], model="o", sha256="of others"),
+        "attacks": replace(
+            results[0], model="o", correct={"bim": results[0].correct["pgd"]}, attacks={"bim": {"steps": 3}}
+        ),
+    }
+    for show in (robustness_curves, robustness_table):
+        for what, result in other.items():
+            for groups in ({"a": [results[0]], "b": [result]}, {"a": [results[0], result]}):
+                with pytest.raises(ValueError, match=f"^tiny-3 and o cannot be shown together: their {what} differ$"):
+                    show(groups)
+        for groups in ({}, {"a": []}, {"a": results, "b": []}, {"a": results[0]}, results, None):
+            with pytest.raises(ValueError, match=r"^There must be one or more groups, [^\n]*empty. Received: [^\n]*$"):
+                show(groups)
+        with pytest.raises(ValueError, match=r"^Results must be a Robustness each, .* Received: 'results'$"):
+            show({"a": ["results"]})
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_images_that_have_no_colours_are_drawn_in_grey(tmp_path, channels):
+    images = np.random.default_rng(0).random((1, 1, 4, 4, channels), np.float32)
+    figure = adversarial_grid({"a": images}, {"a": np.zeros((1, 1), int)}, [0], [0.1], ["c"])
+    save_figure(figure, tmp_path / "figure.png")
+    np.testing.assert_allclose(figure.subfigs[0].axes[0].images[0].get_array(), images[0, 0].mean(-1))
+
+
+def test_figures_are_alike_whatever_a_matplotlibrc_says(tmp_path, results, trained):
+    _, images, labels = trained
+
+    def drawn():
+        figures = [
+            robustness_curves({"tiny": results[:1]}),
+            adversarial_grid({"tiny": images[None, :1]}, {"tiny": labels[None, :1]}, labels[:1], [0.1], "abc"),
+            saliency_grid(images[:1], {"tiny": images[:1]}, labels[:1], "abc"),
+        ]
+        for number, figure in enumerate(figures):
+            save_figure(figure, tmp_path / f"{number}.png")
+        return [(tmp_path / f"{number}.png").read_bytes() for number in range(3)]
+
+    expected = drawn()
+    with matplotlib.rc_context({"text.usetex": True, "figure.facecolor": "black", "savefig.dpi": 10}):
+        assert drawn() == expected
