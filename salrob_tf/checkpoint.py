@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.datasets import fingerprint
-from salrob_tf.files import read_json_object, remove_leftovers, write_json, written_beside
+from salrob_tf.files import check_file, read_json_object, remove_leftovers, write_json, written_beside
 
 SETTINGS, PARTS = "settings.json", "*-?????.npz"
 
@@ -52,9 +52,10 @@ class Checkpoint:
         """What `save` kept, or `None`, with a warning where a part is damaged or was changed.
 
         Raises:
-            ValueError: If it was of other images or labels.
+            ValueError: If it was of other images or labels, or a folder is in its place.
         """
         path = self._path(attack, shard)
+        check_file(path)
         if not path.exists():
             return None
         try:

@@ -164,15 +164,17 @@ def check_image_shape(input_shape: Any, smallest: int = 1) -> tuple[int, int, in
 
 
 def as_array(values: Any, name: str) -> np.ndarray:
-    """What NumPy makes of values, of which lists must not be ragged.
+    """What NumPy makes of values, of which lists must not be ragged, and none may be masked.
 
     Args:
         values: Anything.
         name: How an error calls them.
 
     Raises:
-        ValueError: If NumPy makes nothing of them.
+        ValueError: If NumPy makes nothing of them, or some do not count.
     """
+    if np.ma.is_masked(values):
+        raise ValueError(f"`{name}` must be an array without masked values. Received: {name}={shown(values)}")
     try:
         return np.asarray(values)
     except (TypeError, ValueError) as error:

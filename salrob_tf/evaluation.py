@@ -20,10 +20,10 @@ from salrob_tf.checks import check_choice, check_flag, check_folder, check_whole
 from salrob_tf.classifier import Classifier, as_classifier
 from salrob_tf.counts import ONE_DRAW, SEVERAL_DRAWS, Counts
 from salrob_tf.datasets import check_labels, fingerprint
-from salrob_tf.files import locked, written_beside
+from salrob_tf.files import check_file, locked, written_beside
 from salrob_tf.flags import Flag
 from salrob_tf.inspection import chance, inspect
-from salrob_tf.robustness import Robustness, is_printable
+from salrob_tf.robustness import LONGEST_NAME, Robustness, is_printable
 from salrob_tf.shards import shards_of
 from salrob_tf.starts import check_indices
 from salrob_tf.steps import NORMS
@@ -108,7 +108,9 @@ def evaluate(
     if progress is not None and not callable(progress):
         raise ValueError(f"`progress` must be a function of four arguments. Received: progress={shown(progress)}")
     if name is not None and not (isinstance(name, str) and is_printable(name)):
-        raise ValueError(f"`name` must be of printable characters. Received: name={shown(name)}")
+        raise ValueError(
+            f"`name` must be of printable characters, {LONGEST_NAME} at most. Received: name={shown(name)}"
+        )
     checkpoint = None if checkpoint is None else check_folder("checkpoint", checkpoint)
     adversarials = None if adversarials is None else check_folder("adversarials", adversarials)
     classifier = as_classifier(model)
@@ -167,8 +169,9 @@ def evaluate(
                 report = _Report(progress, label, done, None if total is None else total * len(chosen))
                 part = kept.load(label, number, sha256) if kept else None
                 file = None if adversarials is None else adversarials / f"{label}-{number:05d}.npz"
-                if file is not None and not file.exists():
-                    part = None
+                if file is not None:
+                    check_file(file)
+                    part = part if file.exists() else None
                 if part is None:
                     began = time.perf_counter()
                     sweep = Sweep(

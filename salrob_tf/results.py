@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.checks import check_folder, shown
-from salrob_tf.files import as_json, read_json_object, write_text, written_beside
+from salrob_tf.files import as_json, check_file, read_json_object, write_text, written_beside
 from salrob_tf.flags import Flag
 from salrob_tf.result_records import COSTS, ENTRY, SCHEMA, check_agreement, check_record, read_arrays
 from salrob_tf.robustness import Robustness, check_comparable, check_result
@@ -45,7 +45,7 @@ def save_results(
 
     Raises:
         ValueError: If there are no results, two models have one name or were attacked on other images, or an
-            argument is not valid; nothing is written then.
+            argument is not valid, or a folder is in the place of a file; nothing is written then.
     """
     folder = check_folder("folder", folder)
     if not isinstance(results, list | tuple) or not results:
@@ -103,6 +103,8 @@ def save_results(
         raise ValueError(
             f"`arguments` and `run` must be what JSON holds ({error}). Received: {shown(arguments)}"
         ) from error
+    for name in ("correct.npz", "results.json"):
+        check_file(folder / name)
     with written_beside(folder / "correct.npz") as beside:
         np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
     write_text(folder / "results.json", text)

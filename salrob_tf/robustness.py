@@ -55,7 +55,9 @@ class Robustness:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not is_printable(self.model):
-            raise ValueError(f"`model` must be a name of printable characters. Received: model={shown(self.model)}")
+            raise ValueError(
+                f"`model` must be of printable characters, {LONGEST_NAME} at most. Received: model={shown(self.model)}"
+            )
         for name, by_label in (("correct", self.correct), ("attacks", self.attacks), ("costs", self.costs)):
             if not isinstance(by_label, dict):
                 raise ValueError(f"`{name}` must be a dictionary, by attack. Received: {name}={shown(by_label)}")

@@ -106,3 +106,12 @@ def test_a_folder_is_one_or_can_be_made(tmp_path):
 def test_what_numpy_makes_no_array_of_is_one_line(values):
     with pytest.raises(ValueError, match=r"^`x` must be an array, all its parts of one shape. Received: x=[^\n]*$"):
         as_array(values, "x")
+
+
+def test_masked_values_are_none():
+    values = np.ma.masked_array([0.5, 1.0], mask=[False, True])
+    with pytest.raises(
+        ValueError, match="`x` must be an array without masked values. Received: x=MaskedArray of float"
+    ):
+        as_array(values, "x")
+    assert type(as_array(values[:1], "x")) is np.ndarray

@@ -427,6 +427,12 @@ def test_callables_that_do_not_fit(trained):
         wrapped(lambda x: network(x) + np.nan).predict(images)
 
 
+@pytest.mark.parametrize("name", [5, ["a"], b"a"])
+def test_what_is_no_text_is_no_name(trained, name):
+    with pytest.raises(ValueError, match="^`name` must be text. Received: name="):
+        sr.Classifier(trained[0], name)
+
+
 def test_callables_that_change_are_named(trained):
     network, images, labels = trained
     classes = 3

@@ -9,7 +9,7 @@ import sys
 import pytest
 from filelock import FileLock
 
-from salrob_tf.files import LOCK, locked, remove_leftovers, write_text, written_beside
+from salrob_tf.files import LOCK, locked, read_json_object, remove_leftovers, write_text, written_beside
 
 
 def names(folder):
@@ -132,6 +132,18 @@ def test_a_file_is_no_folder(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(ValueError, match="This is a file, or below one, and no folder: choose another. Received: "):
             locked(path).__enter__()
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_line_and_stays(tmp_path):
+    (tmp_path / "out" / LOCK).mkdir(parents=True)
+    message = "^This is a folder where a file belongs: move it away, or choose another. Received: .*/"
+    with pytest.raises(ValueError, match=message + LOCK):
+        locked(tmp_path / "out").__enter__()
+    with pytest.raises(ValueError, match=message + "out"):
+        write_text(tmp_path / "out", "whole")
+    with pytest.raises(ValueError, match="^This is not settings .*: move it. Received: .*/out$"):
+        read_json_object(tmp_path / "out", "settings", "move it")
+    assert names(tmp_path) == ["out", f"out/{LOCK}"]
 
 
 def test_the_lock_goes_while_it_is_held(tmp_path, monkeypatch):

@@ -105,7 +105,7 @@ def test_an_odd_number_of_attacks_leaves_no_empty_panel(trained):
 def test_a_file_never_takes_the_place_of_a_folder(tmp_path, results):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.txt").write_text("precious")
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(ValueError, match=r"^This is a folder where a file belongs: move it away, .*/folder$"):
         save_figure(robustness_curves({"tiny": results}), tmp_path / "folder")
     assert (tmp_path / "folder" / "mine.txt").read_text() == "precious"
 
@@ -251,6 +251,37 @@ def test_tables():
     assert cifar.splitlines()[3] == "| CIFAR-10 in the paper | 82.8% | 82.2% |"
     two = table1("MNIST-5k", {"regular": outcomes})
     assert "| 85.0% [80.0, 90.0] |" in two and "In brackets: lowest and highest of 2 seeds." in two
+
+
+@pytest.mark.parametrize(
+    ("correct", "paper", "message"),
+    [
+        ({}, None, r"Received: correct=\{\}"),
+        ({"a": []}, None, "one image or more"),
+        ({"a": [np.zeros(0, bool)]}, None, "one image or more"),
+        ({"a": [np.zeros(3)]}, None, r"lists of booleans \(N,\)"),
+        ({"a": np.zeros(3, bool)}, None, r"lists of booleans \(N,\)"),
+        ([np.zeros(3, bool)], None, "must be a dictionary"),
+        ({"a": [np.zeros(3, bool)]}, "svhn", "Unknown paper. Valid: mnist, cifar10. Received: paper='svhn'"),
+    ],
+)
+def test_a_table_of_nothing_is_one_line(correct, paper, message):
+    with pytest.raises(ValueError, match=rf"^[^\n]*{message}[^\n]*$"):
+        table1("data", correct, paper)
+
+
+def test_a_figure_of_nothing_is_one_line():
+    images, labels = make_images(1)
+    for arguments, missing in (
+        (({}, {}, labels, [0.1], "abc"), "networks"),
+        (({"a": images[None, :0]}, {"a": labels[None, :0]}, labels[:0], [0.1], "abc"), "labels"),
+        (({"a": images[None][:0]}, {"a": labels[None][:0]}, labels, [], "abc"), "epsilons"),
+    ):
+        with pytest.raises(ValueError, match=f"^A figure needs one or more of networks, .* Received: no {missing}$"):
+            adversarial_grid(*arguments)
+    for arguments, missing in (((images[:0], {"a": images[:0]}, labels[:0]), "images"), ((images, {}, labels), "maps")):
+        with pytest.raises(ValueError, match=f"^A figure needs one or more of images, maps. Received: no {missing}$"):
+            saliency_grid(*arguments, "abc")
 
 
 def test_robustness_table_has_a_row_per_attack_and_epsilon_beside_clean_accuracy(results):

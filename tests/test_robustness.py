@@ -156,8 +156,8 @@ def test_results_are_saved_whole_and_reload(trained, result, tmp_path):
         ({"attacks": {"fgsm"}}, "one or a list of several. Received: attacks={'fgsm'}"),
         ({"attacks": b"pgd"}, "one or a list of several. Received: attacks=b'pgd'"),
         ({"progress": "bar"}, "`progress` must be a function of four arguments. Received: progress='bar'"),
-        ({"name": 5}, "`name` must be of printable characters. Received: name=5"),
-        ({"name": "a\udcff"}, "`name` must be of printable characters. Received: name='a.udcff'"),
+        ({"name": 5}, "`name` must be of printable characters, 1000 at most. Received: name=5"),
+        ({"name": "a\udcff"}, "`name` must be of printable characters, 1000 at most. Received: name='a.udcff'"),
         ({"name": "a\0b"}, "`name` must be of printable characters"),
         ({"name": "a\nb"}, "`name` must be of printable characters"),
         ({"name": "n" * 70000}, "`name` must be of printable characters"),
@@ -275,8 +275,8 @@ OUTCOMES = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": 5}, "`model` must be a name of printable characters. Received: model=5"),
-        ({"model": "a\nb"}, "`model` must be a name of printable characters"),
+        ({"model": 5}, "`model` must be of printable characters, 1000 at most. Received: model=5"),
+        ({"model": "a\nb"}, "`model` must be of printable characters"),
         ({"epsilons": [0.1]}, r"`epsilons` must be an array of numbers \(1,\). Received: epsilons=\[0.1\]"),
         ({"epsilons": np.zeros(0)}, "one or more `epsilons`"),
         ({"indices": np.arange(3)}, r"`indices` must be an array of integers \(2,\)"),

@@ -220,6 +220,13 @@ def test_what_cannot_be_saved_is_one_line_and_leaves_the_old_results(folder, cha
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_folder_in_the_place_of_results_json_is_said_before_anything_is_written(tmp_path):
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(ValueError, match=r"^This is a folder where a file belongs: .*/results.json$"):
+        sr.save_results(tmp_path, [RESULT])
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
 @pytest.mark.parametrize("path", [None, 5, ["results"]])
 def test_what_is_no_path_holds_no_results(path):
     with pytest.raises(ValueError, match=r"^`folder` must be the path of a folder. Received: folder=[^\n]*$"):
