@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -294,7 +294,8 @@ def choose_attacks(attacks: str | Attack | Sequence[str | Attack], **settings: A
     if isinstance(attacks, str | Attack):
         attacks = [attacks]
     # Of a dictionary only the names would be used, and a set has an order of its own in each process.
-    if not isinstance(attacks, Iterable) or isinstance(attacks, Mapping | Set | bytes):
+    listed = isinstance(attacks, Sequence | Iterator) or getattr(attacks, "ndim", 0) == 1
+    if not listed or isinstance(attacks, bytes):
         raise ValueError(
             f"`attacks` must be names or attacks, one or a list of several. Received: attacks={shown(attacks)}"
         )
@@ -334,7 +335,7 @@ def check_epsilons(epsilons: float | Sequence[float] | np.ndarray) -> np.ndarray
     """
     try:
         radii = np.atleast_1d(np.asarray(epsilons, np.float64))
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         radii = np.full(1, np.nan)
     largest = np.finfo(np.float32).max
     if radii.ndim != 1 or not radii.size or not np.all((radii >= 0) & (radii <= largest)):

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from salrob_tf.checks import shown
 from salrob_tf.files import written_beside
 from salrob_tf.robustness import Robustness, check_groups, epsilon_text, spread
 
@@ -156,7 +157,13 @@ def saliency_grid(
 
 @plainly
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as a PNG file, whole or not at all."""
+    """Write a figure as a PNG file, whole or not at all.
+
+    Raises:
+        ValueError: If `path` is not that of a file.
+    """
+    if not isinstance(path, str | Path) or not Path(path).name or "\0" in str(path):
+        raise ValueError(f"`path` must be the path of a file. Received: path={shown(path)}")
     with written_beside(path) as beside:
         figure.savefig(beside, dpi=130, format="png")
 

@@ -28,6 +28,8 @@ def table1(data_name: str, correct: Mapping[str, Sequence[np.ndarray]], paper: s
     Raises:
         ValueError: If there are no outcomes, or the paper has no such line.
     """
+    if not isinstance(data_name, str):
+        raise ValueError(f"`data_name` must be text. Received: data_name={shown(data_name)}")
     valid = isinstance(correct, Mapping) and correct and all(isinstance(one, list | tuple) for one in correct.values())
     outcomes = [outcome for one in correct.values() for outcome in one] if valid else []
     if not valid or not all(correct.values()) or not all(_is_outcome(outcome) for outcome in outcomes):

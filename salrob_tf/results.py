@@ -48,6 +48,12 @@ def save_results(
             argument is not valid, or a folder is in the place of a file; nothing is written then.
     """
     folder = check_folder("folder", folder)
+    for name, value in {"data_name": data_name, "split": split}.items():
+        if not isinstance(value, str):
+            raise ValueError(f"`{name}` must be text. Received: {name}={shown(value)}")
+    for name, asked in {"arguments": arguments, "run": run}.items():
+        if not isinstance(asked, dict | None):
+            raise ValueError(f"`{name}` must be a dictionary or None. Received: {name}={shown(asked)}")
     if not isinstance(results, list | tuple) or not results:
         raise ValueError(f"`results` must be a list of one or more results. Received: results={shown(results)}")
     first = check_result(results[0])
@@ -117,9 +123,7 @@ def load_results(folder: str | Path) -> list[Robustness]:
         ValueError: If the folder does not hold results, they are damaged or of a version that is not known, or the
             two files contradict each other.
     """
-    if not isinstance(folder, str | Path):
-        raise ValueError(f"`folder` must be the path of a folder. Received: folder={shown(folder)}")
-    folder = Path(folder)
+    folder = check_folder("folder", folder)
     if not (folder / "results.json").is_file() or not (folder / "correct.npz").is_file():
         raise ValueError(f"No results.json and correct.npz in this folder. Received: {folder}")
     record = read_json_object(folder / "results.json", "the results.json of an evaluation", REMEDY)

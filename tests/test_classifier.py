@@ -433,6 +433,15 @@ def test_what_is_no_text_is_no_name(trained, name):
         sr.Classifier(trained[0], name)
 
 
+def test_arrays_without_a_shape_are_neither_bounds_nor_shapes(trained):
+    for given in (np.array(3), np.zeros((3, 3)), [10**400, 1], np.ma.masked):
+        with pytest.raises(ValueError, match="^`bounds` must be two finite numbers, the lower one first. Received: bo"):
+            sr.Classifier(trained[0], bounds=given)
+        for model in (trained[0], lambda images: trained[0](images)):
+            with pytest.raises(ValueError, match=r"^`input_shape` must be \(height, width, channels\). Received: inp"):
+                sr.Classifier(model, input_shape=given)
+
+
 def test_callables_that_change_are_named(trained):
     network, images, labels = trained
     classes = 3

@@ -270,6 +270,17 @@ def test_a_table_of_nothing_is_one_line(correct, paper, message):
         table1("data", correct, paper)
 
 
+@pytest.mark.parametrize("path", [None, 5, b"figure.png", "", ".", "a\0b"])
+def test_what_is_no_path_is_no_place_for_a_figure(results, path):
+    with pytest.raises(ValueError, match="^`path` must be the path of a file. Received: path="):
+        save_figure(robustness_curves({"tiny": results[:1]}), path)
+
+
+def test_a_table_has_a_name():
+    with pytest.raises(ValueError, match="^`data_name` must be text. Received: data_name=None$"):
+        table1(None, {"a": [np.zeros(3, bool)]})
+
+
 def test_a_figure_of_nothing_is_one_line():
     images, labels = make_images(1)
     for arguments, missing in (
