@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from salrob_tf.attack import Attack
-from salrob_tf.checks import check_choice, check_number
+from salrob_tf.checks import check_choice, check_number, shown
 from salrob_tf.classifier import Classifier
 from salrob_tf.cleverhans_attacks import CWL2, SPSA
 from salrob_tf.losses import LOSSES
@@ -132,5 +132,5 @@ def make_attack(name: str | Attack, *, norm: float = np.inf, steps: int = 40, re
             return attack
     raise ValueError(
         f"Unknown attack. Valid: {', '.join(ATTACKS)}, with -margin or -dlr, -targeted, and mim-l2. "
-        f"Received: attack={name!r}"
+        f"Received: attack={shown(name)}"
     )

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from salrob_tf.checks import as_array
+from salrob_tf.checks import as_array, shown
 from salrob_tf.datasets import check_images
-from salrob_tf.loading import brief
 
 
 def check_images_in(images: Any, bounds: tuple[float, float]) -> np.ndarray:
@@ -42,11 +41,13 @@ def check_bounds(bounds: Any) -> tuple[float, float]:
         ValueError: If it is not two finite numbers, the lower one first.
     """
     low, high = np.nan, np.nan
-    if isinstance(bounds, list | tuple | np.ndarray) and not any(isinstance(bound, str | bytes) for bound in bounds):
-        with suppress(TypeError, ValueError):
+    with suppress(OverflowError, TypeError, ValueError):
+        if isinstance(bounds, list | tuple | np.ndarray) and not any(
+            isinstance(bound, str | bytes) for bound in bounds
+        ):
             low, high = map(float, bounds)
     with np.errstate(over="ignore"):
         lowest, highest = np.array([low, high]).astype(np.float32)  # as images are
     if not (np.isfinite([lowest, highest]).all() and lowest < highest):
-        raise ValueError(f"`bounds` must be two finite numbers, the lower one first. Received: bounds={brief(bounds)}")
+        raise ValueError(f"`bounds` must be two finite numbers, the lower one first. Received: bounds={shown(bounds)}")
     return low, high

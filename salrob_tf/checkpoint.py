@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.datasets import fingerprint
-from salrob_tf.files import file_digest, read_json_object, remove_leftovers, write_json, written_beside
+from salrob_tf.files import check_file, file_digest, read_json_object, remove_leftovers, write_json, written_beside
 
 SETTINGS, PARTS = "settings.json", "*-?????.npz"
 
@@ -54,9 +54,10 @@ class Checkpoint:
         """What `save` kept, or `None`, with a warning where a part or its adversarials are damaged or were changed.
 
         Raises:
-            ValueError: If it was of other images or labels.
+            ValueError: If it was of other images or labels, or a folder is in its place.
         """
         path = self._path(attack, shard)
+        check_file(path)
         if not path.exists():
             return None
         try:

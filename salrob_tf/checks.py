@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import reprlib
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -73,19 +74,18 @@ def check_number(
     with np.errstate(over="ignore"):
         computed = float(np.float32(number))
     inside = (
-        math.isfinite(computed)
-        and (computed > 0 or above != 0)
+        math.isfinite(number)
         and (low is None or number >= low)
         and (above is None or number > above)
         and (high is None or number <= high)
         and (below is None or number < below)
     )
-    if not inside:
+    held = math.isfinite(computed) and (computed > 0 or above != 0)
+    if not inside or not held:
         limits = {"{} or more": low, "above {}": above, "{} or less": high, "below {}": below}
         valid = " and ".join(text.format(f"{limit:g}") for text, limit in limits.items() if limit is not None)
-        raise ValueError(
-            f"`{name}` must be a finite number{', ' * bool(valid)}{valid}. Received: {name}={shown(value)}"
-        )
+        valid = f"a finite number{', ' * bool(valid)}{valid}{', in float32' * inside}"
+        raise ValueError(f"`{name}` must be {valid}. Received: {name}={shown(value)}")
     return number
 
 
@@ -104,18 +104,23 @@ def check_folder(name: str, value: Any) -> Path:
     """The path of a folder, which may not be there yet.
 
     Raises:
-        ValueError: If it is no path, or empty, or a file is in its place or above it.
+        ValueError: If it is no path, or empty, or too long, or a file is in its place or above it.
     """
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         raise ValueError(f"`{name}` must be the path of a folder. Received: {name}={shown(value)}")
     path = Path(value)
-    try:
-        in_the_way = next((each for each in (path, *path.parents) if os.path.lexists(each)), path)
-        valid = in_the_way.is_dir() or not os.path.lexists(in_the_way)
-    except OSError as error:
-        raise ValueError(f"`{name}` cannot be a folder: {error.strerror}. Received: {name}={shown(value)}") from error
-    if not valid:
-        raise ValueError(f"`{name}` must be a folder, and this is none. Received: {in_the_way}")
+    for each in (path, *path.parents):
+        try:
+            there = stat.S_ISDIR(os.stat(each).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
+        except OSError as error:
+            text = f"`{name}` cannot be a folder: {error.strerror}. Received: {name}={shown(value)}"
+            raise ValueError(text) from error
+        if there:
+            break
+        if os.path.lexists(each):
+            raise ValueError(f"`{name}` must be a folder, and this is none. Received: {each}")
     return path
 
 
@@ -159,15 +164,17 @@ def check_image_shape(input_shape: Any, smallest: int = 1) -> tuple[int, int, in
 
 
 def as_array(values: Any, name: str) -> np.ndarray:
-    """What NumPy makes of values, of which lists must not be ragged.
+    """What NumPy makes of values, of which lists must not be ragged, and none may be masked.
 
     Args:
         values: Anything.
         name: How an error calls them.
 
     Raises:
-        ValueError: If NumPy makes nothing of them.
+        ValueError: If NumPy makes nothing of them, or some do not count.
     """
+    if np.ma.is_masked(values):
+        raise ValueError(f"`{name}` must be an array without masked values. Received: {name}={shown(values)}")
     try:
         return np.asarray(values)
     except (TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from salrob_tf.bounds import check_bounds, check_images_in
-from salrob_tf.checks import check_whole
+from salrob_tf.checks import check_whole, shown
 from salrob_tf.copies import copy_in_bfloat16, differ, rounding
 from salrob_tf.datasets import fingerprint
 from salrob_tf.devices import over_devices
@@ -68,6 +68,8 @@ class Classifier:
         input_shape: Sequence[int] | None = None,
         output: str | int | None = None,
     ) -> None:
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"`name` must be text. Received: name={shown(name)}")
         self.path: str | None = None
         self._functions: dict[Any, Any] = {}  # compiled for this model: attacks and prediction
         self.bounds = check_bounds(bounds)

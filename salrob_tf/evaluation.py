@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +20,10 @@ from salrob_tf.checks import check_choice, check_flag, check_folder, check_whole
 from salrob_tf.classifier import Classifier, as_classifier
 from salrob_tf.counts import ONE_DRAW, SEVERAL_DRAWS, Counts
 from salrob_tf.datasets import check_labels, fingerprint
-from salrob_tf.files import locked, written_beside
+from salrob_tf.files import check_file, locked, written_beside
 from salrob_tf.flags import Flag
 from salrob_tf.inspection import chance, inspect
-from salrob_tf.robustness import Robustness, is_printable
+from salrob_tf.robustness import LONGEST_NAME, Robustness, is_printable
 from salrob_tf.shards import shards_of
 from salrob_tf.starts import check_indices
 from salrob_tf.steps import NORMS
@@ -109,7 +109,9 @@ def evaluate(
     if progress is not None and not callable(progress):
         raise ValueError(f"`progress` must be a function of four arguments. Received: progress={shown(progress)}")
     if name is not None and not (isinstance(name, str) and is_printable(name)):
-        raise ValueError(f"`name` must be of printable characters. Received: name={shown(name)}")
+        raise ValueError(
+            f"`name` must be of printable characters, {LONGEST_NAME} at most. Received: name={shown(name)}"
+        )
     checkpoint = None if checkpoint is None else check_folder("checkpoint", checkpoint)
     adversarials = None if adversarials is None else check_folder("adversarials", adversarials)
     classifier = as_classifier(model)
@@ -172,6 +174,8 @@ def evaluate(
             for label, attack in chosen.items():
                 report = _Report(progress, label, done, None if total is None else total * len(chosen))
                 file = None if adversarials is None else adversarials / f"{label}-{number:05d}.npz"
+                if file is not None:
+                    check_file(file)
                 part = kept.load(label, number, sha256, file) if kept else None
                 if part is None:
                     began = time.perf_counter()
@@ -298,7 +302,8 @@ def choose_attacks(attacks: str | Attack | Sequence[str | Attack], **settings: A
     if isinstance(attacks, str | Attack):
         attacks = [attacks]
     # Of a dictionary only the names would be used, and a set has an order of its own in each process.
-    if not isinstance(attacks, Iterable) or isinstance(attacks, Mapping | Set | bytes):
+    listed = isinstance(attacks, Sequence | Iterator) or getattr(attacks, "ndim", 0) == 1
+    if not listed or isinstance(attacks, bytes):
         raise ValueError(
             f"`attacks` must be names or attacks, one or a list of several. Received: attacks={shown(attacks)}"
         )
@@ -338,7 +343,7 @@ def check_epsilons(epsilons: float | Sequence[float] | np.ndarray) -> np.ndarray
     """
     try:
         radii = np.atleast_1d(np.asarray(epsilons, np.float64))
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         radii = np.full(1, np.nan)
     largest = np.finfo(np.float32).max
     if radii.ndim != 1 or not radii.size or not np.all((radii >= 0) & (radii <= largest)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from salrob_tf.checks import shown
 from salrob_tf.files import written_beside
 from salrob_tf.robustness import Robustness, check_groups, epsilon_text, spread
 
@@ -88,7 +89,11 @@ def adversarial_grid(
 
     Returns:
         A matplotlib figure.
+
+    Raises:
+        ValueError: If there is no network, image or epsilon.
     """
+    _check_some(networks=adversarial, labels=labels, epsilons=epsilons)
     count = len(labels)
     figure = Figure(figsize=(1.05 * count * len(adversarial) + 0.8, 1.25 * len(epsilons) + 0.9), layout="constrained")
     blocks = figure.subfigures(1, len(adversarial), wspace=0.03, squeeze=False)[0]
@@ -127,7 +132,11 @@ def saliency_grid(
 
     Returns:
         A matplotlib figure.
+
+    Raises:
+        ValueError: If there is no image or map.
     """
+    _check_some(images=images, maps=maps)
     flat = {name: values.mean(axis=-1) for name, values in maps.items()}
     # A few extreme pixels would wash everything out; the colour bar shows that values go on beyond it.
     limit = float(np.quantile(np.abs(np.stack(list(flat.values()))), 0.995)) or 1.0
@@ -148,7 +157,13 @@ def saliency_grid(
 
 @plainly
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as a PNG file, whole or not at all."""
+    """Write a figure as a PNG file, whole or not at all.
+
+    Raises:
+        ValueError: If `path` is not that of a file.
+    """
+    if not isinstance(path, str | Path) or not Path(path).name or "\0" in str(path):
+        raise ValueError(f"`path` must be the path of a file. Received: path={shown(path)}")
     with written_beside(path) as beside:
         figure.savefig(beside, dpi=130, format="png")
 
@@ -157,6 +172,11 @@ def show_image(axis: Axes, image: np.ndarray) -> None:
     """Show one image `(height, width, channels)` in [0, 1] without ticks, grey unless it has three channels."""
     axis.imshow(image if image.shape[-1] == 3 else image.mean(axis=-1), cmap="gray", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
+
+
+def _check_some(**parts: Sized) -> None:
+    if empty := [name for name, part in parts.items() if not len(part)]:
+        raise ValueError(f"A figure needs one or more of {', '.join(parts)}. Received: no {empty[0]}")
 
 
 def _plain(figure: Figure) -> Figure:

@@ -29,6 +29,9 @@ def written_beside(path: str | Path) -> Iterator[Path]:
 
     Yields:
         A path in the same folder, with the same ending.
+
+    Raises:
+        ValueError: If a folder is in the place of a file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +40,9 @@ def written_beside(path: str | Path) -> Iterator[Path]:
     try:
         yield beside
         _flush(beside)
-        if path.is_dir() and beside.is_dir():
+        if not beside.is_dir():
+            check_file(path)
+        elif path.is_dir():
             remove(path)
         os.replace(beside, path)
         _flush_entry(path.parent)
@@ -47,6 +52,16 @@ def written_beside(path: str | Path) -> Iterator[Path]:
         raise type(error)(error.errno, error.strerror, str(path)) from error  # a full disk does not say which file
     finally:
         _delete(beside)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a folder in the place of a file, which none takes.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if path.is_dir():
+        raise ValueError(f"This is a folder where a file belongs: move it away, or choose another. Received: {path}")
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -78,7 +93,7 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise ValueError(f"This is not {what} ({error}): {remedy}. Received: {path}") from error
     if not isinstance(record, dict):
         raise ValueError(f"This is not {what}, but holds no JSON object: {remedy}. Received: {path}")
@@ -121,12 +136,13 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made if missing, against other processes; a process that dies lets go of it.
 
     Raises:
-        ValueError: If another process holds it, or it cannot be a folder.
+        ValueError: If another process holds it, it cannot be a folder, or a folder is in the place of its lock.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"This is a file, or below one, and no folder: choose another. Received: {folder}") from error
+    check_file(folder / LOCK)
     lock = FileLock(folder / LOCK, blocking=False)
     try:
         lock.acquire()

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf.checks import shown
 from salrob_tf.datasets import fingerprint
 from salrob_tf.loading import brief, load, path_of
 from salrob_tf.networks import batch_shape, preprocessor_of
@@ -61,9 +62,15 @@ class Form:
             ValueError: If neither says, or they contradict each other.
         """
         own = self.shape[1:]
-        shape = own if given is None else tuple(given) if isinstance(given, Sequence | np.ndarray) else ()
+        shape = (
+            own
+            if given is None
+            else tuple(given)
+            if isinstance(given, Sequence) or getattr(given, "ndim", 0) == 1
+            else ()
+        )
         if len(shape) != 3 or not all(size is None or _is_count(size) for size in shape):
-            raise ValueError(f"`input_shape` must be (height, width, channels). Received: input_shape={brief(given)}")
+            raise ValueError(f"`input_shape` must be (height, width, channels). Received: input_shape={shown(given)}")
         if any(size not in (None, asked) for size, asked in zip(own, shape, strict=True)):
             raise ValueError(f"{name} takes images of shape {own}. Received: images of shape {shape}")
         if None in shape:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf.checks import shown
 from salrob_tf.loading import brief
 from salrob_tf.networks import outputs_probabilities
 
@@ -47,7 +48,7 @@ def choose_output(
         ValueError: If there is no such output, or which one is meant is not clear.
     """
     if isinstance(output, bool) or not isinstance(output, str | int | np.integer | None):
-        raise ValueError(f"`output` must be the name of an output, or its place. Received: output={brief(output)}")
+        raise ValueError(f"`output` must be the name of an output, or its place. Received: output={shown(output)}")
     found = keras.tree.flatten_with_path(outputs)
     labels = ["/".join(map(str, path)) for path, _ in found]
     names = getattr(outputs, "_fields", names)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from salrob_tf.checks import check_choice, shown
 from salrob_tf.robustness import Robustness, check_groups, epsilon_text, spread
 
 # K, Table 1: name, test accuracy of the regular and of the guided network, after 100 epochs.
@@ -22,11 +24,23 @@ def table1(data_name: str, correct: Mapping[str, Sequence[np.ndarray]], paper: s
 
     Returns:
         A Markdown table with what `spread` gives, and a line that says what the brackets are.
+
+    Raises:
+        ValueError: If there are no outcomes, or the paper has no such line.
     """
+    if not isinstance(data_name, str):
+        raise ValueError(f"`data_name` must be text. Received: data_name={shown(data_name)}")
+    valid = isinstance(correct, Mapping) and correct and all(isinstance(one, list | tuple) for one in correct.values())
+    outcomes = [outcome for one in correct.values() for outcome in one] if valid else []
+    if not valid or not all(correct.values()) or not all(_is_outcome(outcome) for outcome in outcomes):
+        raise ValueError(
+            "`correct` must be a dictionary from names to lists of booleans (N,), one image or more. "
+            f"Received: correct={shown(correct)}"
+        )
     rows = [["data", *correct], ["---"] * (len(correct) + 1)]
     rows.append([data_name, *(_cell(outcomes) for outcomes in correct.values())])
-    if paper:
-        name, *accuracies = PAPER_TABLE_1[paper]
+    if paper is not None:
+        name, *accuracies = PAPER_TABLE_1[check_choice("paper", paper, PAPER_TABLE_1)]
         rows.append([f"{name} in the paper", *(f"{accuracy:.1%}" for accuracy in accuracies)])
     return _markdown(rows) + _brackets(correct)
 
@@ -65,6 +79,10 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
     ]
     clean = {name: [result.clean for result in results] for name, results in groups.items()}
     return "\n".join([_markdown(rows) + _brackets(clean), *(f"{doubt}\n" for doubt in doubts)])
+
+
+def _is_outcome(outcome: Any) -> bool:
+    return isinstance(outcome, np.ndarray) and outcome.ndim == 1 and outcome.dtype == bool and outcome.size > 0
 
 
 def _cell(outcomes: Sequence[np.ndarray]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.checks import check_folder, shown
-from salrob_tf.files import as_json, read_json_object, write_text, written_beside
+from salrob_tf.files import as_json, check_file, read_json_object, write_text, written_beside
 from salrob_tf.flags import Flag
 from salrob_tf.result_records import COSTS, ENTRY, SCHEMA, check_agreement, check_record, is_number, read_arrays
 from salrob_tf.robustness import Robustness, check_comparable, check_result
@@ -45,9 +45,15 @@ def save_results(
 
     Raises:
         ValueError: If there are no results, two models have one name or were attacked on other images, or an
-            argument is not valid; nothing is written then.
+            argument is not valid, or a folder is in the place of a file; nothing is written then.
     """
     folder = check_folder("folder", folder)
+    for name, value in {"data_name": data_name, "split": split}.items():
+        if not isinstance(value, str):
+            raise ValueError(f"`{name}` must be text. Received: {name}={shown(value)}")
+    for name, asked in {"arguments": arguments, "run": run}.items():
+        if not isinstance(asked, dict | None):
+            raise ValueError(f"`{name}` must be a dictionary or None. Received: {name}={shown(asked)}")
     if not isinstance(results, list | tuple) or not results:
         raise ValueError(f"`results` must be a list of one or more results. Received: results={shown(results)}")
     first = check_result(results[0])
@@ -103,6 +109,8 @@ def save_results(
         raise ValueError(
             f"`arguments` and `run` must be what JSON holds ({error}). Received: {shown(arguments)}"
         ) from error
+    for name in ("correct.npz", "results.json"):
+        check_file(folder / name)
     with written_beside(folder / "correct.npz") as beside:
         np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
     write_text(folder / "results.json", text)
@@ -115,9 +123,7 @@ def load_results(folder: str | Path) -> list[Robustness]:
         ValueError: If the folder does not hold results, they are damaged or of a version that is not known, or the
             two files contradict each other.
     """
-    if not isinstance(folder, str | Path):
-        raise ValueError(f"`folder` must be the path of a folder. Received: folder={shown(folder)}")
-    folder = Path(folder)
+    folder = check_folder("folder", folder)
     if not (folder / "results.json").is_file() or not (folder / "correct.npz").is_file():
         raise ValueError(f"No results.json and correct.npz in this folder. Received: {folder}")
     record = read_json_object(folder / "results.json", "the results.json of an evaluation", REMEDY)

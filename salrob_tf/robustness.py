@@ -9,11 +9,20 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from salrob_tf.checks import shown
+from salrob_tf.checks import as_array, check_whole, shown
 from salrob_tf.flags import Flag, worst
 
 LONGEST_NAME = 1000
 FEW_SEEDS = 4  # of fewer, each is shown and no interval over seeds
+KINDS = {  # what an outcome's parts are that are no arrays
+    "correct": (dict, "a dictionary, by attack"),
+    "attacks": (dict, "a dictionary, by attack"),
+    "costs": (dict, "a dictionary, by attack"),
+    "sha256": (str, "text"),
+    "path": (str | None, "text or None"),
+    "description": (dict, "a dictionary"),
+    "flags": (tuple | list, "a tuple of flags"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +46,7 @@ class Robustness:
         flags: What speaks against these results.
 
     Raises:
-        ValueError: If a matrix is none of outcomes, or they do not fit together.
+        ValueError: If an argument is of another kind, or they do not fit together.
     """
 
     model: str
@@ -55,13 +64,26 @@ class Robustness:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not is_printable(self.model):
-            raise ValueError(f"`model` must be a name of printable characters. Received: model={shown(self.model)}")
-        if not isinstance(self.correct, dict) or set(self.correct) != set(self.attacks):
+            raise ValueError(
+                f"`model` must be of printable characters, {LONGEST_NAME} at most. Received: model={shown(self.model)}"
+            )
+        check_whole("seed", self.seed)
+        for name, (kind, what) in KINDS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"`{name}` must be {what}. Received: {name}={shown(getattr(self, name))}")
+        if not all(isinstance(flag, Flag) for flag in self.flags):
+            raise ValueError(f"`flags` must be flags. Received: flags={shown(self.flags)}")
+        if self.description and not {"summary", "deterministic"} <= set(self.description):
+            raise ValueError(
+                "`description` must be empty or hold a summary, and whether the model is deterministic. "
+                f"Received: description={shown(self.description)}"
+            )
+        if set(self.correct) != set(self.attacks):
             raise ValueError(
                 "`correct` must hold a matrix, and `attacks` settings, for the same labels. "
                 f"Received: correct of {shown(list(self.correct))}, attacks of {shown(list(self.attacks))}"
             )
-        samples, radii = np.shape(self.clean), np.shape(self.epsilons)
+        samples, radii = as_array(self.clean, "clean").shape, as_array(self.epsilons, "epsilons").shape
         if len(samples) != 1 or not samples[0] or len(radii) != 1 or not radii[0]:
             raise ValueError(
                 "There must be outcomes `clean` (N,) of one image or more, and one or more `epsilons` (K,). "

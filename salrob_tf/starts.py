@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from salrob_tf.checks import shown
+from salrob_tf.checks import as_array, shown
 
 RESTART_BITS = 20  # of 64 in a key; the others are the index of the image
 MOST_RESTARTS = 2**RESTART_BITS
@@ -48,7 +48,7 @@ def check_indices(indices: Any, samples: int) -> np.ndarray:
     """
     if indices is None:
         return np.arange(samples)
-    found = np.asarray(indices)
+    found = as_array(indices, "indices")
     valid = found.shape == (samples,) and found.dtype.kind in "iu"
     if not valid or found.min() < 0 or found.max() >= 2 ** (63 - RESTART_BITS):
         raise ValueError(

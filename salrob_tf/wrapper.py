@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -155,7 +156,10 @@ class Wrapper(keras.Model):
 
         Raises:
             OSError: If it cannot be written there.
+            ValueError: If `filepath` is no path.
         """
+        if not isinstance(filepath, str | os.PathLike) or not os.fspath(filepath):
+            raise ValueError(f"`filepath` must be a path. Received: filepath={shown(filepath)}")
         model = InInferenceMode(self.model)
         signature = model.signature() if input_signature is None else input_signature
         try:

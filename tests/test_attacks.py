@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -172,3 +174,50 @@ def test_l2_steps_have_their_full_length_however_small_the_gradient(trained, att
     change = attack(sharp, images[small], labels[small], 0.01) - images[small]
     lengths = np.linalg.norm(change.reshape(len(change), -1), axis=1)
     np.testing.assert_allclose(lengths, 0.01, rtol=0.1)  # some is lost where pixels meet 0 or 1
+
+
+@pytest.mark.parametrize(
+    ("attack", "settings"),
+    [
+        (sr.PGD, {"restarts": 2**20 + 1}),
+        (sr.PGD, {"relative_step": 1e-46}),
+        (sr.SPSA, {"delta": 1e-46}),
+        (sr.SPSA, {"delta": 1.5}),
+        (sr.SPSA, {"learning_rate": 1e39}),
+        (sr.SPSA, {"samples": 2**20 + 2}),
+        (sr.CWL2, {"learning_rate": 1e39}),
+        (sr.CWL2, {"initial_constant": 1e39}),
+        (sr.CWL2, {"initial_constant": 1e-46}),
+        (sr.CWL2, {"confidence": 1e39}),
+    ],
+)
+def test_settings_that_float32_or_memory_does_not_hold_are_refused(attack, settings):
+    ((name, value),) = settings.items()
+    with pytest.raises(ValueError, match=rf"^`{name}` must be [^\n]*Received: {name}={value}$".replace("+", r"\+")):
+        attack(**settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epsilon": 1e39}, "`epsilon` must be a finite number, 0 or more, in float32. Received: epsilon=1e+39"),
+        ({"restart": 2**20}, "`restart` must be a whole number, from 0 to 1048575. Received: restart=1048576"),
+        ({"images": [np.zeros((8, 8)), np.zeros((9, 9))]}, "`images` must be an array, all its parts of one shape."),
+        ({"labels": [[1], [1, 2]]}, "`labels` must be an array, all its parts of one shape."),
+    ],
+)
+def test_what_an_attack_is_called_with_is_looked_at(trained, arguments, message):
+    model, images, labels = trained
+    with pytest.raises(ValueError, match=re.escape(message)):
+        sr.PGD(steps=1)(**{"model": model, "images": images[:2], "labels": labels[:2], "epsilon": 0.1} | arguments)
+
+
+def test_an_attack_whose_settings_overflow_is_named_and_not_counted(trained):
+    model, images, labels = trained
+    attack = sr.MIM(2.0, steps=3, decay=1e30)
+    message = r"^mim must lead to images of numbers: .* overflow. Received: NaN in 100.0% of them, with MIM\(norm=2.0"
+    with pytest.raises(ValueError, match=message):
+        attack(model, images[:4], labels[:4], 0.01)
+    for survivors_only in (True, False):
+        with pytest.raises(ValueError, match=message):
+            sr.evaluate(model, images[:4], labels[:4], [attack], [0.01], survivors_only=survivors_only)

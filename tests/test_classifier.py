@@ -431,6 +431,52 @@ def test_callables_that_do_not_fit(trained):
         wrapped(lambda x: network(x) + np.nan).predict(images)
 
 
+@pytest.mark.parametrize("name", [5, ["a"], b"a"])
+def test_what_is_no_text_is_no_name(trained, name):
+    with pytest.raises(ValueError, match="^`name` must be text. Received: name="):
+        sr.Classifier(trained[0], name)
+
+
+def test_arrays_without_a_shape_are_neither_bounds_nor_shapes(trained):
+    for given in (np.array(3), np.zeros((3, 3)), [10**400, 1], np.ma.masked):
+        with pytest.raises(ValueError, match="^`bounds` must be two finite numbers, the lower one first. Received: bo"):
+            sr.Classifier(trained[0], bounds=given)
+        for model in (trained[0], lambda images: trained[0](images)):
+            with pytest.raises(ValueError, match=r"^`input_shape` must be \(height, width, channels\). Received: inp"):
+                sr.Classifier(model, input_shape=given)
+
+
+def test_callables_that_change_are_named(trained):
+    network, images, labels = trained
+    classes = 3
+
+    def changing(x):
+        return tf.reshape(x, [-1, 64])[:, :classes]
+
+    classifier = sr.Classifier(changing, "mine", input_shape=(8, 8, 1))
+    classes = 4
+    with pytest.raises(
+        ValueError, match=r"^mine must give logits \(N, 3\), as it did before. Received: .*\(None, 4\)$"
+    ):
+        classifier.predict(images)
+
+    def failing(x):  # on adversarials only, and with a gradient that is finite
+        clipped = tf.reduce_min(x, axis=(1, 2, 3)) == 0
+        return network(x) + tf.where(clipped, np.float32("inf"), np.float32(0))[:, None]
+
+    classifier = sr.Classifier(failing, "mine", input_shape=(8, 8, 1))
+    for survivors_only in (True, False):
+        with pytest.raises(ValueError, match=r"^mine must give finite logits. Received: NaN or infinity for some "):
+            sr.evaluate(classifier, images, labels, ["fgsm"], [0.3], survivors_only=survivors_only)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", None])
+def test_batch_sizes_of_predictions_are_looked_at(trained, batch_size):
+    model, images, _ = trained
+    with pytest.raises(ValueError, match=f"^`batch_size` must be a whole number, 1 or more. .*={batch_size!r}$"):
+        sr.Classifier(model).predict(images, batch_size)
+
+
 def test_8_bit_images_are_those_of_models_that_take_that_range(trained):
     network, images, labels = trained
     inputs = keras.Input((8, 8, 1))

@@ -69,10 +69,11 @@ def test_npz_errors_say_what_is_wrong(tmp_path, changes, message):
         sr.load_data(write_npz(tmp_path / "bad.npz", **changes))
 
 
-@pytest.mark.parametrize("source", [None, 3, b"mnist5k", ["mnist5k"], {}, np.zeros(3), "x" * 5000, "a\0b"])
+@pytest.mark.parametrize("source", [None, 3, b"mnist5k", ["mnist5k"], {}, np.zeros(3), "x" * 5000, "a\0b", ""])
 def test_what_is_no_source_is_one_line(source):
-    with pytest.raises(ValueError, match=r"^[^\n]{1,200}$"):
+    with pytest.raises(ValueError, match=r"^[^\n]{1,200}$") as raised:
         sr.load_data(source)
+    assert "ource" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,12 @@ def test_what_is_no_source_is_one_line(source):
         ({"class_names": [0, 1]}, "list of strings"),
         ({"class_names": ["cat"]}, "two classes or more. Received: 1"),
         ({"x_train": None}, r"Received: shape=\(\)"),
+        ({"x_train": [[1], [1, 2]]}, r"`x_train` must be an array, all its parts of one shape. Received: x_train=\[\["),
+        ({"x_test": [[1], [1, 2]]}, "`x_test` must be an array, all its parts of one shape"),
+        ({"y_test": [[1], [1, 2]]}, "`y_test` must be an array, all its parts of one shape"),
+        ({"x_train": np.ones((2, 8, 8), bool)}, "turn other numbers and booleans into floats. Received: dtype=bool"),
+        ({"x_train": np.full((2, 8, 8), 1 + 1e-7)}, "clip what rounding .* of it. Received: a value of 1.0000001"),
+        ({"x_train": np.full((2, 8, 8), -1e-9)}, "clip what rounding carried out of it. Received: a value of -1e-09"),
         ({"y_train": None}, "one label per image"),
         ({"y_train": ["a", "b"]}, "must be integers. Received: dtype=<U1"),
     ],

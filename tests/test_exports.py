@@ -96,6 +96,17 @@ def test_options_of_keras_export_are_passed_on(tmp_path):
         model.export(tmp_path / "none", format="nonsense")
 
 
+def test_an_export_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match=r"^This cannot be written \([^\n]*\). Received: [^\n]*file[^\n]*$"):
+            sr.SaliencyGuided(NETWORKS["Functional"]()).export(path, verbose=False)
+    for path in (None, 5, ""):
+        with pytest.raises(ValueError, match=f"^`filepath` must be a path. Received: filepath={path!r}$"):
+            sr.SaliencyGuided(NETWORKS["Functional"]()).export(path, verbose=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_the_global_dtype_policy_does_not_reach_a_float32_network():
     network = functional(*others())
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -1,5 +1,6 @@
 """Files that are whole or not there, what killed processes leave, and folders that one process fills at a time."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import pytest
 from filelock import FileLock
 
-from salrob_tf.files import LOCK, locked, remove_leftovers, write_text, written_beside
+from salrob_tf.files import LOCK, locked, read_json_object, remove_leftovers, write_text, written_beside
 
 
 def names(folder):
@@ -57,6 +58,15 @@ def test_a_failure_keeps_what_was_there_and_leaves_nothing_beside(tmp_path):
             beside.write_text("half")
             raise OSError("disk is full")
     assert names(tmp_path) == ["export", "export/old"]
+
+
+def test_a_full_disk_says_which_file_it_has_no_room_for(tmp_path):
+    full = f"No space left on device: '{tmp_path / 'file'}'"
+    with pytest.raises(OSError, match=full) as raised, written_beside(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.errno == errno.ENOSPC
+    with pytest.raises(FileNotFoundError, match="elsewhere"), written_beside(tmp_path / "file"):
+        open(tmp_path / "elsewhere").close()
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
@@ -122,6 +132,18 @@ def test_a_file_is_no_folder(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(ValueError, match="This is a file, or below one, and no folder: choose another. Received: "):
             locked(path).__enter__()
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_line_and_stays(tmp_path):
+    (tmp_path / "out" / LOCK).mkdir(parents=True)
+    message = "^This is a folder where a file belongs: move it away, or choose another. Received: .*/"
+    with pytest.raises(ValueError, match=message + LOCK):
+        locked(tmp_path / "out").__enter__()
+    with pytest.raises(ValueError, match=message + "out"):
+        write_text(tmp_path / "out", "whole")
+    with pytest.raises(ValueError, match="^This is not settings .*: move it. Received: .*/out$"):
+        read_json_object(tmp_path / "out", "settings", "move it")
+    assert names(tmp_path) == ["out", f"out/{LOCK}"]
 
 
 def test_the_lock_goes_while_it_is_held(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import keras
+import matplotlib
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -104,7 +105,7 @@ def test_an_odd_number_of_attacks_leaves_no_empty_panel(trained):
 def test_a_file_never_takes_the_place_of_a_folder(tmp_path, results):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.txt").write_text("precious")
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(ValueError, match=r"^This is a folder where a file belongs: move it away, .*/folder$"):
         save_figure(robustness_curves({"tiny": results}), tmp_path / "folder")
     assert (tmp_path / "folder" / "mine.txt").read_text() == "precious"
 
@@ -252,7 +253,95 @@ def test_tables():
     assert "| 85.0% [80.0, 90.0] |" in two and "In brackets: lowest and highest of 2 seeds." in two
 
 
+@pytest.mark.parametrize(
+    ("correct", "paper", "message"),
+    [
+        ({}, None, r"Received: correct=\{\}"),
+        ({"a": []}, None, "one image or more"),
+        ({"a": [np.zeros(0, bool)]}, None, "one image or more"),
+        ({"a": [np.zeros(3)]}, None, r"lists of booleans \(N,\)"),
+        ({"a": np.zeros(3, bool)}, None, r"lists of booleans \(N,\)"),
+        ([np.zeros(3, bool)], None, "must be a dictionary"),
+        ({"a": [np.zeros(3, bool)]}, "svhn", "Unknown paper. Valid: mnist, cifar10. Received: paper='svhn'"),
+    ],
+)
+def test_a_table_of_nothing_is_one_line(correct, paper, message):
+    with pytest.raises(ValueError, match=rf"^[^\n]*{message}[^\n]*$"):
+        table1("data", correct, paper)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"figure.png", "", ".", "a\0b"])
+def test_what_is_no_path_is_no_place_for_a_figure(results, path):
+    with pytest.raises(ValueError, match="^`path` must be the path of a file. Received: path="):
+        save_figure(robustness_curves({"tiny": results[:1]}), path)
+
+
+def test_a_table_has_a_name():
+    with pytest.raises(ValueError, match="^`data_name` must be text. Received: data_name=None$"):
+        table1(None, {"a": [np.zeros(3, bool)]})
+
+
+def test_a_figure_of_nothing_is_one_line():
+    images, labels = make_images(1)
+    for arguments, missing in (
+        (({}, {}, labels, [0.1], "abc"), "networks"),
+        (({"a": images[None, :0]}, {"a": labels[None, :0]}, labels[:0], [0.1], "abc"), "labels"),
+        (({"a": images[None][:0]}, {"a": labels[None][:0]}, labels, [], "abc"), "epsilons"),
+    ):
+        with pytest.raises(ValueError, match=f"^A figure needs one or more of networks, .* Received: no {missing}$"):
+            adversarial_grid(*arguments)
+    for arguments, missing in (((images[:0], {"a": images[:0]}, labels[:0]), "images"), ((images, {}, labels), "maps")):
+        with pytest.raises(ValueError, match=f"^A figure needs one or more of images, maps. Received: no {missing}$"):
+            saliency_grid(*arguments, "abc")
+
+
 def test_robustness_table_has_a_row_per_attack_and_epsilon_beside_clean_accuracy(results):
     table = robustness_table({"tiny": results[:1]}).splitlines()
     assert table[2].startswith(f"| none | 0 | {results[0].clean_accuracy:.1%} [")
     assert table[3].startswith("| FGSM | 0.2 | ") and table[6].startswith("| PGD | 0.1 | ") and table[7] == ""
+
+
+def test_results_that_do_not_belong_together_are_neither_drawn_nor_tabled(results):
+    other = {
+        "epsilons": replace(results[0], model="o", epsilons=np.array([0.3, 0.4])),
+        "images": replace(results[0], model="o", sha256="of others"),
+        "attacks": replace(
+            results[0], model="o", correct={"bim": results[0].correct["pgd"]}, attacks={"bim": {"steps": 3}}
+        ),
+    }
+    for show in (robustness_curves, robustness_table):
+        for what, result in other.items():
+            for groups in ({"a": [results[0]], "b": [result]}, {"a": [results[0], result]}):
+                with pytest.raises(ValueError, match=f"^tiny-3 and o cannot be shown together: their {what} differ$"):
+                    show(groups)
+        for groups in ({}, {"a": []}, {"a": results, "b": []}, {"a": results[0]}, results, None):
+            with pytest.raises(ValueError, match=r"^There must be one or more groups, [^\n]*empty. Received: [^\n]*$"):
+                show(groups)
+        with pytest.raises(ValueError, match=r"^Results must be a Robustness each, .* Received: 'results'$"):
+            show({"a": ["results"]})
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_images_that_have_no_colours_are_drawn_in_grey(tmp_path, channels):
+    images = np.random.default_rng(0).random((1, 1, 4, 4, channels), np.float32)
+    figure = adversarial_grid({"a": images}, {"a": np.zeros((1, 1), int)}, [0], [0.1], ["c"])
+    save_figure(figure, tmp_path / "figure.png")
+    np.testing.assert_allclose(figure.subfigs[0].axes[0].images[0].get_array(), images[0, 0].mean(-1))
+
+
+def test_figures_are_alike_whatever_a_matplotlibrc_says(tmp_path, results, trained):
+    _, images, labels = trained
+
+    def drawn():
+        figures = [
+            robustness_curves({"tiny": results[:1]}),
+            adversarial_grid({"tiny": images[None, :1]}, {"tiny": labels[None, :1]}, labels[:1], [0.1], "abc"),
+            saliency_grid(images[:1], {"tiny": images[:1]}, labels[:1], "abc"),
+        ]
+        for number, figure in enumerate(figures):
+            save_figure(figure, tmp_path / f"{number}.png")
+        return [(tmp_path / f"{number}.png").read_bytes() for number in range(3)]
+
+    expected = drawn()
+    with matplotlib.rc_context({"text.usetex": True, "figure.facecolor": "black", "savefig.dpi": 10}):
+        assert drawn() == expected

@@ -1,7 +1,9 @@
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import make_images
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,6 +127,10 @@ def test_results_are_saved_whole_and_reload(trained, result, tmp_path):
         ({"labels": np.zeros(63, int)}, "64 in all"),
         ({"labels": np.eye(3, dtype=int)[np.zeros(64, int)]}, "not one-hot"),
         ({"indices": np.arange(3)}, "one whole number per image"),
+        ({"indices": [[1], [1, 2]]}, "`indices` must be an array, all its parts of one shape"),
+        ({"attacks": np.array("pgd")}, r"one or a list of several. Received: attacks=ndarray of str96 \(\)"),
+        ({"attacks": "x" * 5000}, "^.{,200}Received: attack='xxx[^ ]{,80}$"),
+        ({"epsilons": [10**400]}, "0 or more and finite in float32"),
         ({"indices": np.arange(64) - 1}, "from -1 to 62"),
         ({"indices": np.arange(64) / 2}, "indices=ndarray of float64"),
         ({"seed": 2**63}, "`seed` must be .* 0 or more"),
@@ -147,6 +153,22 @@ def test_results_are_saved_whole_and_reload(trained, result, tmp_path):
         ({"images": None}, "images=None"),
         ({"images": [np.zeros((8, 8)), np.zeros((9, 8))]}, r"all its parts of one shape. Received: images=\[array"),
         ({"labels": None}, "must be the true classes of the images. Received: labels=None"),
+        ({"labels": [[1], [1, 2]] * 32}, "`labels` must be an array, all its parts of one shape"),
+        ({"images": keras.Input((8, 8, 1))}, "`images` must be an array, .*Received: images=KerasTensor"),
+        ({"epsilons": [0.1, 1e300]}, r"0 or more and finite in float32. Received: epsilons=\[0.1, 1e\+300\]"),
+        ({"attacks": {"pgd": sr.PGD()}}, "one or a list of several. Received: attacks={'pgd': PGD"),
+        ({"attacks": {"fgsm"}}, "one or a list of several. Received: attacks={'fgsm'}"),
+        ({"attacks": b"pgd"}, "one or a list of several. Received: attacks=b'pgd'"),
+        ({"progress": "bar"}, "`progress` must be a function of four arguments. Received: progress='bar'"),
+        ({"name": 5}, "`name` must be of printable characters, 1000 at most. Received: name=5"),
+        ({"name": "a\udcff"}, "`name` must be of printable characters, 1000 at most. Received: name='a.udcff'"),
+        ({"name": "a\0b"}, "`name` must be of printable characters"),
+        ({"name": "a\nb"}, "`name` must be of printable characters"),
+        ({"name": "n" * 70000}, "`name` must be of printable characters"),
+        ({"checkpoint": 5}, "`checkpoint` must be the path of a folder. Received: checkpoint=5"),
+        ({"checkpoint": ""}, "`checkpoint` must be the path of a folder. Received: checkpoint=''"),
+        ({"adversarials": True}, "`adversarials` must be the path of a folder. Received: adversarials=True"),
+        ({"adversarials": __file__}, f"`adversarials` must be a folder, and this is none. Received: {__file__}"),
     ],
 )
 def test_bad_input_is_named(trained, changes, message):
@@ -154,6 +176,48 @@ def test_bad_input_is_named(trained, changes, message):
     arguments = {"images": images, "labels": labels, "attacks": ["fgsm"], "epsilons": [0.1]} | changes
     with pytest.raises(ValueError, match=message):
         sr.evaluate(model, **arguments)
+
+
+def generated(*shapes):
+    """A dataset of pairs of batches of zeros, whose shapes only show as it is read."""
+    pairs = [(np.zeros(images, np.float32), np.zeros(labels, np.int32)) for images, labels in shapes]
+    spec = tf.TensorSpec((None, None, None, 1), tf.float32), tf.TensorSpec((None,), tf.int32)
+    return tf.data.Dataset.from_generator(lambda: iter(pairs), output_signature=spec)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (
+            generated(((2, 8, 8, 1), 2), ((2, 9, 9, 1), 2)),
+            "images of one shape, .* Received: Cannot batch tensors with different shapes in component 0. First ",
+        ),
+        (generated(((2, 8, 8, 1), 3)), "as many labels as images. Received: Input element must have the same batch"),
+        (generated(((2, 8, 8, 1), 2)).repeat(), "leave out .repeat.*Received: a dataset without end"),
+    ],
+    ids=["shapes", "numbers", "endless"],
+)
+def test_datasets_that_cannot_be_attacked_are_one_line(trained, dataset, message):
+    with pytest.raises(ValueError, match=rf"^A dataset must [^\n]*{message}[^\n]*$"):
+        sr.evaluate(trained[0], dataset, None, ["fgsm"], [0.1])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "attack", "message"),
+    [
+        (3, 3, "fgsm", "`labels` must be 0 to 2. Received: labels from 3 to 3"),
+        (2, 1, "pgd-dlr", "The DLR loss needs three classes or more: use margin. Received: 2"),
+    ],
+)
+def test_what_does_not_suit_a_model_is_said_before_anything_is_written(
+    trained, tmp_path, outputs, labels, attack, message
+):
+    model, images, _ = trained
+    classifier = sr.Classifier(lambda x: model(x)[:, :outputs], "pair", input_shape=(8, 8, 1))
+    folders = {name: tmp_path / name for name in ("checkpoint", "adversarials")}
+    with pytest.raises(ValueError, match=message):
+        sr.evaluate(classifier, images, np.full(64, labels), [attack], [0.1], steps=1, **folders)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_valid_in_several_forms_gives_one_result(trained):
@@ -197,8 +261,53 @@ def test_unlike_results_are_not_compared_or_saved_together(trained, result, tmp_
         sr.save_results(tmp_path, [result, result])
     with pytest.raises(ValueError, match="No results.json"):
         sr.load_results(tmp_path)
-    with pytest.raises(ValueError, match="Valid here: fgsm, pgd, mim-l2"):
-        result.accuracy("bim")
+    for attack in ("bim", None, ["fgsm"]):
+        with pytest.raises(ValueError, match="Valid here: fgsm, pgd, mim-l2. Received: attack="):
+            result.accuracy(attack)
+
+
+OUTCOMES = {
+    "model": "a",
+    "epsilons": np.array([0.1]),
+    "indices": np.arange(2),
+    "clean": np.array([True, False]),
+    "correct": {"fgsm": np.array([[True, False]])},
+    "attacks": {"fgsm": {"norm": "inf", "steps": 1}},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": 5}, "`model` must be of printable characters, 1000 at most. Received: model=5"),
+        ({"model": "a\nb"}, "`model` must be of printable characters"),
+        ({"epsilons": [0.1]}, r"`epsilons` must be an array of numbers \(1,\). Received: epsilons=\[0.1\]"),
+        ({"epsilons": np.zeros(0)}, "one or more `epsilons`"),
+        ({"indices": np.arange(3)}, r"`indices` must be an array of integers \(2,\)"),
+        ({"clean": [True, False]}, r"`clean` must be an array of booleans \(2,\)"),
+        ({"clean": np.zeros(0, bool)}, r"`clean` \(N,\) of one image or more"),
+        ({"correct": {}}, r"for the same labels. Received: correct of \[\], attacks of \['fgsm'\]"),
+        ({"correct": None}, "`correct` must be a dictionary, by attack. Received: correct=None"),
+        ({"correct": [np.ones((1, 2), bool)]}, r"Received: correct=\[array"),
+        ({"attacks": None}, "attacks=None"),
+        ({"costs": None}, "costs=None"),
+        ({"epsilons": [[1], [1, 2]]}, "`epsilons` must be an array, all its parts of one shape"),
+        ({"seed": "0"}, "`seed` must be a whole number, 0 or more. Received: seed='0'"),
+        ({"sha256": None}, "`sha256` must be text. Received: sha256=None"),
+        ({"path": 5}, "`path` must be text or None. Received: path=5"),
+        ({"description": None}, "`description` must be a dictionary. Received: description=None"),
+        ({"description": {"a": 1}}, r"must be empty or hold a summary, .* Received: description=\{'a': 1\}"),
+        ({"flags": None}, "`flags` must be a tuple of flags. Received: flags=None"),
+        ({"flags": ("doubtful",)}, r"`flags` must be flags. Received: flags=\('doubtful',\)"),
+        ({"correct": {"fgsm": [[True, False]]}}, r"`fgsm` must be an array of booleans \(1, 2\)"),
+        ({"correct": {"fgsm": np.array([[0.5, np.nan]])}}, "Received: fgsm=ndarray of float64"),
+        ({"correct": {"fgsm": np.ones((3, 5), bool)}}, r"Received: fgsm=ndarray of bool \(3, 5\)"),
+    ],
+)
+def test_outcomes_that_do_not_fit_together_are_one_line(changes, message):
+    sr.Robustness(**OUTCOMES)
+    with pytest.raises(ValueError, match=rf"^[^\n]*{message}[^\n]*$"):
+        sr.Robustness(**OUTCOMES | changes)
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

@@ -3,6 +3,7 @@
 import copy
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -244,3 +245,49 @@ def test_results_without_flags_are_doubtful_where_their_clean_accuracy_is_at_cha
     if flags:
         assert "5.0% of 20, is not significantly above chance" in (verdict := sr.compare(first, second).verdict)
         assert "no verdict" in verdict
+
+
+RESULT = make_results()[0]
+ENDLESS = {}
+ENDLESS["again"] = ENDLESS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"results": []}, r"`results` must be a list of one or more results. Received: results=\[\]"),
+        ({"results": RESULT}, "`results` must be a list of one or more results. Received: results=Robustness"),
+        ({"results": iter([RESULT])}, "`results` must be a list of one or more results"),
+        ({"results": [None]}, "Results must be a Robustness each, as evaluate returns it. Received: None"),
+        ({"results": [RESULT, "guided"]}, "Results must be a Robustness each, .* Received: 'guided'"),
+        ({"results": [RESULT, RESULT]}, "Models need different names"),
+        ({"results": [replace(RESULT, costs={})]}, r"`costs` must be there for each attack. Received: costs of \[\]"),
+        ({"arguments": {("a", 1): 2}}, r"must be what JSON holds \(keys must be .*\). Received: \{\('a', 1\): 2\}"),
+        ({"arguments": ENDLESS}, r"must be what JSON holds \(Circular reference detected\)"),
+        ({"comparisons": sr.compare(*make_results())}, "`comparisons` must be a list of what compare returns"),
+        ({"comparisons": ["x"]}, r"`comparisons` must be a list of what compare returns. Received: \['x'\]"),
+        ({"arguments": [1]}, r"`arguments` must be a dictionary or None. Received: arguments=\[1\]"),
+        ({"run": "train.py"}, "`run` must be a dictionary or None. Received: run='train.py'"),
+        ({"data_name": None}, "`data_name` must be text. Received: data_name=None"),
+        ({"folder": None}, "`folder` must be the path of a folder. Received: folder=None"),
+        ({"folder": __file__}, "`folder` must be a folder, and this is none. Received: "),
+    ],
+)
+def test_what_cannot_be_saved_is_one_line_and_leaves_the_old_results(folder, changes, message):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match=rf"^[^\n]*{message}[^\n]*$"):
+        sr.save_results(**{"folder": folder, "results": [RESULT]} | changes)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_folder_in_the_place_of_results_json_is_said_before_anything_is_written(tmp_path):
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(ValueError, match=r"^This is a folder where a file belongs: .*/results.json$"):
+        sr.save_results(tmp_path, [RESULT])
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize("path", [None, 5, ["results"]])
+def test_what_is_no_path_holds_no_results(path):
+    with pytest.raises(ValueError, match=r"^`folder` must be the path of a folder. Received: folder=[^\n]*$"):
+        sr.load_results(path)

@@ -363,9 +363,31 @@ def test_reproduce_draws_cifar_as_the_paper_does(tmp_path, monkeypatch, capsys):
         (["train.py", "--data", "{data}", "--epochs", "0"], "epochs=0"),
         (["train.py", "--data", "{data}", "--train-samples", "0"], "1 to 96. Received: 0"),
         (["train.py", "--epochs", "1"], "required: --data (see --help)"),
+        (["train.py", "--data", ""], "Unknown data source. Valid: mnist5k"),
+        (
+            ["train.py", "--data", "{data}", "--epochs", str(10**30)],
+            "`epochs` must be a whole number, from 1 to 2^31 - 1",
+        ),
+        (
+            ["train.py", "--data", "{data}", "--batch-size", str(10**30)],
+            "`batch_size` must be a whole number, from 1 to ",
+        ),
+        (["train.py", "--data", "{data}", "--learning-rate", "1e300"], "in float32. Received: learning_rate=1e+300"),
+        (["train.py", "--data", "{data}", "--learning-rate", "1e-300"], "in float32. Received: learning_rate=1e-300"),
+        (
+            ["train.py", "--data", "{data}", "--saliency", "--kl-weight", "1e300"],
+            "in float32. Received: kl_weight=1e+300",
+        ),
+        (["train.py", "--data", "{data}", "--saliency", "--mask-fraction", "0.001"], "which masks nothing"),
+        (["train.py", "--data", "{data}", "--validation-fraction", "0.001"], "of the 96 training images, one or more,"),
         (["evaluate.py", "{out}/none", "--data", "{data}"], "which does not exist"),
         (["evaluate.py", "{runs}/regular", "--data", "{data}", "--attacks", "x"], "Valid: fgsm, bim, pgd, mim"),
         (["evaluate.py", "{runs}/regular", "--data", "{data}", "--epsilons", "-1"], "0 or more"),
+        (["evaluate.py", "{runs}/regular", "--data", "{data}", "--epsilons", "1e300"], "finite in float32. Received"),
+        (
+            ["evaluate.py", "{runs}/regular/export", "--data", "{data}", "--craft-dtype", "bfloat16"],
+            "Only a Functional or Sequential Keras model can be attacked in bfloat16. Received: export",
+        ),
         (["evaluate.py", "{runs}/regular", "--data", "{data}", "--samples", "0"], "1 to 40. Received: 0"),
         (["evaluate.py", "{runs}/regular", "{runs}/regular", "--data", "{data}"], "Each model once"),
         (
@@ -378,6 +400,7 @@ def test_reproduce_draws_cifar_as_the_paper_does(tmp_path, monkeypatch, capsys):
         (["reproduce.py", "--data", "{data}", "--epsilons", "nan"], "0 or more"),
         (["reproduce.py", "--data", "{data}", "--seeds", "0"], "--seeds 0"),
         (["reproduce.py", "--data", "{data}", "--recipe", "x"], "Unknown recipe"),
+        (["reproduce.py", "--data", "{data}", "--batch-size", str(10**30)], "`batch_size` must be a whole number"),
     ],
 )
 def test_bad_input_ends_with_code_2_one_line_and_no_files(arguments, message, runs, data, tmp_path, capsys):
@@ -386,6 +409,66 @@ def test_bad_input_ends_with_code_2_one_line_and_no_files(arguments, message, ru
     printed = capsys.readouterr()
     assert message in printed.err and printed.err.count("\n") == 1 and printed.err.startswith(script)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "models", "options", "message"),
+    [
+        ("evaluate.py", ["pair.keras"], [], "`labels for pair` must be 0 to 1. Received: labels from 0 to 2"),
+        ("evaluate.py", ["regular", "pair.keras"], [], "`labels for pair` must be 0 to 1"),
+        ("evaluate.py", ["pair.keras"], ["--data", "pair.npz", "--attacks", "pgd-dlr"], "DLR loss needs three classes"),
+        (
+            "reproduce.py",
+            [],
+            ["--data", "pair.npz", "--attacks", "pgd-dlr"],
+            "The DLR loss needs three classes or more",
+        ),
+    ],
+)
+def test_what_does_not_suit_models_or_images_is_said_before_anything_is_written(
+    runs, data, tmp_path, capsys, monkeypatch, script, models, options, message
+):
+    make_network(classes=2).save(tmp_path / "pair.keras")
+    (tmp_path / "regular").symlink_to(runs / "regular")
+    with np.load(data) as arrays:
+        two = {name: np.minimum(array, 1) if name[0] == "y" else array for name, array in arrays.items()}
+    np.savez(tmp_path / "pair.npz", **two)
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert run(script, *models, "--data", data, *options, "--out", "out", check=False) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count("\n") == 1 and sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "reproduce.py"])
+def test_an_empty_out_is_not_the_folder_at_hand(runs, data, tmp_path, capsys, monkeypatch, script):
+    monkeypatch.chdir(tmp_path)
+    models = [runs / "regular"] if script == "evaluate.py" else []
+    assert run(script, *models, "--data", data, "--out", "", check=False) == 2
+    error = capsys.readouterr().err
+    assert "argument --out: it must be the path of a folder. Received: ''" in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samples", 0], "--samples must be 1 or more. Received: --samples 0"),
+        (["--samples", -1], "--samples must be 1 or more. Received: --samples -1"),
+        (["--rounds", 0], "--rounds must be 1 or more. Received: --rounds 0"),
+        (["--epochs", 0], "`epochs` must be a whole number, from 1 to"),
+        (["--parts", ""], "Unknown part. Valid: sweep, floor"),
+    ],
+)
+def test_what_the_benchmark_cannot_do_is_one_line(data, capsys, options, message):
+    assert run("benchmark.py", "--data", data, *options, check=False) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_the_benchmark_does_with_fewer_images_than_a_batch(data, capsys):
+    run("benchmark.py", "--data", data, "--epochs", 1, "--rounds", 1, "--samples", 8, "--parts", "floor")
+    assert "over its floor, BIM, 40 steps, batch 8: " in capsys.readouterr().out
 
 
 def test_a_script_in_a_process_of_its_own_says_only_its_result(runs, data, tmp_path):

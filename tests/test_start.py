@@ -150,6 +150,33 @@ def test_what_tensorflow_says_as_it_starts_is_shown_only_where_it_fails(monkeypa
     assert capfd.readouterr().err == "noise", "a mistake of ours comes with all that may tell"
 
 
+def test_what_tensorflow_says_of_flags_of_the_user_is_shown_and_ours_is_set_once(monkeypatch, capfd):
+    """TensorFlow ends the process over a flag that it does not know, and nothing could show what was held back."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from _common import quiet_start
+
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: os.write(2, b"noise"))
+    ours = "--tf_xla_always_defer_compilation=true"
+    for flags, shown in (("", ""), ("--nonsense", "noise"), (f"--nonsense {ours}", "noise"), (ours, "")):
+        monkeypatch.setenv("TF_XLA_FLAGS", flags)
+        with quiet_start():
+            pass
+        assert capfd.readouterr().err == shown
+        assert sorted(os.environ["TF_XLA_FLAGS"].split()) == sorted({*flags.split(), ours})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a folder that is in use cannot be removed")
+def test_a_folder_at_hand_that_is_gone_is_one_line(capsys, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for arguments in (["train.py", "--data", "mnist5k"], ["evaluate.py", "m", "--data", "mnist5k", "--out", "out"]):
+        assert run(*arguments, check=False) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "the folder that this was started in is gone: change to one that" in error
+
+
 WORKERS = {"worker": ["a:1", "b:2"]}
 
 

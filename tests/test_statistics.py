@@ -115,3 +115,24 @@ def test_a_verdict_takes_notice_of_what_is_known():
     partly = sr.compare(more[0], replace(more[1], flags=(flag("doubtful", attack),)))
     assert "guided is more robust than regular; 1 of 1 attack" in partly.verdict
     assert partly.verdict.endswith(f"Left out: guided under {attack}: something was found (doubtful).")
+
+
+@pytest.mark.parametrize("other", [None, "results", [outcome("a", [[True]])]])
+def test_what_is_no_result_is_not_compared(other):
+    for pair_ in ((outcome("a", [[True]]), other), (other, outcome("a", [[True]]))):
+        with pytest.raises(ValueError, match=r"^Results must be a Robustness each, as evaluate returns it. Received: "):
+            sr.compare(*pair_)
+
+
+def test_networks_of_one_name_are_told_apart():
+    first, second = (replace(each, model="tiny") for each in pair(30, 2))
+    comparison = sr.compare(first, replace(second, flags=(flag("note"),)))
+    assert comparison.verdict.startswith("These two networks: tiny (second) is more robust than tiny (first); 1 of 1")
+    doubted = sr.compare(first, replace(second, flags=(flag("doubtful"),)))
+    assert "no verdict. tiny (second): something was found (doubtful)." in doubted.verdict
+
+
+def test_there_is_no_verdict_where_nothing_was_attacked():
+    first, second = (outcome(name, [[True, False]], (0,)) for name in ("regular", "guided"))
+    verdict = "These two networks, guided and regular: no verdict, nothing above epsilon 0 was attacked."
+    assert sr.compare(first, second).verdict == verdict

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -570,6 +571,30 @@ def test_a_full_disk_loses_only_the_part_at_hand(trained, tmp_path, monkeypatch)
     monkeypatch.undo()
     resumed = sr.evaluate(*arguments, checkpoint=tmp_path / "sweep")
     np.testing.assert_array_equal(resumed.correct["bim"], sr.evaluate(*arguments).correct["bim"])
+
+
+@pytest.mark.parametrize("name", ["kept/fgsm-00000.npz", "images/fgsm-00000.npz", "kept/settings.json"])
+def test_a_folder_in_the_place_of_a_file_is_said_before_the_attack(trained, tmp_path, monkeypatch, name):
+    model, images, labels = trained
+    run = partial(
+        sr.evaluate,
+        model,
+        images,
+        labels,
+        "fgsm",
+        [0.1],
+        checkpoint=tmp_path / "kept",
+        adversarials=tmp_path / "images",
+    )
+    run()
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(Sweep, "survivors", lambda *_: pytest.fail("attacked in vain"))
+    with pytest.raises(
+        ValueError, match=rf"^This is (a folder where a file belongs|not the settings.json)[^\n]*/{name}$"
+    ):
+        run()
+    assert (tmp_path / name).is_dir()
 
 
 KILLED = """
