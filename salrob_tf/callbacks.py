@@ -14,7 +14,8 @@ from salrob_tf.bounds import check_bounds, check_images_in
 from salrob_tf.checks import check_whole, shown
 from salrob_tf.classifier import Classifier
 from salrob_tf.datasets import check_labels
-from salrob_tf.evaluation import check_epsilons, check_options, choose_attacks, evaluate
+from salrob_tf.evaluation import evaluate
+from salrob_tf.plans import check_epsilons, check_options, choose_attacks
 
 OF_ATTACKS = ("norm", "steps", "restarts")
 OF_SWEEPS = ("seed", "batch_size", "survivors_only", "search", "craft_dtype")

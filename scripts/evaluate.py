@@ -52,11 +52,12 @@ def main() -> None:
     with quiet_start():
         from salrob_tf.classifier import Classifier
         from salrob_tf.datasets import check_labels, choose_indices, fingerprint, load_data
-        from salrob_tf.evaluation import check_epsilons, check_suits, choose_attacks, default_epsilons, evaluate
+        from salrob_tf.evaluation import evaluate
         from salrob_tf.figures import robustness_curves, save_figure
         from salrob_tf.files import write_text
         from salrob_tf.folders import select
         from salrob_tf.names import distinct_names
+        from salrob_tf.plans import check_epsilons, check_suits, choose_attacks, default_epsilons
         from salrob_tf.report import robustness_table
         from salrob_tf.result_folders import check_results_folder, make_plan, open_results
         from salrob_tf.results import save_results

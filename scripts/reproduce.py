@@ -55,9 +55,10 @@ def main() -> None:
         from salrob_tf import figures, report
         from salrob_tf.classifier import Classifier
         from salrob_tf.datasets import choose_indices, load_data
-        from salrob_tf.evaluation import check_epsilons, choose_attacks, default_epsilons, evaluate
+        from salrob_tf.evaluation import evaluate
         from salrob_tf.files import write_text
         from salrob_tf.folders import select
+        from salrob_tf.plans import check_epsilons, choose_attacks, default_epsilons
         from salrob_tf.result_folders import check_results_folder, make_plan, open_results, reproduced
         from salrob_tf.results import save_results
         from salrob_tf.runs import Run, check_run, train
