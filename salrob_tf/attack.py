@@ -149,7 +149,7 @@ class Attack:
         batch_size, draws = check_whole("batch_size", batch_size, 1), check_whole("draws", draws, 1)
         indices = check_indices(indices, len(images))
         classifier.refresh()
-        aims = self.aims(classifier, images, labels, targets)
+        aims = self.aims(classifier, images, labels, targets, batch_size)
         whole = Batch(images, labels, aims, np.full(len(images), epsilon, np.float32), indices)
         starts = range(0, len(images), batch_size)
         parts = [whole.part(slice(start, start + batch_size)) for start in starts]
@@ -158,7 +158,12 @@ class Attack:
         return found
 
     def aims(
-        self, classifier: Classifier, images: np.ndarray, labels: np.ndarray, targets: np.ndarray | None = None
+        self,
+        classifier: Classifier,
+        images: np.ndarray,
+        labels: np.ndarray,
+        targets: np.ndarray | None = None,
+        batch_size: int = 256,
     ) -> np.ndarray:
         """The class whose loss is climbed or, in a targeted attack, descended: the label or the target, `(N,)`.
 
@@ -172,7 +177,7 @@ class Attack:
                 raise ValueError(f"Only a targeted attack takes `targets`. Received: {self}")
             return labels
         if targets is None:
-            logits = classifier.predict_logits(images)
+            logits = classifier.predict_logits(images, batch_size)
             logits[np.arange(len(labels)), labels] = -np.inf
             return logits.argmax(-1).astype(np.int32)
         targets = check_labels(targets, len(images), classifier.num_classes, "targets")

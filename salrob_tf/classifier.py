@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -77,7 +78,7 @@ class Classifier:
         if isinstance(model, str | bytes | os.PathLike):
             self.path = os.fsdecode(model)
             path = path_of(model)
-            name = name or (path.stem if path.is_file() else path.resolve().name)
+            name = name or (path.stem if path.is_file() else Path(os.path.realpath(path)).name)
         self._model = self._form.model
         self.name = brief(name or getattr(self._model, "name", None) or getattr(model, "__name__", ""), 255) or "model"
         self.input_shape = self._form.image_shape(input_shape, self.name)

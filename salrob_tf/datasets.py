@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -182,7 +183,7 @@ def load_data(source: str | Path, image_size: int | Sequence[int] | None = None)
         raise ValueError(f"No such data source ({error.strerror}). Received: source={shown(source)}") from error
     if is_folder:
         arrays, class_names = read_folder(path, image_size)
-        return Dataset(path.resolve().name, **arrays, class_names=class_names)
+        return Dataset(Path(os.path.realpath(path)).name, **arrays, class_names=class_names)
     if image_size is not None and (known or path.suffix == ".npz"):
         raise ValueError(
             f"`image_size` is for folders of images only. Received: image_size={image_size}, source={source}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -134,7 +135,11 @@ def evaluate(
     for label, attack in chosen.items():
         settings[label] = settings_of(attack, search if survivors_only else "independent", before, dtypes[label])
         before = label
-    if checkpoint is not None and adversarials is not None and checkpoint.resolve() == adversarials.resolve():
+    if (
+        checkpoint is not None
+        and adversarials is not None
+        and os.path.realpath(checkpoint) == os.path.realpath(adversarials)
+    ):
         raise ValueError(f"`checkpoint` and `adversarials` must be different folders. Received: both {checkpoint}")
     if indices is not None:
         if total is None:
@@ -160,7 +165,7 @@ def evaluate(
                 digest.update(np.ascontiguousarray(column).data)
             predicted = classifier.classify(x, batch_size)
             if not number:
-                description, flags = inspect(classifier, x, y, chosen)
+                description, flags = inspect(classifier, x, y, chosen, batch_size)
                 if not description["deterministic"]:
                     draws = SEVERAL_DRAWS
                     description["draws"] = draws._asdict()
@@ -209,8 +214,10 @@ def evaluate(
     if not soon:
         _warn(guessing)
     shares = {label: cost["flat"] / max(1.0, cost["attacked"]) for label, cost in costs.items()}
-    at_chance = bool(guessing)
-    found = flags_of(sample, classifier, chosen, dtypes, shares, ascending, at_chance=at_chance, seed=seed, draws=draws)
+    found = flags_of(
+        sample, classifier, chosen, dtypes, shares, ascending,
+        at_chance=bool(guessing), seed=seed, draws=draws, batch_size=batch_size,
+    )  # fmt: skip
     _warn(found)
     return Robustness(
         model=name or classifier.name,

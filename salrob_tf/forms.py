@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import tensorflow as tf
 from salrob_tf.checks import shown
 from salrob_tf.datasets import fingerprint
 from salrob_tf.loading import brief, load, path_of
-from salrob_tf.networks import batch_shape, preprocessor_of
+from salrob_tf.networks import batch_shape, preprocessor_of, structure_of
 from salrob_tf.outputs import Forward, choose_output
 from salrob_tf.preprocessing import check_preprocessor, shape_before
 from salrob_tf.training import SaliencyGuided
@@ -182,32 +181,13 @@ def _keras_model(model: keras.Model, prepare: Forward | None) -> Form:
         # Not the states that random numbers are drawn from: asking a model moves them.
         lasting = (variable for variable in model.variables if not variable.path.endswith("seed_generator_state"))
         variables = [np.asarray(variable) for variable in lasting]
-        structure = np.frombuffer(_structure(model).encode(), np.uint8)
+        structure = np.frombuffer(structure_of(model).encode(), np.uint8)
         # A preprocessor by what it makes of an image.
         image = np.random.default_rng(0).random([1, *(size or 32 for size in sizes)], np.float32)
         return fingerprint(structure, *variables, *([] if prepare is None else [np.asarray(prepare(image))]))
 
     names = getattr(model, "output_names", ())
     return Form("Keras model", model, (None, *sizes), _keras_call(model, prepare), identity, None, names, prepare)
-
-
-def _structure(model: keras.Model) -> str:
-    """Kinds and settings of a model's layers, as JSON: without names and seeds, which each process gives anew."""
-
-    def lasting(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: lasting(part) for key, part in value.items() if key not in ("name", "seed", "trainable")}
-        return [lasting(part) for part in value] if isinstance(value, list | tuple) else value
-
-    found = []
-    for layer in model._flatten_layers():
-        if not isinstance(layer, keras.Model):
-            try:
-                settings = layer.get_config()
-            except Exception:
-                settings = {}  # layers of the user's own need not have any, or may fail at it
-            found.append([type(layer).__name__, lasting(settings)])
-    return json.dumps(found, sort_keys=True, skipkeys=True, default=lambda value: type(value).__name__)
 
 
 def _keras_call(model: keras.Model, prepare: Forward | None) -> Callable[[tf.Tensor], Any]:

@@ -18,6 +18,7 @@ from salrob_tf.statistics import chance_flags
 PASSES = 5
 MORE_PASSES = 50  # compiled ones, before it is said that compiling froze what a model draws
 PASSED = 256  # images in each
+TOGETHER = 8  # images, of fewer of which a batch shows little
 SAME = 1e-4  # distance in L2 between normalised logits up to which passes agree (AutoAttack's flag)
 SAME_ALONE = 0.01  # the same for an image in two batches: kernels of half precision round by the batch's size
 SATURATED = 0.01  # share of images from which on it is said
@@ -26,7 +27,7 @@ RESOLVED = 1e-5  # the same over the size of logits: float32 keeps but a few doz
 
 
 def inspect(
-    classifier: Classifier, images: np.ndarray, labels: np.ndarray, attacks: Mapping[str, Attack]
+    classifier: Classifier, images: np.ndarray, labels: np.ndarray, attacks: Mapping[str, Attack], batch_size: int
 ) -> tuple[dict[str, Any], list[Flag]]:
     """Look at what a classifier does to images as they are.
 
@@ -35,6 +36,7 @@ def inspect(
         images: Images that are to be attacked, float32 `(N, height, width, channels)`.
         labels: Their labels, `(N,)`.
         attacks: What they are to be attacked by, by label.
+        batch_size: Images per forward pass; a few at least.
 
     Returns:
         What `Classifier.describe` gives with `deterministic`, whether repeated passes agree, and for
@@ -45,12 +47,13 @@ def inspect(
         ValueError: If the model draws random numbers outside TensorFlow.
     """
     # Not compiled: tracing would freeze what a callable draws outside TensorFlow.
-    some, labels = images[:PASSED], labels[:PASSED]
-    passes = np.stack([classifier.logits(tf.constant(some)).numpy() for _ in range(PASSES)])
+    some, labels, size = images[:PASSED], labels[:PASSED], max(batch_size, TOGETHER)
+    parts = [tf.constant(some[start : start + size]) for start in range(0, len(some), size)]
+    passes = np.stack([np.concatenate([classifier.logits(part) for part in parts]) for _ in range(PASSES)])
     found = classifier.describe() | {"deterministic": passes_agree(passes, labels)}
     flags = []
     if not found["deterministic"]:
-        compiled = np.stack([classifier.predict_logits(some) for _ in range(MORE_PASSES)])
+        compiled = np.stack([classifier.predict_logits(some, size) for _ in range(MORE_PASSES)])
         if passes_agree(compiled, labels):
             raise ValueError(
                 f"{classifier.name} draws random numbers outside TensorFlow, which compiling it would freeze: draw "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
     Raises:
         ValueError: If a model is there twice.
     """
-    full = [Path(path).resolve() for path in paths]
+    full = [Path(os.path.realpath(path)) for path in paths]
     if len(set(full)) != len(full):
         raise ValueError(f"Each model once. Received: {' '.join(paths)}")
     parts = [(*path.parts[:-1], path.stem if path.suffix == ".keras" else path.name) for path in full]
@@ -28,14 +29,15 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
         number = 1
         while name.casefold() in (taken.casefold() for taken in names):
             number += 1
-            name = f"{plain}-{number}"
+            name = safe_name(f"{plain}-{number}")
         names.append(name)
     return names
 
 
 def safe_name(name: str) -> str:
-    """A name as one part of a path on any system, as a file holds it in UTF-8, and as a table in Markdown shows it."""
-    name = re.sub(r'[\x00-\x1f\x7f\ud800-\udfff/\\:*?"<>|\[\]]', "_", name).strip(" .")
+    """A name as one part of a path on any system, as a file holds it in UTF-8, and as one line of Markdown shows it."""
+    name = re.sub(r'[\x00-\x1f\x7f\ud800-\udfff/\\:*?"<>|\[\]]', "_", name)
+    name = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split()).strip(" .")
     while len(name.encode()) > 200:
         name = name[1:].lstrip(" .")
     return name or "model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -191,3 +192,37 @@ def alike_in_both_modes(model: keras.Model, image_shape: tuple[int, ...]) -> boo
     except Exception:
         return False  # there is no graph of what runs only eagerly; what it raises is up to its layers
     return training == inference
+
+
+def structure_of(model: keras.Model) -> str:
+    """Layers and operations of a model, their settings and connections, as JSON.
+
+    Names are numbered, and seeds left out: each process gives them anew.
+    """
+    layers = model._flatten_layers()
+    names = {step.name for step in (*layers, *getattr(model, "operations", ()))}
+    numbers: dict[str, str] = {}
+
+    def lasting(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: lasting(part) for key, part in value.items() if key not in ("seed", "trainable")}
+        if isinstance(value, list | tuple):
+            return [lasting(part) for part in value]
+        return numbers.setdefault(value, f"#{len(numbers)}") if isinstance(value, str) and value in names else value
+
+    try:
+        settings = [model.get_config()]
+    except Exception:
+        settings = [_settings(layer) for layer in layers if layer is not model]
+    return json.dumps(lasting(settings), sort_keys=True, skipkeys=True, default=_plain)
+
+
+def _settings(layer: keras.layers.Layer) -> Any:
+    try:
+        return [type(layer).__name__, layer.get_config()]
+    except Exception:
+        return [type(layer).__name__]  # layers of the user's own need not have any settings, or may fail at them
+
+
+def _plain(value: Any) -> Any:
+    return np.asarray(value).tolist() if isinstance(value, np.ndarray | tf.Tensor) else type(value).__name__

@@ -16,7 +16,7 @@ from salrob_tf.flags import DOUBTFUL, NOT_BELIEVED, NOTE, Flag
 from salrob_tf.sweep import Sweep
 
 FEWEST = 25  # images, of fewer of which nothing is said
-NOISES = 20  # draws of noise per image, half of them in the corners of the ball
+FEWEST_NOISES, MOST_NOISES = 20, 200  # draws of noise per image, half of them in the corners of the ball
 RANKING_NOISE = 5  # passes at most that tell which draw of noise is worst
 FEW, POWER = 3, 10  # images that noise must break, and leave, for a comparison to mean anything
 LEVEL = 0.005  # many radii may be tried
@@ -32,37 +32,41 @@ class Noise:
         labels: `(N,)`.
         seed: Seed of the noise.
         draws: How often the model is asked.
+        batch_size: Images per forward pass or gradient, at most.
     """
 
-    def __init__(self, classifier: Classifier, images: np.ndarray, labels: np.ndarray, seed: int, draws: Draws) -> None:
+    def __init__(
+        self, classifier: Classifier, images: np.ndarray, labels: np.ndarray, seed: int, draws: Draws, batch_size: int
+    ) -> None:
         self.classifier, self.images, self.labels = classifier, images, labels
-        self.seed, self.draws = seed, draws
-        self._found: dict[tuple[float, float], np.ndarray | None] = {}
+        self.seed, self.draws, self.batch_size = seed, draws, batch_size
+        self._found: dict[tuple[float, float, int], np.ndarray | None] = {}
 
-    def broken(self, norm: float, epsilon: float) -> np.ndarray | None:
+    def broken(self, attack: Attack, epsilon: float) -> np.ndarray | None:
         """Which images the worst draw of noise in the ball breaks, judged as adversarials are, boolean `(N,)`.
 
-        It is `None` where a logit is not finite.
+        There are as many draws as an attack looks whether an image is broken. It is `None` where a logit is not finite.
         """
-        key = norm, float(epsilon)
+        looks = attack.restarts * (1 if self.draws.judging > 1 else attack.steps)
+        key = attack.norm, float(epsilon), int(np.clip(looks, FEWEST_NOISES, MOST_NOISES))
         if key not in self._found:
-            self._found[key] = self._broken(norm, epsilon)
+            self._found[key] = self._broken(*key)
         return self._found[key]
 
-    def _broken(self, norm: float, epsilon: float) -> np.ndarray | None:
+    def _broken(self, norm: float, epsilon: float, looks: int) -> np.ndarray | None:
         with suppress(ValueError):
             rng = np.random.default_rng(self.seed)
             draws = min(self.draws.judging, RANKING_NOISE)
             worst, fewest = self.images.copy(), np.full(len(self.images), draws + 1)
-            for number in range(NOISES):
+            for number in range(looks):
                 still = np.flatnonzero(fewest > 0)
                 noise = _noise(rng, self.images.shape, norm, corner=number % 2 == 0)[still]
                 if len(still):
                     moved = np.clip(self.images[still] + np.float32(epsilon) * noise, 0, 1)
-                    votes = self.classifier.votes(moved, self.labels[still], draws=draws)
+                    votes = self.classifier.votes(moved, self.labels[still], self.batch_size, draws)
                     worse = votes < fewest[still]
                     worst[still[worse]], fewest[still[worse]] = moved[worse], votes[worse]
-            return ~self.classifier.classifies(worst, self.labels, draws=self.draws.judging)
+            return ~self.classifier.classifies(worst, self.labels, self.batch_size, self.draws.judging)
         return None
 
     def flag(
@@ -81,76 +85,72 @@ class Noise:
         if len(self.images) < FEWEST or not epsilons[-1]:
             return []
         tried = [(float(epsilon), ~row) for epsilon, row in zip(epsilons, correct, strict=True) if epsilon]
-        p_value = self._compared(attack, reversed(tried))
+        p_value, whole = self._compared(attack, reversed(tried))
         severity, remedy = NOT_BELIEVED, f"Its gradients lead nowhere. {without}"
         if p_value > LEVEL and attack.gradients_per_image:
-            elsewhere = self._compared(attack, self._elsewhere(attack, dtype))
-            p_value = min(p_value, elsewhere)
-            if elsewhere == np.inf:
-                severity, remedy = (
-                    NOTE,
-                    "More could be seen of it at other epsilons, but not all is finite there",
-                )
-            elif p_value > LEVEL and attack.relative_step is not None:
+            elsewhere, all_there = self._compared(attack, self._elsewhere(attack, dtype))
+            p_value, whole = min(p_value, elsewhere), whole and all_there
+            if p_value > LEVEL and attack.relative_step is not None:
                 longer = replace(attack, relative_step=None)
-                if self._compared(longer, self._elsewhere(longer, dtype)) <= LEVEL:
+                if self._compared(longer, self._elsewhere(longer, dtype))[0] <= LEVEL:
                     remedy = f"Its steps, {attack.relative_step:g} of epsilon, are too short: leave relative_step out"
         elif p_value > LEVEL:
             if self._flat(attack) > 0.5:
                 remedy = (
                     "Its logits do not follow small changes of the images: attack a version that does not round or vote"
                 )
-            elif (radius := self._telling(attack, epsilons[-1])) is None:
-                reach = self._reach(attack)
-                severity, remedy = NOTE, "Nor could more be seen of it at any epsilon that it reaches"
-                if reach < epsilons[-1]:
-                    severity, remedy = (
-                        DOUBTFUL,
-                        f"Its steps reach {reach:g} only: give it more, or a higher learning rate",
-                    )
-            else:
-                p_value = min(p_value, self._compared(attack, [(radius, self._breaks(attack, dtype, radius))]))
+            elif (radius := self._telling(attack, epsilons[-1])) is not None:
+                there, all_there = self._compared(attack, [(radius, self._breaks(attack, dtype, radius))])
+                p_value, whole = min(p_value, there), whole and all_there
                 remedy = "Give it more steps or a higher learning rate"
+            elif (reach := self._reach(attack)) < epsilons[-1]:
+                severity, remedy = DOUBTFUL, f"Its steps reach {reach:g} only: give it more, or a higher learning rate"
+            else:
+                severity, remedy = NOTE, "Nor could more be seen of it at any epsilon that it reaches"
         if p_value <= LEVEL:
             return []
+        if not whole and severity == NOT_BELIEVED:
+            severity, remedy = DOUBTFUL, "More could be seen of it at other epsilons, but not all is finite there"
         meaning = f"the attack finds no more adversarials than random noise of the same size does (p = {p_value:.2g})"
         return [Flag("no better than noise", severity, p_value, LEVEL, meaning, remedy, label)]
 
-    def _compared(self, attack: Attack, outcomes: Iterable[tuple[float, np.ndarray | None]]) -> float:
+    def _compared(self, attack: Attack, outcomes: Iterable[tuple[float, np.ndarray | None]]) -> tuple[float, bool]:
         """How likely no difference to noise is: the smallest p of sign tests, until one is at most `LEVEL`.
-
-        It is infinite where that cannot be told, because something was not finite.
 
         Args:
             attack: The attack.
             outcomes: Radii, and which of the first images the attack breaks there, or `None`.
+
+        Returns:
+            p, and whether all could be compared: not where something is not finite.
         """
         smallest, whole = 1.0, True
         for epsilon, broken in outcomes:
-            noise = self.broken(attack.norm, epsilon)
+            noise = self.broken(attack, epsilon)
             if broken is None or noise is None:
                 whole = False
                 continue
             noise = noise[: len(broken)]
             more, less = int(np.sum(broken & ~noise)), int(np.sum(noise & ~broken))
             if more + less:
-                smallest = min(smallest, stats.binomtest(more, more + less, alternative="greater").pvalue)
+                smallest = min(smallest, float(stats.binomtest(more, more + less, alternative="greater").pvalue))
             if smallest <= LEVEL:
-                return float(smallest)
-        return float(smallest) if whole else np.inf
+                break
+        return smallest, whole
 
     def _elsewhere(self, attack: Attack, dtype: str) -> Iterator[tuple[float, np.ndarray | None]]:
         """Radii of all sizes, and which images a few steps of the attack break there."""
         whole = 1.0 if attack.norm == np.inf else float(np.sqrt(self.images[0].size))
         if attack.minimal:
-            sweep = self._attacked(replace(attack, steps=min(attack.steps, 100)), dtype, self.images, whole)
+            cheap = _in_fewer_steps(attack, 100, "learning_rate", np.inf)
+            sweep = self._attacked(cheap, dtype, self.images, whole)
             sizes = np.zeros(len(self.images))
             if sweep is not None:
                 sizes = np.linalg.norm((sweep.found - self.images).reshape(len(sizes), -1), axis=1)
             radius = float(np.median(sizes[sizes > 0])) if sizes.any() else whole
             yield radius, None if sweep is None else (sizes > 0) & (sizes <= radius)
             return
-        cheap = replace(attack, steps=min(attack.steps, 10)) if attack.steps > 1 else attack  # FGSM knows no number
+        cheap = _in_fewer_steps(attack, 10, "relative_step", 1.0)
         for halvings in (3, 2, 4, 1, 5, 6, 7, 8, 9, 10):
             radius = whole / 2**halvings
             yield radius, self._breaks(cheap, dtype, radius)
@@ -159,7 +159,7 @@ class Noise:
         """A radius that SPSA reaches, at which noise breaks about a third of some images and leaves enough."""
         reach, counts = max(float(epsilon), self._reach(attack)), {}
         for radius in 0.85 ** np.arange(40):
-            broken = self.broken(attack.norm, radius) if radius <= reach else None
+            broken = self.broken(attack, radius) if radius <= reach else None
             if broken is not None and (count := int(np.sum(broken[:FEWEST]))) <= FEWEST - POWER:
                 counts[radius] = count
                 if count <= FEWEST / 3:
@@ -181,7 +181,7 @@ class Noise:
         count = len(images)
         sweep = Sweep(
             attack, self.classifier, images, self.labels[:count], np.ones(count, bool), np.array([radius]),
-            np.arange(count), self.seed, count, dtype, lambda known, standing: None, draws=self.draws,
+            np.arange(count), self.seed, self.batch_size, dtype, lambda known, standing: None, draws=self.draws,
         )  # fmt: skip
         try:
             sweep.survivors("full")
@@ -193,8 +193,17 @@ class Noise:
         """Share of the images whose logits stay the same where noise of the attack's delta is added."""
         noise = _noise(np.random.default_rng(self.seed), self.images.shape, np.inf, corner=True)
         moved = np.clip(self.images + np.float32(getattr(attack, "delta", 0.01)) * noise, 0, 1)
-        before, after = (self.classifier.predict_logits(images) for images in (self.images, moved))
+        before, after = (self.classifier.predict_logits(images, self.batch_size) for images in (self.images, moved))
         return float(np.mean(np.linalg.norm(after - before, axis=-1) <= FLAT_STEP * np.linalg.norm(before, axis=-1)))
+
+
+def _in_fewer_steps(attack: Attack, steps: int, size: str, largest: float) -> Attack:
+    """The attack in at most so many steps, which lead as far."""
+    if attack.steps <= steps:
+        return attack
+    given = getattr(attack, size)
+    longer = {} if given is None else {size: min(largest, given * attack.steps / steps)}
+    return replace(attack, steps=steps, **longer)
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], norm: float, corner: bool) -> np.ndarray:

@@ -16,6 +16,7 @@ from salrob_tf.flags import DOUBTFUL, Flag
 from salrob_tf.robustness import Robustness, check_comparable
 
 CHANCE_LEVEL = 0.01
+CHANCE_POWER = 0.95
 
 
 @dataclass(frozen=True)
@@ -180,12 +181,15 @@ def at_chance(correct: np.ndarray, num_classes: int) -> bool:
     """Whether an accuracy is not above that of guessing, by an exact binomial test at 1 %.
 
     Args:
-        correct: Outcome of each image, boolean `(N,)`. Of too few for any accuracy to be above it, nothing is said.
+        correct: Outcome of each image, boolean `(N,)`. Of so few that an accuracy halfway between guessing and 1 would
+            not be told from guessing 19 times in 20, nothing is said.
         num_classes: Guesses are right one time in so many.
     """
-    possible = num_classes ** -float(len(correct)) <= CHANCE_LEVEL
-    test = stats.binomtest(int(correct.sum()), len(correct), 1 / num_classes, alternative="greater")
-    return bool(possible and test.pvalue > CHANCE_LEVEL)
+    samples, guessing = len(correct), 1 / num_classes
+    needed = stats.binom.isf(CHANCE_LEVEL, samples, guessing) + 1  # right images from which on the test rejects
+    enough = stats.binom.sf(needed - 1, samples, (1 + guessing) / 2) >= CHANCE_POWER
+    test = stats.binomtest(int(correct.sum()), samples, guessing, alternative="greater")
+    return bool(enough and test.pvalue > CHANCE_LEVEL)
 
 
 def _difference(attack: str, epsilon: float, first: np.ndarray, second: np.ndarray) -> Difference:

@@ -64,7 +64,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.batch_size = min(self.batch_size, len(self.images))
-        self.aims = self.attack.aims(self.classifier, self.images, self.labels)
+        self.aims = self.attack.aims(self.classifier, self.images, self.labels, batch_size=self.batch_size)
         self.radii = self.epsilons.astype(np.float32)
         self.found = self.images.copy()
         self.begun = np.zeros(len(self.images), bool)
@@ -202,8 +202,13 @@ class Sweep:
 
     def _ask_fgsm(self) -> np.ndarray:
         fgsm = FGSM(self.attack.norm, loss=self.attack.loss, targeted=self.attack.targeted)
-        sweep = replace(self, attack=fgsm, guess=None, dtype="float32", report=lambda known, standing: None)
-        return sweep.survivors("full").sum(axis=0)
+        counts = Counts()
+        sweep = replace(self, attack=fgsm, guess=None, dtype="float32", report=lambda *_: None, counts=counts)
+        guess = sweep.survivors("full").sum(axis=0)
+        self.counts.gradients += counts.gradients
+        self.counts.forwards += counts.forwards
+        self.counts.padding += counts.padding
+        return guess
 
     def _record(self, row: int, k: int, adversarial: np.ndarray | None) -> None:
         """Note what the attack at epsilon k did to an image."""

@@ -68,6 +68,7 @@ def flags_of(
     at_chance: bool,
     seed: int,
     draws: Draws,
+    batch_size: int,
 ) -> list[Flag]:
     """What speaks against the results of attacks.
 
@@ -81,16 +82,18 @@ def flags_of(
         at_chance: Whether clean accuracy is that of guessing, where nothing can be seen of attacks.
         seed: Seed of random noise and starts.
         draws: How often the model is asked.
+        batch_size: Images per forward pass or gradient, at most.
     """
-    noise = Noise(classifier, sample.images, sample.labels, seed, draws)
+    noise = Noise(classifier, sample.images, sample.labels, seed, draws, batch_size)
     found: dict[str, list[Flag]] = {}
     believed = None
     for label in sorted(attacks, key=lambda label: not isinstance(attacks[label], SPSA)):
         attack = attacks[label]
         without = _without_gradients(attacks, believed)
         found[label] = zero_gradients(
-            classifier, label, attacks, dtypes[label], flat[label], sample.images, sample.labels, without
-        )
+            classifier, label, attacks, dtypes[label], flat[label], sample.images[:batch_size],
+            sample.labels[:batch_size], without,
+        )  # fmt: skip
         if not at_chance and not any(flag.severity == NOT_BELIEVED for flag in found[label]):  # or no more need be said
             found[label] += noise.flag(label, attack, dtypes[label], sample.left(label), epsilons, without)
         if isinstance(attack, SPSA) and not any(flag.withholds for flag in found[label]):

@@ -6,6 +6,7 @@ Without arguments it runs in minutes on 5,000 MNIST images that are part of the 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Reproduce the paper on one data source."""
     args = arguments()
-    out = args.out or Path("results") / Path(args.data).resolve().stem
+    out = args.out or Path("results") / Path(os.path.realpath(args.data)).stem
     if args.seeds < 1:
         raise ValueError(f"--seeds must be 1 or more. Received: --seeds {args.seeds}")
     with quiet_start():

@@ -75,7 +75,7 @@ def main() -> None:
         seed=args.seed,
     )
     kind = "guided" if args.saliency else "regular"
-    out = args.out or Path("saved_models") / f"{Path(args.data).resolve().stem}-{kind}-{args.seed}"
+    out = args.out or Path("saved_models") / f"{Path(os.path.realpath(args.data)).stem}-{kind}-{args.seed}"
     data = load_data(args.data, args.image_size)
     if args.train_samples is not None:
         data = data.with_train_samples(args.train_samples, args.seed)

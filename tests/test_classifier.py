@@ -150,13 +150,17 @@ def test_passes_agree_as_in_the_flag_of_autoattack():
 
 @pytest.mark.parametrize("samples", [3, 10, 64, 500])
 @pytest.mark.parametrize("classes", [2, 10])
-def test_chance_is_an_exact_binomial_test(samples, classes):
+def test_chance_is_an_exact_binomial_test_of_enough_images(samples, classes):
+    def tails(p):
+        masses = [math.comb(samples, k) * p**k * (1 - p) ** (samples - k) for k in range(samples + 1)]
+        return np.cumsum([0, *masses[::-1]])[::-1]
+
+    guessing, halfway = tails(1 / classes), tails((1 + 1 / classes) / 2)
+    rejecting = int(np.argmax(guessing <= 0.01))
+    enough = halfway[rejecting] >= 0.95
+    assert enough == (samples > 10)
     for right in range(samples + 1):
-        above = sum(
-            math.comb(samples, k) * (classes - 1) ** (samples - k) for k in range(right, samples + 1)
-        ) / classes**samples  # fmt: skip
-        expected = above > 0.01 and 1 / classes**samples <= 0.01
-        assert at_chance(np.arange(samples) < right, classes) == expected
+        assert at_chance(np.arange(samples) < right, classes) == (enough and right < rejecting)
 
 
 def test_an_accuracy_at_chance_is_laid_to_preprocessing(trained):

@@ -7,6 +7,7 @@ import tensorflow as tf
 from conftest import make_images
 
 import salrob_tf as sr
+from salrob_tf.copies import differ
 
 EPSILONS = [0.1, 0.15]
 
@@ -65,7 +66,7 @@ def test_what_cannot_be_copied_is_refused(trained, attacked):
     with pytest.raises(ValueError, match="cannot be attacked in bfloat16: a copy of it gives other logits, because"):
         attacked(constants, *trained[1:])
     nested = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Rescaling(1.0), Nested()])
-    with pytest.raises(ValueError, match="Only a Functional or Sequential Keras model can be attacked in bfloat16"):
+    with pytest.raises(ValueError, match="Only a Functional or Sequential .* Received: sequential.*nested in float32"):
         attacked(nested, *trained[1:])
 
 
@@ -100,3 +101,38 @@ def test_nothing_is_compiled_anew_without_need(dtype):
         model.fit(images, labels, epochs=2, verbose=0)
         sr.evaluate(kept, images, labels, "fgsm", EPSILONS, batch_size=4)
     assert kept.traces((sr.FGSM(), "float32")) == 1
+
+
+def test_means_of_many_random_columns_differ_only_where_they_do():
+    rng = np.random.default_rng(0)
+    draw = lambda shift=0.0: rng.normal(shift, 0.1, (8, 1000)).astype(np.float32)  # noqa: E731
+    assert not any(differ(draw, draw, 1e-3) for _ in range(60))
+    assert differ(draw, lambda: draw(0.5), 1e-3)
+    fixed = rng.normal(size=(8, 10))
+    assert not differ(lambda: fixed, lambda: fixed * (1 + 1e-4), 1e-3) and differ(
+        lambda: fixed, lambda: 1.1 * fixed, 1e-3
+    )
+
+
+def test_identity_is_of_layers_operations_and_connections(trained, tmp_path):
+    network = trained[0]
+    inputs = keras.Input((8, 8, 1))
+    half = keras.models.clone_model(network, clone_function=lambda layer: type(layer).from_config(
+        {**layer.get_config(), "dtype": "mixed_float16"}))  # fmt: skip
+    half.set_weights(network.get_weights())
+    first, second = keras.layers.Rescaling(2.0), keras.layers.Rescaling(0.5, offset=0.1)
+    models = [
+        network,
+        half,
+        keras.Model(inputs, network(inputs) * 1e-3),
+        keras.Model(inputs, network(inputs) * 2.0),
+        keras.Model(inputs, network((inputs - 0.5) / 0.25)),
+        keras.Model(inputs, network(first(second(inputs)))),
+        keras.Model(inputs, network(second(first(inputs)))),
+    ]
+    assert len({sr.Classifier(model).fingerprint for model in models}) == len(models)
+    again = keras.models.clone_model(network)  # whose layers may be named otherwise
+    again.set_weights(network.get_weights())
+    models[2].save(tmp_path / "scaled.keras")
+    assert sr.Classifier(again).fingerprint == sr.Classifier(network).fingerprint
+    assert sr.Classifier(tmp_path / "scaled.keras").fingerprint == sr.Classifier(models[2]).fingerprint

@@ -14,6 +14,7 @@ from test_scripts import run, save_as_before, tree
 
 import salrob_tf as sr
 from salrob_tf.files import locked
+from salrob_tf.loading import brief
 from salrob_tf.names import distinct_names, safe_name
 from salrob_tf.result_folders import ResultFolder, make_plan, open_results
 
@@ -72,10 +73,13 @@ def test_names_are_the_last_parts_of_paths_and_more_where_those_are_alike():
         (["A/m", "B/m", "A-m", "B-M"], ["A-m", "B-m", "A-m-2", "B-M-2"]),
         (["a|b", "c:d", "e\tf", "..g", "h."], ["a_b", "c_d", "e_f", "g", "h"]),
         (["/"], ["model"]),
+        (["a  b", "a b", "c\u2028d"], ["a b", "a b-2", "c d"]),
+        (["x" + 300 * "a", "y" + 300 * "a"], [200 * "a", 198 * "a" + "-2"]),
     ):
         found = distinct_names(paths)
         for name, expected in zip(found, names, strict=True):
             assert expected is ... or name == expected
+            assert brief(name, 255) == name, "what Classifier calls it"
     with pytest.raises(ValueError, match="Each model once"):
         distinct_names(["a/../m", "m"])
 
@@ -84,11 +88,12 @@ def test_names_are_the_last_parts_of_paths_and_more_where_those_are_alike():
 def test_names_of_any_paths_differ_and_lead_nowhere_else(paths):
     try:
         names = distinct_names(paths)
-    except (ValueError, OSError, RuntimeError):  # one model twice, or no path
+    except (ValueError, OSError):  # one model twice, or no path
         return
     assert len({name.casefold() for name in names}) == len(paths)
     for name in names:
-        assert name == Path(name).name == safe_name(name) and name not in ("", ".", "..") and len(name.encode()) < 255
+        assert name == Path(name).name == safe_name(name) == brief(name, 255) and name not in ("", ".", "..")
+        assert len(name.encode()) < 255
 
 
 def test_adversarials_stay_in_out_whatever_the_models_are_called(whole, models, tmp_path):

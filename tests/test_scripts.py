@@ -597,3 +597,14 @@ def test_one_of_several_outputs_is_evaluated(runs, data, tmp_path, capsys):
         assert run("evaluate.py", *models, *arguments, *asked, "--out", tmp_path / "no", check=False) == 2
         printed = capsys.readouterr().err
         assert said in printed and printed.count("\n") == 1 and not (tmp_path / "no").exists()
+
+
+def test_links_that_lead_to_themselves_are_one_line(data, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    for command in (
+        ["evaluate.py", tmp_path / "loop", "--data", data, "--out", tmp_path / "out"],
+        ["train.py", "--data", tmp_path / "loop"],
+        ["reproduce.py", "--data", tmp_path / "loop"],
+    ):
+        assert run(*command, check=False) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1

@@ -77,7 +77,8 @@ def test_gradients_that_lead_nowhere_are_not_believed(trained, attack, norm):
 
 @pytest.mark.parametrize("batch_size", [1, 256])
 def test_small_batches_hide_nothing(trained, batch_size):
-    result, _ = found(around(trained[0], lost, "lost"), trained, "fgsm", batch_size=batch_size)
+    few = (None, trained[1][:30], trained[2][:30])
+    result, _ = found(around(trained[0], lost, "lost"), few, "fgsm", batch_size=batch_size)
     assert result.doubt("fgsm") == "not to be believed"
 
 
@@ -292,8 +293,8 @@ def test_a_diagnosis_that_fails_ends_no_sweep(trained):
     steep = around(trained[0], tf.sqrt, "steep")  # no finite gradient where a pixel is 0
     labels = steep.predict(images)
     result, said = found(steep, (None, images, labels), ["pgd", "pgd-margin"], [1e-4])
-    assert [(flag.id, flag.severity) for flag in result.flags] == [("no better than noise", "note")] * 2
-    assert result.doubt("pgd") is None and "not all is finite there" in said[0]
+    assert [(flag.id, flag.severity) for flag in result.flags] == [("no better than noise", "doubtful")] * 2
+    assert "not all is finite there" in said[0]
     sure = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Lambda(lambda x: tf.sqrt(x)), trained[0]])
     model = sr.SaliencyGuided(sure, saliency=False)
     model.compile("sgd")
@@ -330,15 +331,15 @@ def test_draws_of_steep_and_flat_losses_are_averaged_as_they_are(trained):
         return tf.where(chosen, 3 * network(tf.reverse(x, [2])), network(x))
 
     classifier, attack = sr.Classifier(mixed, "mixed", input_shape=(8, 8, 1)), sr.BIM(steps=1)
-    gradients = attack.gradients(classifier, images, labels, draws=600)[0]
+    gradients = attack.gradients(classifier, images, labels, draws=200)[0]
     total = 0
-    for _ in range(600):
+    for _ in range(200):
         with tf.GradientTape() as tape:
             tape.watch(inputs := tf.constant(images))
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, mixed(inputs))
         total += tape.gradient(loss, inputs).numpy()
     agree = [np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] for ours, theirs in zip(gradients, total, strict=True)]
-    assert np.median(agree) > 0.99
+    assert np.median(agree) > 0.97
 
 
 def test_a_resumed_sweep_of_a_random_network_keeps_what_was_clean(trained, tmp_path):
@@ -413,3 +414,54 @@ def test_an_image_without_gradient_counts_once(trained, search):
     result, _ = found(model, (model, images, labels), "bim", search=search)
     alive = result.clean[:8].sum()
     assert result.costs["bim"]["zero_gradients"] == alive / result.clean.sum()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        sr.PGD(steps=200, relative_step=2.5 / 200),
+        sr.BIM(steps=100, relative_step=0.01),
+        sr.CWL2(learning_rate=2e-3, steps=300, constants=3),
+    ],
+    ids=["pgd", "bim", "cw"],
+)
+def test_many_small_steps_are_no_weakness(trained, attack):
+    few = (trained[0], trained[1][:30], trained[2][:30])
+    assert not found(trained[0], few, attack, [1e-4])[0].flags
+
+
+@pytest.mark.parametrize("attack", [sr.BIM(steps=100, relative_step=1.0), sr.PGD(restarts=10, relative_step=1.0)])
+def test_noise_that_is_looked_at_as_often_as_an_attack_looks_is_as_good(trained, attack):
+    result, _ = found(around(trained[0], lost, "lost"), trained, attack, [0.35])
+    assert [flag.id for flag in result.flags] == ["no better than noise"]
+
+
+@pytest.mark.parametrize("attacks", [["pgd"], ["fgsm", "pgd"]])
+def test_what_another_attack_met_when_a_search_begins_is_not_an_attacks_own(trained, attacks):
+    images = np.round(trained[1] * 50) / 50
+
+    def flat_there(x):
+        near = tf.reduce_max(tf.abs(x - tf.round(x * 50) / 50), axis=(1, 2, 3), keepdims=True) < 1e-6
+        return tf.where(near, tf.stop_gradient(x), x)
+
+    model = around(trained[0], flat_there, "flat at the images")
+    result, _ = found(model, (None, images, model.predict(images)), attacks)
+    assert result.costs["pgd"]["zero_gradients"] == 0
+
+
+def test_what_is_looked_at_afterwards_takes_batches_of_the_size_asked(trained, monkeypatch):
+    sizes = []
+    predict, gradients = sr.Classifier.predict_logits, sr.PGD.gradients
+
+    def predicting(self, images, batch_size=256):
+        sizes.append(min(batch_size, len(images)))
+        return predict(self, images, batch_size)
+
+    def differentiating(self, classifier, images, *arguments):
+        sizes.append(len(images))
+        return gradients(self, classifier, images, *arguments)
+
+    monkeypatch.setattr(sr.Classifier, "predict_logits", predicting)
+    monkeypatch.setattr(sr.PGD, "gradients", differentiating)
+    result, _ = found(around(trained[0], rounded, "rounded"), trained, ["pgd", "bim-targeted"], [0.1], batch_size=10)
+    assert result.flags and max(sizes) == 10
