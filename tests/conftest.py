@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -56,6 +57,14 @@ def write_tree(folder, **splits):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.squeeze()).save(path)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def left_alone_by_the_garbage_collector():
+    """TensorFlow's graphs live long: what a module leaves is looked through once, and not again every few tests."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ def in_new_process(*arguments):
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """The arguments and the folder of a run that nothing interrupted, whose last batches are ragged."""
-    shared, out = ["--data", data, "--epochs", 40, "--batch-size", 40, "--saliency"], tmp_path_factory.mktemp("whole")
+    shared, out = ["--data", data, "--epochs", 15, "--batch-size", 40, "--saliency"], tmp_path_factory.mktemp("whole")
     in_new_process(*shared, "--out", out / "run")
     return shared, out / "run"
 
@@ -173,7 +173,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(whole, tmp_path, sign):
     keras.saving.load_model(out / "model.keras")
     in_new_process(*shared, "--out", out, "--resume")
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
-    assert len((out / "history.csv").read_text().splitlines()) == 41
+    assert len((out / "history.csv").read_text().splitlines()) == 16
     networks = (keras.saving.load_model(folder / "model.keras") for folder in (unbroken, out))
     for expected, found in zip(*(network.get_weights() for network in networks), strict=True):
         np.testing.assert_array_equal(found, expected)
