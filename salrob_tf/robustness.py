@@ -92,9 +92,9 @@ class Robustness:
         expected: dict[str, tuple[Any, str, tuple[int, ...]]] = {
             "epsilons": (self.epsilons, "fiu", radii),
             "indices": (self.indices, "iu", samples),
+            "clean": (self.clean, "b", samples),
+            **{label: (matrix, "b", (*radii, *samples)) for label, matrix in self.correct.items()},
         }
-        expected["clean"] = self.clean, "b", samples
-        expected |= {label: (matrix, "b", (*radii, *samples)) for label, matrix in self.correct.items()}
         for name, (values, kinds, shape) in expected.items():
             if not isinstance(values, np.ndarray) or values.dtype.kind not in kinds or values.shape != shape:
                 what = {"fiu": "numbers", "iu": "integers", "b": "booleans"}[kinds]
