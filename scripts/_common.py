@@ -140,11 +140,20 @@ def run_main(main: Callable[[], None]) -> None:
             print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         else:
             raise
+        _drop_what_cannot_be_written()
         sys.exit(code)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):  # all is said and done: an interpreter that ends just ends
             if signal.getsignal(number) is stop:
                 signal.signal(number, signal.SIG_DFL)
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Let standard output lead to the null device where it takes nothing: Python tries once more when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_closed_streams() -> None:

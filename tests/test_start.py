@@ -46,10 +46,16 @@ with open({str(tmp_path / "file")!r}, "w") as file:
     assert int((tmp_path / "file").read_text()) > 2
 
 
-def test_a_pipe_that_nobody_reads_ends_quietly_as_pipes_do():
+BUFFERING = pytest.mark.parametrize("unbuffered", ["", "1"])  # Python keeps what it could not write, or not
+
+
+@BUFFERING
+def test_a_pipe_that_nobody_reads_ends_quietly_as_pipes_do(unbuffered):
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     for body in ("print('word ' * 100_000)", "print('word')", "for _ in range(99): print('word', flush=True)"):
         code = HEAD + f"def main():\n    {body}\nrun_main(main)"
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes)
         process.stdout.close()
         errors = process.stderr.read()
         process.stderr.close()
@@ -57,8 +63,9 @@ def test_a_pipe_that_nobody_reads_ends_quietly_as_pipes_do():
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_full_disk_behind_standard_output_is_one_line():
-    done = program("print('word')", ">/dev/full")
+@BUFFERING
+def test_a_full_disk_behind_standard_output_is_one_line(unbuffered):
+    done = program("print('word')", ">/dev/full", env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
     assert done.returncode == 2 and done.stderr == "-c: error: [Errno 28] No space left on device\n"
 
 
