@@ -117,7 +117,10 @@ class Run:
         pretrained = {} if self.weights is None else {"weights": self.weights}
         network = NETWORKS[self.network](data.input_shape, data.num_classes, dtype=self.precision, **pretrained)
         model = SaliencyGuided(network, self.saliency, self.recipe, self.mask_fraction, self.kl_weight, seed=self.seed)
-        model.compile(OPTIMIZERS[self.optimizer](self.learning_rate), metrics=["accuracy"])
+        accuracy = keras.metrics.SparseCategoricalAccuracy(
+            "accuracy"
+        )  # by name, it is made inside the step: see wrapper
+        model.compile(OPTIMIZERS[self.optimizer](self.learning_rate), metrics=[accuracy])
         return model
 
 

@@ -124,6 +124,13 @@ class Wrapper(keras.Model):
         with file_errors():
             return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Keras' own, with the optimizer's variables made first: made inside the step, they have it traced twice."""
+        if self.trainable_weights and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_weights)
+        return super().make_train_function(force)
+
     def _checked(self, x: Any, y: Any, weights: Any = None) -> tuple[Any, Any]:
         return checked(x, y, weights, image_shape=self.image_shape, num_classes=self.num_classes)
 

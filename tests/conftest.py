@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from forks import Forks
 from PIL import Image
 
 import salrob_tf as sr
@@ -65,6 +66,13 @@ def left_alone_by_the_garbage_collector():
     yield
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def forks():
+    started = Forks()
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

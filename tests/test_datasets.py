@@ -1,9 +1,6 @@
 import gzip
 import io
-import os
 import pickle
-import subprocess
-import sys
 import tarfile
 import zipfile
 
@@ -128,10 +125,17 @@ def test_keras_sources_without_a_network_say_where_to_put_the_file(monkeypatch, 
         sr.load_data(source)
 
 
-def test_cifar_is_read_by_keras_from_the_archives_that_the_error_names(tmp_path):
+@pytest.fixture
+def keras_home(tmp_path, monkeypatch):
+    """As KERAS_HOME sets it where Keras is imported later than here."""
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_cifar_is_read_by_keras_from_the_archives_that_the_error_names(keras_home, monkeypatch):
     def write_archive(name, inner, files):
-        (tmp_path / "datasets").mkdir(exist_ok=True)
-        with tarfile.open(tmp_path / "datasets" / name, "w:gz") as archive:
+        (keras_home / "datasets").mkdir(exist_ok=True)
+        with tarfile.open(keras_home / "datasets" / name, "w:gz") as archive:
             for file, content in files.items():
                 member = tarfile.TarInfo(f"{inner}/{file}")
                 pickled = pickle.dumps({key.encode(): value for key, value in content.items()}, protocol=4)
@@ -144,21 +148,15 @@ def test_cifar_is_read_by_keras_from_the_archives_that_the_error_names(tmp_path)
     write_archive("cifar-10-batches-py-target_archive", "cifar-10-batches-py", batches)
     fine = {"data": red.repeat(3, 0), "fine_labels": [0, 98, 99], "coarse_labels": [1, 2, 3]}
     write_archive("cifar-100-python-target_archive", "cifar-100-python", {"train": fine, "test": fine})
-    code = """if True:
-        import salrob_tf as sr
-        from keras.src.utils import file_utils
-        file_utils.validate_file = lambda *_, **__: True  # the files are not the published ones
-        for source in ("cifar10", "cifar100"):
-            d = sr.load_data(source)
-            names = [d.class_names[label] for label in d.y_test]
-            print(d.name, d.x_train.shape, d.x_train[-1, 5, 6].tolist(), d.y_train.shape, d.num_classes, names)
-        """
-    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [
-        "CIFAR-10 (50000, 32, 32, 3) [1.0, 0.0, 0.0] (50000,) 10 ['truck', 'airplane']",
-        "CIFAR-100 (3, 32, 32, 3) [1.0, 0.0, 0.0] (3,) 100 ['apple', 'woman', 'worm']",
-    ]
+    monkeypatch.setattr("keras.src.utils.file_utils.validate_file", lambda *_, **__: True)  # not the published ones
+    for source, name, samples, classes, tested in (
+        ("cifar10", "CIFAR-10", 50_000, 10, ["truck", "airplane"]),
+        ("cifar100", "CIFAR-100", 3, 100, ["apple", "woman", "worm"]),
+    ):
+        data = sr.load_data(source)
+        assert (data.name, data.num_classes, data.y_train.shape) == (name, classes, (samples,))
+        assert data.x_train.shape == (samples, 32, 32, 3) and data.x_train[-1, 5, 6].tolist() == [1, 0, 0]
+        assert [data.class_names[label] for label in data.y_test] == tested
 
 
 def test_a_dataset_of_own_arrays(tmp_path):
@@ -183,17 +181,15 @@ def test_an_npz_that_does_not_fit_into_memory_is_refused_by_its_headers(tmp_path
         sr.load_data(path)
 
 
-def test_fashion_mnist_is_read_by_keras_from_its_cache(tmp_path):
-    folder = tmp_path / "datasets" / "fashion-mnist"
+def test_fashion_mnist_is_read_by_keras_from_its_cache(keras_home):
+    folder = keras_home / "datasets" / "fashion-mnist"
     folder.mkdir(parents=True)
     for prefix, count in (("train", 20), ("t10k", 10)):
         labels, images = np.arange(count, dtype=np.uint8) % 10, np.full((count, 28, 28), 255, np.uint8)
         (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + labels.tobytes()))
         (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + images.tobytes()))
-    code = "import salrob_tf as sr; d = sr.load_data('fashion_mnist'); print(d.name, d.x_train.shape, d.class_names[9])"
-    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "Fashion-MNIST (20, 28, 28, 1) ankle boot"
+    data = sr.load_data("fashion_mnist")
+    assert (data.name, data.x_train.shape, data.class_names[9]) == ("Fashion-MNIST", (20, 28, 28, 1), "ankle boot")
 
 
 def test_labels_and_images_are_checked_alike_from_code():

@@ -336,7 +336,7 @@ def test_scripts_take_folders(tmp_path, capsys):
         assert printed.count("\n") == 1 and message in printed
 
 
-def test_interrupting_a_training_on_files_ends_it(tmp_path):
+def test_interrupting_a_training_on_files_ends_it(forks, tmp_path):
     from test_scripts import interrupt
 
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
@@ -346,5 +346,5 @@ def test_interrupting_a_training_on_files_ends_it(tmp_path):
             for number in range(count):
                 Image.fromarray(noise).save(tmp_path / split / name / f"{number}.bmp")
     arguments = ["--data", tmp_path, "--image-size", 8, "--batch-size", 32, "--out", tmp_path / "run"]
-    code, output, errors = interrupt(arguments, tmp_path / "run" / "model.keras", signal.SIGINT)
+    code, output, errors = interrupt(forks, arguments, tmp_path / "run" / "model.keras", signal.SIGINT, tmp_path)
     assert (code, output, errors) == (130, "", "\ntrain.py: interrupted; what was finished is kept\n")

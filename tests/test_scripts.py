@@ -131,47 +131,40 @@ def test_overwrite_replaces_the_run_and_nothing_else(data, tmp_path):
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
-def interrupt(arguments, ready, sign):
+def interrupt(forks, arguments, ready, sign, tmp_path):
     """Start train.py in a new process, and send it a signal once `ready` is there."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [sys.executable, SCRIPTS / "train.py", *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
-    )
+    streams = tmp_path / "output", tmp_path / "errors"
+    process = forks.start([SCRIPTS / "train.py", *arguments], *streams)
     deadline = time.time() + 120
-    while not ready.exists() and process.poll() is None and time.time() < deadline:
+    while not ready.exists() and time.time() < deadline:
         time.sleep(0.01)
-    process.send_signal(sign)
-    output, errors = process.communicate(timeout=60)
-    return process.returncode, output, errors
+    os.kill(process, sign)
+    return forks.ended(), *(stream.read_text() for stream in streams)
 
 
-def in_new_process(*arguments):
-    subprocess.run([sys.executable, SCRIPTS / "train.py", *map(str, arguments)], check=True, capture_output=True)
+def in_new_process(forks, *arguments):
+    forks.start([SCRIPTS / "train.py", *arguments])
+    assert forks.ended() == 0
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
+def whole(data, forks, tmp_path_factory):
     """The arguments and the folder of a run that nothing interrupted, whose last batches are ragged."""
     shared, out = ["--data", data, "--epochs", 15, "--batch-size", 40, "--saliency"], tmp_path_factory.mktemp("whole")
-    in_new_process(*shared, "--out", out / "run")
+    in_new_process(forks, *shared, "--out", out / "run")
     return shared, out / "run"
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
-def test_an_interrupted_run_resumes_to_the_same_weights(whole, tmp_path, sign):
+def test_an_interrupted_run_resumes_to_the_same_weights(whole, forks, tmp_path, sign):
     (shared, unbroken), out = whole, tmp_path / "broken"
-    code, output, errors = interrupt([*shared, "--out", out], out / "model.keras", sign)
+    code, output, errors = interrupt(forks, [*shared, "--out", out], out / "model.keras", sign, tmp_path)
     assert code != 0 and output == ""
     if sign == signal.SIGTERM:
         assert code == 143 and errors == "\ntrain.py: interrupted; what was finished is kept\n"
         assert not [path for path in out.rglob("*") if path.name.startswith(".")]
     keras.saving.load_model(out / "model.keras")
-    in_new_process(*shared, "--out", out, "--resume")
+    in_new_process(forks, *shared, "--out", out, "--resume")
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
     assert len((out / "history.csv").read_text().splitlines()) == 16
     networks = (keras.saving.load_model(folder / "model.keras") for folder in (unbroken, out))
@@ -214,14 +207,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_last_good_model(da
     assert len((out / "history.csv").read_text().splitlines()) == 2
 
 
-def test_two_workers_share_a_run_that_one_process_can_resume(data, tmp_path, capfd):
+def test_two_workers_share_a_run_that_one_process_can_resume(data, forks, tmp_path, capfd):
     out = tmp_path / "shared"
-    with pytest.raises(AssertionError):
-        train(data, out, "--workers", 2, "--learning-rate", -1)
-    error = capfd.readouterr().err
-    assert error.count("\n") == 1 and "learning_rate=-1.0" in error
     shared = ["--data", data, "--epochs", 400, "--batch-size", 32, "--saliency", "--out", out]
-    code, _, _ = interrupt([*shared, "--workers", 2], out / "model.keras", signal.SIGKILL)
+    code, _, _ = interrupt(forks, [*shared, "--workers", 2], out / "model.keras", signal.SIGKILL, tmp_path)
     assert code == -signal.SIGKILL
     deadline = time.time() + 60
     while (before := tree(out)) != (time.sleep(3), tree(out))[1]:  # the workers end with their launcher

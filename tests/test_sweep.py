@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from dataclasses import replace
@@ -50,18 +48,18 @@ def attack_id(attack):
     return f"{attack.label}-{attack.norm}-{attack.restarts}"
 
 
-@pytest.mark.parametrize("search", ["bisect", "full"])
 @pytest.mark.parametrize("attack", ATTACKS, ids=attack_id)
-def test_no_image_survives_that_the_plain_attack_breaks(trained, attack, search):
-    plain = sweep(trained, attack, survivors_only=False)
-    found = sweep(trained, attack, search=search)
-    matrix, label = found.correct[attack.label], attack.label
-    assert np.all(matrix[:-1] >= matrix[1:]), "never rises with epsilon"
-    assert not matrix[:, ~found.clean].any()
-    assert not (matrix & ~plain.correct[label]).any()
+def test_no_image_survives_that_the_plain_attack_breaks(trained, attack):
+    plain, label = sweep(trained, attack, survivors_only=False), attack.label
     assert 0.1 < plain.correct[label].mean() < 0.9, "the curve must fall for this to mean anything"
-    cheaper = found.costs[label]["gradient_evaluations"], plain.costs[label]["gradient_evaluations"]
-    assert cheaper[0] < cheaper[1] or isinstance(attack, sr.FGSM)
+    for search in ("bisect", "full"):
+        found = sweep(trained, attack, search=search)
+        matrix = found.correct[label]
+        assert np.all(matrix[:-1] >= matrix[1:]), "never rises with epsilon"
+        assert not matrix[:, ~found.clean].any()
+        assert not (matrix & ~plain.correct[label]).any()
+        cheaper = found.costs[label]["gradient_evaluations"], plain.costs[label]["gradient_evaluations"]
+        assert cheaper[0] < cheaper[1] or isinstance(attack, sr.FGSM)
 
 
 @pytest.mark.parametrize("attack", [sr.MIM(2.0, steps=6), sr.PGD(steps=4, restarts=2)], ids=attack_id)
@@ -598,59 +596,45 @@ def test_a_folder_in_the_place_of_a_file_is_said_before_the_attack(trained, tmp_
 
 
 KILLED = """
-import os, sys
+import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np, salrob_tf as sr
 from conftest import make_images
-for folder in sys.stdin:
-    child = os.fork()  # TensorFlow is imported but has not started: a fork is what a new process would be, but sooner
-    if not child:
-        images, labels = make_images(384, seed=1)
-        found = sr.evaluate(sys.argv[2], images, labels, ["fgsm", "pgd"], np.linspace(0.02, 0.3, 8), steps=20,
-                            batch_size=8, checkpoint=folder.strip())
-        np.savez(folder.strip() + ".npz", **found.correct)
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+images, labels = make_images(384, seed=1)
+found = sr.evaluate(sys.argv[2], images, labels, ["fgsm", "pgd"], np.linspace(0.02, 0.3, 8), steps=20, batch_size=8,
+                    checkpoint=sys.argv[3])
+np.savez(sys.argv[3] + ".npz", **found.correct)
 """
 
 
-def test_a_sweep_killed_at_ten_moments_gives_the_same_matrix(trained, tmp_path):
+def test_a_sweep_killed_at_ten_moments_gives_the_same_matrix(trained, forks, tmp_path):
     model, _, _ = trained
     model.save(tmp_path / "model.keras")
-    command = [sys.executable, "-c", KILLED, os.path.dirname(__file__), str(tmp_path / "model.keras")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with subprocess.Popen(command, **pipes) as forks:
+    (tmp_path / "sweep.py").write_text(KILLED)
 
-        def start(folder):
-            forks.stdin.write(f"{folder}\n")
-            forks.stdin.flush()
-            return int(forks.stdout.readline())
+    def start(folder):
+        return forks.start([tmp_path / "sweep.py", os.path.dirname(__file__), tmp_path / "model.keras", folder])
 
-        def ended():
-            return int(forks.stdout.readline())
+    def parts(folder):
+        return len(list(folder.glob("*.npz")))
 
-        def parts(folder):
-            return len(list(folder.glob("*.npz")))
-
-        start(tmp_path / "whole")
-        assert ended() == 0
-        rng, kills = np.random.default_rng(), 0
-        while kills < 10:
-            before = parts(tmp_path / "broken")
-            process = start(tmp_path / "broken")
-            # Wait until this attempt has finished some part of its own, then kill it a random moment later.
-            while parts(tmp_path / "broken") == before and not (tmp_path / "broken.npz").exists():
-                time.sleep(0.005)
-            time.sleep(rng.uniform(0, 0.05))
-            os.kill(process, signal.SIGKILL)
-            if ended() != -signal.SIGKILL:
-                break
-            kills += 1
-        assert kills == 10 and parts(tmp_path / "broken") < parts(tmp_path / "whole")
-        start(tmp_path / "broken")
-        assert ended() == 0
-        forks.stdin.close()
+    start(tmp_path / "whole")
+    assert forks.ended() == 0
+    rng, kills = np.random.default_rng(), 0
+    while kills < 10:
+        before = parts(tmp_path / "broken")
+        process = start(tmp_path / "broken")
+        # Wait until this attempt has finished some part of its own, then kill it a random moment later.
+        while parts(tmp_path / "broken") == before and not (tmp_path / "broken.npz").exists():
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.05))
+        os.kill(process, signal.SIGKILL)
+        if forks.ended() != -signal.SIGKILL:
+            break
+        kills += 1
+    assert kills == 10 and parts(tmp_path / "broken") < parts(tmp_path / "whole")
+    start(tmp_path / "broken")
+    assert forks.ended() == 0
     whole, broken = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "broken.npz")
     for label in ("fgsm", "pgd"):
         np.testing.assert_array_equal(broken[label], whole[label])

@@ -57,6 +57,21 @@ def test_two_processes_equal_one_device(tmp_path):
             assert shared[key] == pytest.approx(expected, abs=1e-5), key
 
 
+@pytest.mark.parametrize("failing", ["01", "0", "1"])
+def test_what_is_wrong_is_said_by_one_worker(monkeypatch, capfd, failing):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from _launch import launch
+
+    code = f"""if True:
+        import json, os, sys, time
+        if str(json.loads(os.environ["TF_CONFIG"])["task"]["index"]) in {failing!r}:
+            sys.exit("bad input")
+        time.sleep(60)
+        """
+    assert launch([sys.executable, "-c", code], 2) == 1
+    assert capfd.readouterr().err == "bad input\n"
+
+
 if __name__ == "__main__":
     from salrob_tf.workers import is_chief, strategy
 
