@@ -373,23 +373,31 @@ def test_an_open_folder_that_nothing_was_written_to_is_unfinished(tmp_path):
 
 
 def reproduce(data, out, *more, **options):
-    arguments = ["--data", data, "--epochs", 1, "--batch-size", 48, "--attacks", "fgsm", "--samples", 10, "--out", out]
-    return run("reproduce.py", *arguments, *more, **options)
+    arguments = ["--data", data, "--epochs", 2, "--batch-size", 48, "--seeds", 2, "--steps", 2, "--samples", 10]
+    return run("reproduce.py", *arguments, "--out", out, *more, **options)
 
 
-def test_reproduce_resumes_itself_alone_and_overwrites_what_it_wrote_alone(data, tmp_path, capsys, monkeypatch):
+def test_reproduce_walks_the_paper_resumes_itself_alone_and_overwrites_what_it_wrote_alone(
+    data, tmp_path, capsys, monkeypatch
+):
     out = tmp_path / "paper"
     with monkeypatch.context() as patch:
         patch.setattr("salrob_tf.figures.saliency_grid", lambda *_: (_ for _ in ()).throw(ValueError("no figure")))
         assert reproduce(data, out, check=False) == 2
     assert not (out / "results.json").exists()
     reproduce(data, out, "--resume")
-    whole = tree(out)
+    printed, table, whole = capsys.readouterr().out, (out / "table1.md").read_text(), tree(out)
+    assert "| data | regular | guided |" in printed and "2 seeds" in table and "MIM" in table
+    for seed in (0, 1):
+        assert f"guided-{seed}" in table.splitlines()[-1 - 2 * (1 - seed)]
     assert {path.parts[0] for path in whole} == {
         "correct.npz", "figure1.png", "figure3.png", "models", "results.json", "saliency.png", "table1.md"
     }  # fmt: skip
-    capsys.readouterr()
-    for more in (["--steps", 3], ["--seeds", 2], ["--epochs", 2]):
+    assert {path.parts[1] for path in whole if path.parts[0] == "models"} == {
+        "guided-0", "guided-1", "regular-0", "regular-1"
+    }  # fmt: skip
+    assert reproduce(data, out, check=False) == 2
+    for more in (["--steps", 3], ["--seeds", 1], ["--epochs", 1]):
         assert reproduce(data, out, "--resume", *more, check=False) == 2
         assert "cannot be resumed, only replaced by --overwrite" in capsys.readouterr().err
     reproduce(data, out, "--resume")
@@ -409,11 +417,7 @@ def test_reproduce_resumes_itself_alone_and_overwrites_what_it_wrote_alone(data,
     assert evaluate([model], data, out, "--overwrite", check=False) == 2
     assert "networks that reproduce.py trained" in capsys.readouterr().err and model.exists()
 
-    # As if it had been a run of two seeds.
-    gone = shutil.copytree(out / "models" / "guided-0", out / "models" / "guided-1")
-    record = json.loads((out / "results.json").read_text())
-    record["run"]["runs"].append("models/guided-1")
-    (out / "results.json").write_text(json.dumps(record))
+    gone = out / "models" / "guided-1"
     beside = [
         gone / "theirs.keras",
         out / "models" / "regular-0" / "theirs.h5",
@@ -428,10 +432,11 @@ def test_reproduce_resumes_itself_alone_and_overwrites_what_it_wrote_alone(data,
     assert reproduce(data, out, "--overwrite", check=False) == 2
     assert "guided-0/export" in capsys.readouterr().err and tree(out) == before, "before anything is removed"
     run_record.write_text(written)
+    shorter = ["--epochs", 1, "--seeds", 1, "--attacks", "fgsm"]
     with monkeypatch.context() as patch:
         patch.setattr("salrob_tf.runs._train", lambda *_: (_ for _ in ()).throw(ValueError("no training")))
-        assert reproduce(data, out, "--overwrite", "--batch-size", 32, check=False) == 2
-    reproduce(data, out, "--resume", "--batch-size", 32)
+        assert reproduce(data, out, "--overwrite", *shorter, check=False) == 2
+    reproduce(data, out, "--resume", *shorter)
     assert sorted(path.name for path in (out / "models").iterdir()) == ["guided-0", "guided-1", "regular-0"]
     assert [path.name for path in gone.iterdir()] == ["theirs.keras"]
     assert {theirs.read_text() for theirs in beside} == {"theirs"}

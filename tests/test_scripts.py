@@ -299,28 +299,6 @@ def test_one_seed_is_two_networks_and_figure_3_shows_what_both_get_right(data, t
         np.testing.assert_array_equal(classes[0], labels)
 
 
-def test_reproduce_walks_the_whole_paper(data, tmp_path, capsys):
-    out = tmp_path / "paper"
-    arguments = ["--data", data, "--epochs", 2, "--batch-size", 32, "--seeds", 2, "--steps", 2, "--samples", 30]
-    run("reproduce.py", *arguments, "--out", out)
-    expected = ["correct.npz", "figure1.png", "figure3.png", "models", "results.json", "saliency.png", "table1.md"]
-    assert sorted(path.name for path in out.iterdir()) == expected
-    assert sorted(path.name for path in (out / "models").iterdir()) == [
-        "guided-0",
-        "guided-1",
-        "regular-0",
-        "regular-1",
-    ]
-    printed, table = capsys.readouterr().out, (out / "table1.md").read_text()
-    assert "| data | regular | guided |" in printed and "2 seeds" in table and "MIM" in table
-    for seed in (0, 1):
-        assert f"guided-{seed}" in table.splitlines()[-1 - 2 * (1 - seed)]
-    before = tree(out / "models")
-    assert run("reproduce.py", *arguments, "--out", out, check=False) == 2
-    run("reproduce.py", *arguments, "--out", out, "--resume")
-    assert tree(out / "models") == before
-
-
 def test_reproduce_draws_cifar_as_the_paper_does(tmp_path, monkeypatch, capsys):
     images, labels = make_images(40, shape=(8, 8, 3), classes=4)
     arrays = (images * 255).astype(np.uint8), labels[:, None]
