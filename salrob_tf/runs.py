@@ -117,9 +117,8 @@ class Run:
         pretrained = {} if self.weights is None else {"weights": self.weights}
         network = NETWORKS[self.network](data.input_shape, data.num_classes, dtype=self.precision, **pretrained)
         model = SaliencyGuided(network, self.saliency, self.recipe, self.mask_fraction, self.kl_weight, seed=self.seed)
-        accuracy = keras.metrics.SparseCategoricalAccuracy(
-            "accuracy"
-        )  # by name, it is made inside the step: see wrapper
+        # A metric by name would be made inside the first step, which TensorFlow would then trace twice.
+        accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
         model.compile(OPTIMIZERS[self.optimizer](self.learning_rate), metrics=[accuracy])
         return model
 

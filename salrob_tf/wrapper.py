@@ -125,7 +125,7 @@ class Wrapper(keras.Model):
             return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Keras' own, with the optimizer's variables made first: made inside the step, they have it traced twice."""
+        """Keras' own, with the optimizer's variables made first: made in the first step, they have it traced twice."""
         if self.trainable_weights and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_weights)

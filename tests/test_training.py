@@ -268,6 +268,18 @@ def test_layer_losses_are_counted_once_and_kept_out_of_the_cross_entropy():
     assert logs["loss"] == pytest.approx(logs["cross_entropy"] + logs["kl"] + penalty, abs=1e-5)
 
 
+@pytest.mark.parametrize("saliency", [True, False])
+def test_the_first_step_of_a_run_is_traced_once(saliency, monkeypatch):
+    from salrob_tf.runs import Run
+
+    step, traced = sr.SaliencyGuided.train_step, []
+    monkeypatch.setattr(sr.SaliencyGuided, "train_step", lambda *given: (traced.append(1), step(*given))[1])
+    images, labels = make_images(16)
+    model = Run(saliency=saliency).build(sr.Dataset.from_arrays(images, labels, images, labels))
+    model.fit(images, labels, batch_size=8, verbose=0)
+    assert len(traced) == 1
+
+
 def test_keras_file_reloads_and_goes_on_training_alike(tmp_path):
     images, labels = make_images(40)
     recipe = sr.Recipe(ranking="random", fill="kept_range")
