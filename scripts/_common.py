@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import io
 import os
@@ -9,6 +10,7 @@ import re
 import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,7 +121,14 @@ def run_main(main: Callable[[], None]) -> None:
         received.append(number)
         raise KeyboardInterrupt
 
-    warnings.showwarning = show
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        # What a weak reference calls, or __del__, raises in vain: an interruption that came there comes once more.
+        if received and dropped.exc_type is KeyboardInterrupt:
+            threading.Timer(0.05, _thread.interrupt_main, received[:1]).start()
+        else:
+            sys.__unraisablehook__(dropped)
+
+    warnings.showwarning, sys.unraisablehook = show, again
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
@@ -146,6 +155,7 @@ def run_main(main: Callable[[], None]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):  # all is said and done: an interpreter that ends just ends
             if signal.getsignal(number) is stop:
                 signal.signal(number, signal.SIG_DFL)
+        sys.unraisablehook = sys.__unraisablehook__
 
 
 def _drop_what_cannot_be_written() -> None:

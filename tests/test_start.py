@@ -83,10 +83,23 @@ except KeyboardInterrupt:
 """
 
 
+DROPS = """
+import weakref
+class Thing:
+    pass
+thing = Thing()
+weak = weakref.ref(thing, lambda _: [print("ready", flush=True), time.sleep(60)])
+del thing
+time.sleep(60)
+"""
+
+
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("becomes", ["", "RuntimeError('library')"])
-def test_signals_end_with_one_line_whatever_a_library_makes_of_them(sign, code, becomes):
-    body = "".join(f"    {line}\n" for line in WAITS.format(becomes).splitlines())
+@pytest.mark.parametrize(
+    "waits", [WAITS.format(""), WAITS.format("RuntimeError('library')"), DROPS], ids=["raises", "converts", "drops"]
+)
+def test_signals_end_with_one_line_whatever_a_library_makes_of_them(sign, code, waits):
+    body = "".join(f"    {line}\n" for line in waits.splitlines())
     process = subprocess.Popen(
         [sys.executable, "-c", HEAD + "def main():\n" + body + "run_main(main)"],
         stdout=subprocess.PIPE,
