@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import io
 import os
@@ -124,7 +123,7 @@ def run_main(main: Callable[[], None]) -> None:
     def again(dropped: sys.UnraisableHookArgs) -> None:
         # What a weak reference calls, or __del__, raises in vain: an interruption that came there comes once more.
         if received and dropped.exc_type is KeyboardInterrupt:
-            threading.Timer(0.05, _thread.interrupt_main, received[:1]).start()
+            threading.Timer(0.05, os.kill, (os.getpid(), received[0])).start()
         else:
             sys.__unraisablehook__(dropped)
 
