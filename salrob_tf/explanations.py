@@ -10,9 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from salrob_tf.checks import check_choice, check_number, check_whole
+from salrob_tf.contract import Wrapper, check_gives_logits
 from salrob_tf.datasets import check_images, check_labels
-from salrob_tf.networks import check_gives_logits
-from salrob_tf.training import SaliencyGuided
 
 METHODS = ("gradient", "smoothgrad")
 
@@ -49,7 +48,7 @@ def saliency_maps(
     from tf_keras_vis.saliency import Saliency
     from tf_keras_vis.utils.scores import CategoricalScore
 
-    if isinstance(model, SaliencyGuided):
+    if isinstance(model, Wrapper):
         model = model.model
     check_choice("method", method, METHODS)
     check_whole("samples", samples, 1)

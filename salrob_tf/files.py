@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -194,3 +196,25 @@ def _flush_entry(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def differences(found: dict[str, Any], asked: dict[str, Any], keys: Iterable[str] | None = None) -> list[str]:
+    """What differs between two settings, in words.
+
+    Args:
+        found: What is there.
+        asked: What is asked for.
+        keys: Those that count; by default all that are asked for.
+    """
+    return [
+        f"{key}={found.get(key)} there, {key}={asked.get(key)} asked"
+        for key in (asked if keys is None else keys)
+        if found.get(key) != asked.get(key)
+    ]
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python, the platform, and the libraries that results depend on."""
+    packages = ("salrob-tf", "tensorflow", "keras", "cleverhans", "numpy", "scipy")
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    return {"python": platform.python_version(), "platform": platform.platform(), **versions}

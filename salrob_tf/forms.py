@@ -15,12 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from salrob_tf.checks import shown
+from salrob_tf.contract import Wrapper, batch_shape, preprocessor_of, structure_of
 from salrob_tf.datasets import fingerprint
 from salrob_tf.loading import brief, load, path_of
-from salrob_tf.networks import batch_shape, preprocessor_of, structure_of
 from salrob_tf.outputs import Forward, choose_output
 from salrob_tf.preprocessing import check_preprocessor, shape_before
-from salrob_tf.training import SaliencyGuided
 
 CHOOSE = "; another signature is had by loaded = tf.saved_model.load(path), Classifier(loaded.signatures[NAME])"
 
@@ -147,7 +146,7 @@ def form_of(model: Any) -> Form:
     if isinstance(model, str | bytes | os.PathLike):
         given, model = model, load(model)
         path = path_of(given)
-    if isinstance(model, SaliencyGuided):
+    if isinstance(model, Wrapper):
         return _keras_model(model.model, None)  # which is trained without its preprocessor, where it has one
     if isinstance(model, keras.Model):
         return _keras_model(model, model.preprocess_samples if preprocessor_of(model) is not None else None)

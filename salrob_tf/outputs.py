@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from salrob_tf.checks import shown
+from salrob_tf.contract import outputs_probabilities
 from salrob_tf.loading import brief
-from salrob_tf.networks import outputs_probabilities
 
 LOGITS = "logits"
 REMOVED = {"softmax removed": tf.nn.softmax, "sigmoid removed": tf.math.sigmoid}

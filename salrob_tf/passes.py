@@ -134,3 +134,17 @@ def _apart_from_kernels() -> AbstractContextManager[None]:
     return tf.xla.experimental.jit_scope(
         compile_ops=lambda node: node.op == "BiasAddGrad" and node.attr["T"].type == tf.float32.as_datatype_enum
     )
+
+
+def alike_in_both_modes(model: keras.Model, image_shape: tuple[int, ...]) -> bool:
+    """Whether a network computes the same in training as in inference mode: whether its two graphs are the same."""
+    images = tf.TensorSpec([None, *image_shape], keras.config.floatx())
+    traced = (
+        tf.function(lambda batch, mode=mode: model(batch, training=mode)).get_concrete_function(images)
+        for mode in (True, False)
+    )
+    try:
+        training, inference = (list(function.graph.as_graph_def().node) for function in traced)
+    except Exception:
+        return False  # there is no graph of what runs only eagerly; what it raises is up to its layers
+    return training == inference

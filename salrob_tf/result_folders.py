@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from salrob_tf.files import file_digest, locked, read_json_object, remove, remove_leftovers, write_json
+from salrob_tf.files import differences, file_digest, locked, read_json_object, remove, remove_leftovers, write_json
 from salrob_tf.names import is_inside, safe_name
 from salrob_tf.result_records import check_record
 from salrob_tf.results import load_results
@@ -236,11 +236,8 @@ def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
         return [f"script={found['script']} there, script={asked['script']} asked"]
     settings = found["settings"]
     # What came with a later version, and is off unless asked for, is no difference.
-    different = [
-        f"{key}={settings.get(key)} there, {key}={value} asked"
-        for key, value in asked["settings"].items()
-        if settings.get(key) != value and (key in settings or value)
-    ]
+    keys = [key for key, value in asked["settings"].items() if key in settings or value]
+    different = differences(settings, asked["settings"], keys)
     inputs = [key for key in asked["inputs"] if found["inputs"].get(key, asked["inputs"][key]) != asked["inputs"][key]]
     return different or [f"the {key} changed since" for key in inputs]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.checks import check_folder, shown
-from salrob_tf.files import as_json, check_file, read_json_object, write_text, written_beside
+from salrob_tf.files import as_json, check_file, environment, read_json_object, write_text, written_beside
 from salrob_tf.flags import Flag
 from salrob_tf.result_records import COSTS, ENTRY, SCHEMA, check_agreement, check_record, is_number, read_arrays
 from salrob_tf.robustness import Robustness, check_comparable, check_result
@@ -172,10 +170,3 @@ def _flags(model: dict[str, Any], clean: np.ndarray) -> tuple[Flag, ...]:
     if type(classes) is not int or not 1 < classes < 2**31 or not isinstance(bounds, list) or len(bounds) != 2:
         return ()
     return tuple(chance_flags(model["name"], clean, classes, bounds)) if all(map(is_number, bounds)) else ()
-
-
-def environment() -> dict[str, str]:
-    """Versions of Python, the platform, and the libraries that results depend on."""
-    packages = ("salrob-tf", "tensorflow", "keras", "cleverhans", "numpy", "scipy")
-    versions = {package: importlib.metadata.version(package) for package in packages}
-    return {"python": platform.python_version(), "platform": platform.platform(), **versions}

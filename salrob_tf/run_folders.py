@@ -15,7 +15,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from salrob_tf.files import locked, read_json_object, remove, remove_leftovers, write_json, write_text, written_beside
+from salrob_tf.files import (
+    differences,
+    locked,
+    read_json_object,
+    remove,
+    remove_leftovers,
+    write_json,
+    write_text,
+    written_beside,
+)
 from salrob_tf.training import SaliencyGuided
 
 MODEL, BEST, HISTORY, EXPORT, RECORD = "model.keras", "best.keras", "history.csv", "export", "run.json"
@@ -258,11 +267,5 @@ def _shapes(model: SaliencyGuided) -> list[tuple[int, ...]]:
 
 
 def _check_same_run(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
-    different = [
-        f"{key}={theirs.get(key)} there, {key}={value} asked"
-        for theirs, ours in ((found["arguments"], asked["arguments"]), (found["data"], asked["data"]))
-        for key, value in ours.items()
-        if theirs.get(key) != value
-    ]
-    if different:
+    if different := [text for part in ("arguments", "data") for text in differences(found[part], asked[part])]:
         raise ValueError(f"The run in {folder} is another one and cannot be resumed: {'; '.join(different)}")

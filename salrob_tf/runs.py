@@ -15,9 +15,8 @@ import tensorflow as tf
 from salrob_tf.batches import batches, file_errors
 from salrob_tf.checks import check_number, check_whole
 from salrob_tf.datasets import Dataset
-from salrob_tf.files import write_json
+from salrob_tf.files import environment, write_json
 from salrob_tf.networks import NETWORKS, PRETRAINED
-from salrob_tf.results import environment
 from salrob_tf.run_folders import (
     BEST,
     MODEL,

@@ -11,19 +11,18 @@ import tensorflow as tf
 
 from salrob_tf.checks import check_flag, check_number, check_whole
 from salrob_tf.classifier_losses import is_one_hot
+from salrob_tf.fitting import Fitted
 from salrob_tf.inputs import share_of_batch, unpack
 from salrob_tf.losses import Divergence
-from salrob_tf.networks import alike_in_both_modes
-from salrob_tf.passes import Passes, can_be_given_weights, random_states
+from salrob_tf.passes import Passes, alike_in_both_modes, can_be_given_weights, random_states
 from salrob_tf.saliency import Recipe, Seed, get_recipe, mask_size, masked_copy, saliency_scores
 from salrob_tf.schedules import Schedule, savable, value_at
-from salrob_tf.wrapper import Wrapper
 
 VALIDATION_SEEDS = (0, 1)  # of a random ranking and of the fill, so that evaluating twice gives the same numbers
 
 
 @keras.saving.register_keras_serializable(package="salrob_tf")
-class SaliencyGuided(Wrapper):
+class SaliencyGuided(Fitted):
     """Train a classifier with or without saliency guidance, by `fit`.
 
     Each step of guided training ranks the pixels of every image by the network's input gradient, fills the lowest
@@ -133,7 +132,7 @@ class SaliencyGuided(Wrapper):
         """
         super().compile(optimizer, loss, auto_scale_loss, **kwargs)
         # Here, because layers that were frozen or set free since then may behave otherwise.
-        own_call = type(self).call is not Wrapper.call
+        own_call = type(self).call is not Fitted.call
         self.reads_once = self.saliency and not own_call and can_be_given_weights(self.model)
         self.shares_forward = self.saliency and (
             self.recipe.saliency_mode == "training" or alike_in_both_modes(self.model, self.image_shape)

@@ -1,9 +1,7 @@
-"""A Keras model around a classifier: it looks at what it is given, and the classifier can be taken out of it again."""
+"""`compile`, `fit` and `evaluate` of Keras, which look at what they are given before the first step."""
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +11,8 @@ import tensorflow as tf
 from salrob_tf.batches import file_errors
 from salrob_tf.checks import check_number, check_whole, is_whole, shown
 from salrob_tf.classifier_losses import CrossEntropy, check_takes_logits
+from salrob_tf.contract import Wrapper
 from salrob_tf.inputs import checked, label_checks
-from salrob_tf.loading import brief
-from salrob_tf.networks import InInferenceMode, check_gives_logits
 
 # Those numbers that Keras' methods count with: the least that is valid, and whether they may be left open.
 COUNTS = {
@@ -29,26 +26,8 @@ COUNTS = {
 }
 
 
-class Wrapper(keras.Model):
-    """Whatever has nothing to do with how a classifier is trained; who inherits it builds it last.
-
-    Args:
-        model: A built Keras model from images `(N, height, width, channels)` to logits `(N, num_classes)`.
-        **kwargs: Passed on to `keras.Model`, such as `name`.
-
-    Raises:
-        ValueError: If `model` is not built, has several inputs or outputs, or ends in softmax.
-    """
-
-    def __init__(self, model: keras.Model, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.autocast = False  # the classifier casts what it is given, whatever Keras' global policy is
-        self.image_shape, self.num_classes = check_gives_logits(model)
-        self.model = model
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Logits `(N, num_classes)` of the classifier."""
-        return self.model(inputs, training=training)
+class Fitted(Wrapper):
+    """A wrapper whose `compile`, `fit` and `evaluate` look at what they are given."""
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, auto_scale_loss: bool = True, **kwargs: Any
@@ -148,38 +127,6 @@ class Wrapper(keras.Model):
             return run((x, *self._checked(x, y, weights)))
 
         return step
-
-    def export(
-        self,
-        filepath: Any,
-        format: str = "tf_saved_model",
-        verbose: bool | None = None,
-        input_signature: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Write the classifier alone as a SavedModel that plain TensorFlow loads; see `keras.Model.export`.
-
-        It gives what the classifier gives in inference mode, where Keras' own export leaves RandomFlip and its like on.
-
-        Raises:
-            OSError: If it cannot be written there.
-            ValueError: If `filepath` is no path.
-        """
-        if not isinstance(filepath, str | os.PathLike) or not os.fspath(filepath):
-            raise ValueError(f"`filepath` must be a path. Received: filepath={shown(filepath)}")
-        model = InInferenceMode(self.model)
-        signature = model.signature() if input_signature is None else input_signature
-        try:
-            model.export(filepath, format, verbose, signature, **kwargs)
-        except (tf.errors.FailedPreconditionError, tf.errors.ResourceExhaustedError, tf.errors.UnknownError) as error:
-            raise OSError(f"This cannot be written ({brief(error.message)}). Received: {shown(filepath)}") from error
-
-    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """`keras.Model.save`."""
-        with warnings.catch_warnings():
-            # Keras' variables are not quite what NumPy 2 wants of arrays, but np.array takes them all the same.
-            warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
-            super().save(filepath, *args, **kwargs)
 
 
 def check_options(num_classes: int, **options: Any) -> None:
