@@ -23,19 +23,21 @@ if (
     )
 
 from salrob_tf.attack import Attack
-from salrob_tf.attacks import ATTACKS, BIM, FGSM, MIM, PGD
 from salrob_tf.batches import batches
 from salrob_tf.callbacks import RobustAccuracy
+from salrob_tf.carlini_wagner import CWL2
 from salrob_tf.classifier import Classifier
-from salrob_tf.cleverhans_attacks import CWL2, SPSA
 from salrob_tf.datasets import Dataset, load_data
 from salrob_tf.evaluation import evaluate
 from salrob_tf.explanations import saliency_maps
+from salrob_tf.gradient_attacks import BIM, FGSM, MIM, PGD
 from salrob_tf.networks import cnn
+from salrob_tf.recipes import RECIPES, Recipe
+from salrob_tf.registry import ATTACKS
 from salrob_tf.resnet import resnet18
 from salrob_tf.results import load_results, save_results
 from salrob_tf.robustness import Robustness
-from salrob_tf.saliency import RECIPES, Recipe
+from salrob_tf.spsa import SPSA
 from salrob_tf.statistics import Comparison, compare
 from salrob_tf.training import SaliencyGuided
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import reprlib
 import stat
 from collections.abc import Iterable
@@ -198,6 +199,15 @@ def check_policy(dtype: Any) -> None:
             "`dtype` must be a dtype policy of floats, such as float32 or mixed_bfloat16, or None. "
             f"Received: dtype={shown(dtype)}"
         )
+
+
+def brief(value: Any, width: int = 160) -> str:
+    """A value as one line of at most `width` printable characters, of errors with their type, cut in the middle."""
+    text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours of Keras
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    half = (width - 5) // 2
+    return text if len(text) <= width else f"{text[:half]} ... {text[-half:]}"
 
 
 def shown(value: Any) -> str:

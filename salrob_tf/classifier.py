@@ -13,13 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from salrob_tf.bounds import check_bounds, check_images_in
-from salrob_tf.checks import check_whole, shown
+from salrob_tf.checks import brief, check_whole, shown
 from salrob_tf.contract import check_outputs, outputs_probabilities, preprocessor_of
 from salrob_tf.copies import copy_in_bfloat16, differ, rounding
 from salrob_tf.datasets import fingerprint
 from salrob_tf.devices import over_devices
 from salrob_tf.forms import form_of
-from salrob_tf.loading import brief, path_of
+from salrob_tf.loading import path_of
 from salrob_tf.outputs import LOG_PROBABILITIES, LOGITS, Forward, logits_of
 from salrob_tf.preprocessing import layers_that_rescale, name_of
 

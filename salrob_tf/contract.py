@@ -11,8 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.checks import shown
-from salrob_tf.loading import brief
+from salrob_tf.checks import brief, shown
 
 
 def outputs_probabilities(outputs: np.ndarray) -> bool:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.loading import brief
+from salrob_tf.checks import brief
 from salrob_tf.outputs import Forward
 
 MORE_PASSES = 8  # of functions that draw random numbers

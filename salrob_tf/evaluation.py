@@ -22,14 +22,7 @@ from salrob_tf.datasets import check_labels, fingerprint
 from salrob_tf.files import check_file, locked, written_beside
 from salrob_tf.flags import Flag
 from salrob_tf.inspection import chance, inspect
-from salrob_tf.plans import (
-    check_epsilons,
-    check_options,
-    check_suits,
-    choose_attacks,
-    default_epsilons,
-    settings_of,
-)
+from salrob_tf.plans import check_epsilons, check_options, check_suits, choose_attacks, default_epsilons, settings_of
 from salrob_tf.robustness import LONGEST_NAME, Robustness, is_printable
 from salrob_tf.shards import shards_of
 from salrob_tf.starts import check_indices

@@ -14,10 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.checks import shown
+from salrob_tf.checks import brief, shown
 from salrob_tf.contract import Wrapper, batch_shape, preprocessor_of, structure_of
 from salrob_tf.datasets import fingerprint
-from salrob_tf.loading import brief, load, path_of
+from salrob_tf.loading import load, path_of
 from salrob_tf.outputs import Forward, choose_output
 from salrob_tf.preprocessing import check_preprocessor, shape_before
 

@@ -13,17 +13,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from salrob_tf.checks import brief
+
 KERAS_ENDINGS = (".keras", ".h5", ".hdf5")
 HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of such a file
-
-
-def brief(value: Any, width: int = 160) -> str:
-    """A value as one line of at most `width` printable characters, of errors with their type, cut in the middle."""
-    text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours of Keras
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    half = (width - 5) // 2
-    return text if len(text) <= width else f"{text[:half]} ... {text[-half:]}"
 
 
 def path_of(model: str | bytes | os.PathLike[Any]) -> Path:

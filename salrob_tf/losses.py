@@ -1,14 +1,13 @@
-"""The divergence that guided training minimises, and the losses that attacks climb.
+"""The losses that attacks climb: one value per image, of labels `(N,)` and logits `(N, num_classes)`.
 
-The latter give one value per image, of labels `(N,)` and logits `(N, num_classes)`; they are named functions, because
-CleverHans takes `labels` and `logits` by name. Targeted attacks descend them at the target.
+They are named functions, because CleverHans takes `labels` and `logits` by name. Targeted attacks descend them at the
+target.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import keras
 import tensorflow as tf
 
 
@@ -34,31 +33,3 @@ LOSSES: dict[str, Callable[..., tf.Tensor]] = {"cross_entropy": cross_entropy, "
 def _best_other(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     mask = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
     return tf.reduce_max(tf.where(mask, logits.dtype.min, logits), axis=-1)
-
-
-class Divergence(keras.losses.Loss):
-    """Divergence between the predictions on clean and on masked images (K, Eq. 1), a Keras loss of two logits.
-
-    Args:
-        direction: The `divergence` of a `Recipe`.
-    """
-
-    def __init__(self, direction: str) -> None:
-        super().__init__(name="kl", dtype="float32")
-        self.direction = direction
-
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Divergence per image `(N,)`, in nats, of logits for clean images and logits for masked ones."""
-        clean, masked = tf.nn.log_softmax(y_true), tf.nn.log_softmax(y_pred)
-        if self.direction == "stop_gradient":
-            clean = tf.stop_gradient(clean)
-        if self.direction == "reversed":
-            return _kl(masked, clean)
-        if self.direction == "symmetric":
-            return (_kl(clean, masked) + _kl(masked, clean)) / 2
-        return _kl(clean, masked)
-
-
-def _kl(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
-    # Not keras.losses.kl_divergence: that clips probabilities at 1e-7, where the gradient dies.
-    return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=-1)

@@ -15,9 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.checks import shown
+from salrob_tf.checks import brief, shown
 from salrob_tf.contract import outputs_probabilities
-from salrob_tf.loading import brief
 
 LOGITS = "logits"
 REMOVED = {"softmax removed": tf.nn.softmax, "sigmoid removed": tf.math.sigmoid}

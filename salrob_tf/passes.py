@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 from tensorflow.python.framework.config import is_op_determinism_enabled  # Keras takes it from there too
 
-from salrob_tf.saliency import Recipe
+from salrob_tf.recipes import Recipe
 
 
 def random_states(network: keras.Model) -> list[keras.Variable]:

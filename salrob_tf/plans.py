@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.attack import Attack
-from salrob_tf.attacks import FGSM, make_attack
 from salrob_tf.checks import check_choice, check_flag, check_whole, shown
 from salrob_tf.classifier import Classifier
+from salrob_tf.gradient_attacks import FGSM
+from salrob_tf.registry import make_attack
 from salrob_tf.steps import NORMS
 from salrob_tf.sweep import SEARCHES
 

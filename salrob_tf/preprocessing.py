@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf.checks import brief
 from salrob_tf.contract import preprocessor_of
-from salrob_tf.loading import brief
 from salrob_tf.outputs import operations
 
 PASSES = 5

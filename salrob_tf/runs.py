@@ -17,6 +17,7 @@ from salrob_tf.checks import check_number, check_whole
 from salrob_tf.datasets import Dataset
 from salrob_tf.files import environment, write_json
 from salrob_tf.networks import NETWORKS, PRETRAINED
+from salrob_tf.recipes import get_recipe
 from salrob_tf.run_folders import (
     BEST,
     MODEL,
@@ -32,7 +33,6 @@ from salrob_tf.run_folders import (
     run_identity,
     write_export,
 )
-from salrob_tf.saliency import get_recipe
 from salrob_tf.training import SaliencyGuided
 from salrob_tf.workers import fit_on_workers, is_chief, strategy, worker_count
 

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.checks import as_array, shown
+from salrob_tf.checks import as_array, brief, shown
 from salrob_tf.datasets import Dataset, check_labels
 from salrob_tf.folders import ImageFiles
-from salrob_tf.loading import brief
 
 Shards = Iterator[tuple[np.ndarray, np.ndarray]]
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from salrob_tf.attack import Attack
-from salrob_tf.attacks import FGSM
 from salrob_tf.classifier import Classifier
 from salrob_tf.counts import ONE_DRAW, Counts, Draws
+from salrob_tf.gradient_attacks import FGSM
 from salrob_tf.steps import Batch
 
 SEARCHES = ("bisect", "full")

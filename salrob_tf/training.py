@@ -11,11 +11,13 @@ import tensorflow as tf
 
 from salrob_tf.checks import check_flag, check_number, check_whole
 from salrob_tf.classifier_losses import is_one_hot
+from salrob_tf.divergence import Divergence
 from salrob_tf.fitting import Fitted
 from salrob_tf.inputs import share_of_batch, unpack
-from salrob_tf.losses import Divergence
+from salrob_tf.masking import mask_size, masked_copy
 from salrob_tf.passes import Passes, alike_in_both_modes, can_be_given_weights, random_states
-from salrob_tf.saliency import Recipe, Seed, get_recipe, mask_size, masked_copy, saliency_scores
+from salrob_tf.ranking import saliency_scores
+from salrob_tf.recipes import Recipe, Seed, get_recipe
 from salrob_tf.schedules import Schedule, savable, value_at
 
 VALIDATION_SEEDS = (0, 1)  # of a random ranking and of the fill, so that evaluating twice gives the same numbers

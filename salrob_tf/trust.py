@@ -13,10 +13,10 @@ import numpy as np
 
 from salrob_tf.attack import Attack
 from salrob_tf.classifier import Classifier
-from salrob_tf.cleverhans_attacks import SPSA
 from salrob_tf.counts import Draws
 from salrob_tf.flags import DOUBTFUL, NOT_BELIEVED, NOTE, Flag
 from salrob_tf.noise import Noise
+from salrob_tf.spsa import SPSA
 
 FLAT = 0.01  # share of images with zero gradients from which on a result is doubtful
 ALL_FLAT = 0.99

@@ -154,8 +154,8 @@ def main() -> None:
 
 def adversarial_images(classifiers: dict[str, Any], data: Any, epsilons: np.ndarray, right: np.ndarray) -> Any:
     """Figure 3: what FGSM makes of test images, one of a class, that both networks get `right`."""
-    from salrob_tf.attacks import FGSM
     from salrob_tf.figures import adversarial_grid
+    from salrob_tf.gradient_attacks import FGSM
 
     some = right if right.any() else ~right  # networks that get nothing right are shown on what they get wrong
     rows = first_of_each_class(data, some)[:FIGURE_3_IMAGES]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from test_scripts import run, save_as_before, tree
 
 import salrob_tf as sr
+from salrob_tf.checks import brief
 from salrob_tf.files import locked
-from salrob_tf.loading import brief
 from salrob_tf.names import distinct_names, safe_name
 from salrob_tf.result_folders import ResultFolder, make_plan, open_results
 

@@ -494,7 +494,7 @@ def test_files_with_the_former_default_loss_go_on_training(tmp_path):
 
 def test_kl_keeps_its_gradient_where_keras_clips():
     """A probability below 1e-7 on the masked image: keras.losses.kl_divergence has no gradient there."""
-    from salrob_tf.losses import Divergence
+    from salrob_tf.divergence import Divergence
 
     clean, masked = tf.constant([[0.0, 0.0]]), tf.Variable([[0.0, -40.0]])
     with tf.GradientTape() as tape:
