@@ -22,24 +22,24 @@ if (
         name=__name__,
     )
 
-from salrob_tf.attack import Attack
-from salrob_tf.batches import batches
-from salrob_tf.callbacks import RobustAccuracy
-from salrob_tf.carlini_wagner import CWL2
-from salrob_tf.classifier import Classifier
-from salrob_tf.datasets import Dataset, load_data
-from salrob_tf.evaluation import evaluate
-from salrob_tf.explanations import saliency_maps
-from salrob_tf.gradient_attacks import BIM, FGSM, MIM, PGD
-from salrob_tf.networks import cnn
-from salrob_tf.recipes import RECIPES, Recipe
-from salrob_tf.registry import ATTACKS
-from salrob_tf.resnet import resnet18
-from salrob_tf.results import load_results, save_results
-from salrob_tf.robustness import Robustness
-from salrob_tf.spsa import SPSA
-from salrob_tf.statistics import Comparison, compare
-from salrob_tf.training import SaliencyGuided
+from salrob_tf.attacks.base import Attack
+from salrob_tf.attacks.carlini_wagner import CWL2
+from salrob_tf.attacks.gradient import BIM, FGSM, MIM, PGD
+from salrob_tf.attacks.registry import ATTACKS
+from salrob_tf.attacks.spsa import SPSA
+from salrob_tf.data.datasets import Dataset, load_data
+from salrob_tf.data.pipeline import batches
+from salrob_tf.evaluation.callbacks import RobustAccuracy
+from salrob_tf.evaluation.sweep import evaluate
+from salrob_tf.models.classifier import Classifier
+from salrob_tf.models.networks import cnn
+from salrob_tf.models.resnet import resnet18
+from salrob_tf.results.comparison import Comparison, compare
+from salrob_tf.results.robustness import Robustness
+from salrob_tf.results.storage import load_results, save_results
+from salrob_tf.saliency.maps import saliency_maps
+from salrob_tf.saliency.recipes import RECIPES, Recipe
+from salrob_tf.training.guided import SaliencyGuided
 
 __all__ = [
     "ATTACKS",

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 LARGEST = 2**63 - 1  # what TensorFlow's integers hold
@@ -182,23 +181,6 @@ def as_array(values: Any, name: str) -> np.ndarray:
         raise ValueError(
             f"`{name}` must be an array, all its parts of one shape. Received: {name}={shown(values)}"
         ) from error
-
-
-def check_policy(dtype: Any) -> None:
-    """What layers compute in: `None` for Keras' global dtype policy, or a policy of floats.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    try:
-        valid = dtype is None or "float" in keras.dtype_policies.get(dtype).compute_dtype
-    except Exception:  # which one depends on what it was given
-        valid = False
-    if not valid:
-        raise ValueError(
-            "`dtype` must be a dtype policy of floats, such as float32 or mixed_bfloat16, or None. "
-            f"Received: dtype={shown(dtype)}"
-        )
 
 
 def brief(value: Any, width: int = 160) -> str:

@@ -73,7 +73,7 @@ def main() -> None:
 
 def trained(data: Any, epochs: int) -> Any:
     """The regular network, trained with Adadelta 1.0."""
-    from salrob_tf.runs import Run
+    from salrob_tf.studies.runs import Run
 
     run = Run(epochs=epochs, learning_rate=1.0)
     model = run.build(data)
@@ -212,7 +212,7 @@ def floor(data: Any, model: Any, args: argparse.Namespace) -> None:
     from cleverhans.tf2.utils import compute_gradient
 
     from salrob_tf import BIM, Classifier, evaluate
-    from salrob_tf.losses import cross_entropy
+    from salrob_tf.attacks.losses import cross_entropy
 
     classifier, attack, logits = Classifier(model), BIM(steps=STEPS), logits_of(model.model)
     available = min(args.samples, len(data.x_test))

@@ -50,19 +50,20 @@ def main() -> None:
     """Evaluate one or more models."""
     args = arguments()
     with quiet_start():
-        from salrob_tf.classifier import Classifier
-        from salrob_tf.datasets import check_labels, choose_indices, fingerprint, load_data
-        from salrob_tf.evaluation import evaluate
-        from salrob_tf.figures import robustness_curves, save_figure
+        from salrob_tf.attacks.balls import NORMS
+        from salrob_tf.data.arrays import check_labels, choose_indices, fingerprint
+        from salrob_tf.data.datasets import load_data
+        from salrob_tf.data.folders import select
+        from salrob_tf.evaluation.plans import check_epsilons, check_suits, choose_attacks, default_epsilons
+        from salrob_tf.evaluation.sweep import evaluate
         from salrob_tf.files import write_text
-        from salrob_tf.folders import select
-        from salrob_tf.names import distinct_names
-        from salrob_tf.plans import check_epsilons, check_suits, choose_attacks, default_epsilons
-        from salrob_tf.report import robustness_table
-        from salrob_tf.result_folders import check_results_folder, make_plan, open_results
-        from salrob_tf.results import save_results
-        from salrob_tf.statistics import compare
-        from salrob_tf.steps import NORMS
+        from salrob_tf.models.classifier import Classifier
+        from salrob_tf.reports.figures import robustness_curves, save_figure
+        from salrob_tf.reports.tables import robustness_table
+        from salrob_tf.results.comparison import compare
+        from salrob_tf.results.storage import save_results
+        from salrob_tf.studies.names import distinct_names
+        from salrob_tf.studies.result_folders import check_results_folder, make_plan, open_results
 
     # Everything that can be wrong is looked at before anything is written.
     names = distinct_names(args.models)

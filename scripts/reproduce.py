@@ -53,18 +53,20 @@ def main() -> None:
     with quiet_start():
         import keras
 
-        from salrob_tf import figures, report
-        from salrob_tf.classifier import Classifier
-        from salrob_tf.datasets import choose_indices, load_data
-        from salrob_tf.evaluation import evaluate
+        from salrob_tf.data.arrays import choose_indices
+        from salrob_tf.data.datasets import load_data
+        from salrob_tf.data.folders import select
+        from salrob_tf.evaluation.plans import check_epsilons, choose_attacks, default_epsilons
+        from salrob_tf.evaluation.sweep import evaluate
         from salrob_tf.files import write_text
-        from salrob_tf.folders import select
-        from salrob_tf.plans import check_epsilons, choose_attacks, default_epsilons
-        from salrob_tf.result_folders import check_results_folder, make_plan, open_results, reproduced
-        from salrob_tf.results import save_results
-        from salrob_tf.runs import Run, check_run, train
-        from salrob_tf.statistics import compare
-        from salrob_tf.workers import worker_count
+        from salrob_tf.models.classifier import Classifier
+        from salrob_tf.reports import figures
+        from salrob_tf.reports import tables as report
+        from salrob_tf.results.comparison import compare
+        from salrob_tf.results.storage import save_results
+        from salrob_tf.studies.result_folders import check_results_folder, make_plan, open_results, reproduced
+        from salrob_tf.studies.runs import Run, check_run, train
+        from salrob_tf.training.workers import worker_count
 
     if worker_count() > 1:
         raise ValueError("Several workers train by train.py: unset TF_CONFIG for reproduce.py")
@@ -154,8 +156,8 @@ def main() -> None:
 
 def adversarial_images(classifiers: dict[str, Any], data: Any, epsilons: np.ndarray, right: np.ndarray) -> Any:
     """Figure 3: what FGSM makes of test images, one of a class, that both networks get `right`."""
-    from salrob_tf.figures import adversarial_grid
-    from salrob_tf.gradient_attacks import FGSM
+    from salrob_tf.attacks.gradient import FGSM
+    from salrob_tf.reports.figures import adversarial_grid
 
     some = right if right.any() else ~right  # networks that get nothing right are shown on what they get wrong
     rows = first_of_each_class(data, some)[:FIGURE_3_IMAGES]
@@ -174,8 +176,8 @@ def adversarial_images(classifiers: dict[str, Any], data: Any, epsilons: np.ndar
 
 def saliency_of(networks: dict[str, Any], data: Any) -> Any:
     """Saliency maps of the first test images, by two methods for each network."""
-    from salrob_tf.explanations import saliency_maps
-    from salrob_tf.figures import saliency_grid
+    from salrob_tf.reports.figures import saliency_grid
+    from salrob_tf.saliency.maps import saliency_maps
 
     rows = first_of_each_class(data, np.ones(len(data.y_test), bool))[:SALIENCY_IMAGES]
     x, y = data.x_test[rows], data.y_test[rows]

@@ -51,9 +51,9 @@ def main() -> None:
         sys.exit(launch([sys.executable, *sys.argv], args.workers))
     end_with_launcher()
     with quiet_start():
-        from salrob_tf.datasets import load_data
-        from salrob_tf.runs import Run, train
-        from salrob_tf.workers import is_chief, strategy
+        from salrob_tf.data.datasets import load_data
+        from salrob_tf.studies.runs import Run, train
+        from salrob_tf.training.workers import is_chief, strategy
 
         strategy()
 

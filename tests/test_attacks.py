@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import salrob_tf as sr
-from salrob_tf.registry import make_attack
+from salrob_tf.attacks.registry import make_attack
 
 ALL = [sr.FGSM(), sr.BIM(steps=7), sr.PGD(steps=7), sr.MIM(steps=7), sr.MIM(steps=7, normalization="l2")]
 ALL += [sr.FGSM(2.0), sr.BIM(2.0, steps=7), sr.PGD(2.0, steps=7), sr.MIM(2.0, steps=7)]

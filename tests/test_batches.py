@@ -9,8 +9,8 @@ import tensorflow as tf
 from conftest import make_images
 
 import salrob_tf as sr
-from salrob_tf import run_folders, runs
-from salrob_tf.batches import crop_and_flip, file_errors
+from salrob_tf.data.pipeline import crop_and_flip, file_errors
+from salrob_tf.studies import run_folders, runs
 
 
 def epochs_of(images, labels, **settings):

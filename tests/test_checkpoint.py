@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import salrob_tf as sr
-from salrob_tf.checkpoint import Checkpoint
+from salrob_tf.evaluation.checkpoint import Checkpoint
 
 SETTINGS = {"seed": 0, "epsilons": [0.1, 0.2]}
 PART = {"correct": np.array([[True, False], [False, False]]), "seconds": np.array(1.5)}

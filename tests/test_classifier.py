@@ -12,9 +12,9 @@ import tensorflow as tf
 from conftest import make_images, make_network
 
 import salrob_tf as sr
-from salrob_tf.inspection import passes_agree
-from salrob_tf.outputs import saturated
-from salrob_tf.statistics import at_chance
+from salrob_tf.evaluation.inspection import passes_agree
+from salrob_tf.models.logits import saturated
+from salrob_tf.results.comparison import at_chance
 
 PLAIN_TENSORFLOW = """
 import sys

@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import make_images
 
 import salrob_tf as sr
-from salrob_tf.copies import differ
+from salrob_tf.models.copies import differ
 
 EPSILONS = [0.1, 0.15]
 

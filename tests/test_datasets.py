@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import salrob_tf as sr
-from salrob_tf.datasets import check_images, check_labels, choose_indices
+from salrob_tf.data.arrays import check_images, check_labels, choose_indices
 
 
 def write_npz(path, **changes):

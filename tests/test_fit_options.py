@@ -201,7 +201,7 @@ def test_no_input_gradient_underflows_in_float16():
     networks[1].set_weights(networks[0].get_weights())
     labels = networks[0](IMAGES).numpy().argmax(-1)
     recipe = sr.Recipe(gradient_of="log_softmax", ranking="signed")
-    from salrob_tf.ranking import input_gradient
+    from salrob_tf.saliency.ranking import input_gradient
 
     exact, half = (input_gradient(net, tf.constant(IMAGES), tf.constant(labels), recipe)[0].numpy() for net in networks)
     assert np.abs(exact).max(axis=(1, 2, 3)).min() < 1e-7 and (exact != 0).all()
@@ -214,7 +214,7 @@ def test_no_input_gradient_underflows_in_float16():
 @pytest.mark.parametrize("gap", [60.0, 84.0, 86.5])
 def test_images_that_a_network_is_sure_of_are_ranked(gap):
     """Gradients of log-softmax near the smallest number of float32; logits that grow in a known order of pixels."""
-    from salrob_tf.ranking import saliency_scores
+    from salrob_tf.saliency.ranking import saliency_scores
 
     weights = np.zeros((16, 2), np.float32)
     weights[:, 1] = -np.linspace(1, 2, 16)

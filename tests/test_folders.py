@@ -14,8 +14,8 @@ from conftest import make_bytes, make_network, write_tree
 from PIL import Image
 
 import salrob_tf as sr
-from salrob_tf.folders import ImageFiles, select
-from salrob_tf.runs import Run, train
+from salrob_tf.data.folders import ImageFiles, select
+from salrob_tf.studies.runs import Run, train
 
 RUN = Run(saliency=True, epochs=2, batch_size=32, optimizer="adam", learning_rate=0.01)
 

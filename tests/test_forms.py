@@ -9,7 +9,7 @@ import tensorflow as tf
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
 import salrob_tf as sr
-from salrob_tf.losses import margin
+from salrob_tf.attacks.losses import margin
 
 layers = keras.layers
 SHAPE = (8, 8, 1)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import make_images, make_network
 
 import salrob_tf as sr
-from salrob_tf.statistics import _holm
+from salrob_tf.results.comparison import _holm
 
 CONSTANT = sr.Recipe(fill="constant", fill_value=0.5)
 

@@ -8,9 +8,9 @@ import tensorflow as tf
 from conftest import make_images, make_network
 
 import salrob_tf as sr
-from salrob_tf.figures import adversarial_grid, robustness_curves, saliency_grid, save_figure
-from salrob_tf.flags import Flag
-from salrob_tf.report import robustness_table, table1
+from salrob_tf.reports.figures import adversarial_grid, robustness_curves, saliency_grid, save_figure
+from salrob_tf.reports.tables import robustness_table, table1
+from salrob_tf.results.flags import Flag
 
 
 @pytest.fixture(scope="module")

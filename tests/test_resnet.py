@@ -14,8 +14,8 @@ from conftest import make_images
 from test_scripts import run
 
 import salrob_tf as sr
-from salrob_tf.resnet import RESNET18
-from salrob_tf.runs import Run
+from salrob_tf.models.resnet import RESNET18
+from salrob_tf.studies.runs import Run
 
 SHAPE = (16, 16, 3)
 IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

@@ -15,8 +15,8 @@ from test_scripts import run, save_as_before, tree
 import salrob_tf as sr
 from salrob_tf.checks import brief
 from salrob_tf.files import locked
-from salrob_tf.names import distinct_names, safe_name
-from salrob_tf.result_folders import ResultFolder, make_plan, open_results
+from salrob_tf.studies.names import distinct_names, safe_name
+from salrob_tf.studies.result_folders import ResultFolder, make_plan, open_results
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_a_record_that_names_other_places_is_refused(out, models, data, tmp_path
 def test_a_failure_before_the_figure_is_finished_by_resuming(whole, models, data, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("salrob_tf.figures.save_figure", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+        patch.setattr("salrob_tf.reports.figures.save_figure", lambda *_: (_ for _ in ()).throw(OSError("no space")))
         assert evaluate(models, data, out, "--adversarials", check=False) == 2
     assert not (out / "results.json").exists() and (out / ".sweep").is_dir()
     assert evaluate(models, data, out, "--adversarials", check=False) == 2
@@ -257,7 +257,7 @@ def test_a_failure_before_the_figure_is_finished_by_resuming(whole, models, data
     assert evaluate(models, data, out, "--adversarials", "--resume", "--steps", 4, check=False) == 2
     assert "steps=2 there, steps=4 asked" in capsys.readouterr().err
     with monkeypatch.context() as patch:
-        patch.setattr("salrob_tf.evaluation.Sweep", None)  # all parts are there: nothing is attacked again
+        patch.setattr("salrob_tf.evaluation.sweep.Sweep", None)  # all parts are there: nothing is attacked again
         evaluate(models, data, out, "--adversarials", "--resume")
     same_results(out, whole)
     assert set(tree(out)) == set(tree(whole))
@@ -266,7 +266,7 @@ def test_a_failure_before_the_figure_is_finished_by_resuming(whole, models, data
 def test_overwriting_an_unfinished_sweep_removes_what_it_wrote(whole, models, data, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("salrob_tf.figures.save_figure", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+        patch.setattr("salrob_tf.reports.figures.save_figure", lambda *_: (_ for _ in ()).throw(OSError("no space")))
         evaluate(models, data, out, "--adversarials", check=False)
     evaluate(models[:1], data, out, "--overwrite")
     assert {path.as_posix() for path in tree(out)} == {"correct.npz", "curves.png", "results.json", "table.md"}
@@ -382,7 +382,9 @@ def test_reproduce_walks_the_paper_resumes_itself_alone_and_overwrites_what_it_w
 ):
     out = tmp_path / "paper"
     with monkeypatch.context() as patch:
-        patch.setattr("salrob_tf.figures.saliency_grid", lambda *_: (_ for _ in ()).throw(ValueError("no figure")))
+        patch.setattr(
+            "salrob_tf.reports.figures.saliency_grid", lambda *_: (_ for _ in ()).throw(ValueError("no figure"))
+        )
         assert reproduce(data, out, check=False) == 2
     assert not (out / "results.json").exists()
     reproduce(data, out, "--resume")
@@ -434,7 +436,7 @@ def test_reproduce_walks_the_paper_resumes_itself_alone_and_overwrites_what_it_w
     run_record.write_text(written)
     shorter = ["--epochs", 1, "--seeds", 1, "--attacks", "fgsm"]
     with monkeypatch.context() as patch:
-        patch.setattr("salrob_tf.runs._train", lambda *_: (_ for _ in ()).throw(ValueError("no training")))
+        patch.setattr("salrob_tf.studies.runs._train", lambda *_: (_ for _ in ()).throw(ValueError("no training")))
         assert reproduce(data, out, "--overwrite", *shorter, check=False) == 2
     reproduce(data, out, "--resume", *shorter)
     assert sorted(path.name for path in (out / "models").iterdir()) == ["guided-0", "guided-1", "regular-0"]

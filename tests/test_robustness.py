@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import salrob_tf as sr
-from salrob_tf.robustness import accuracy_interval
+from salrob_tf.results.robustness import accuracy_interval
 
 EPSILONS = [0.0, 0.3, 0.1]
 
@@ -323,7 +323,7 @@ def test_accuracy_interval_is_wilsons(right, wrong):
 
 
 def test_epsilons_are_written_as_people_write_them():
-    from salrob_tf.robustness import epsilon_text
+    from salrob_tf.results.robustness import epsilon_text
 
     found = [epsilon_text(epsilon) for epsilon in (0, 0.1, 0.2, 51 / 255, 8 / 255, float(np.float32(8 / 255)), 1 / 7)]
     assert found == ["0", "0.1", "0.2", "0.2", "8/255", "8/255", "0.1429"]

@@ -13,8 +13,8 @@ from test_scripts import tree
 
 import salrob_tf as sr
 from salrob_tf.files import locked
-from salrob_tf.run_folders import empty_run
-from salrob_tf.runs import Run, train
+from salrob_tf.studies.run_folders import empty_run
+from salrob_tf.studies.runs import Run, train
 
 RUN = Run(epochs=2, batch_size=32, optimizer="adam", learning_rate=0.01)
 

@@ -8,9 +8,9 @@ from conftest import make_images, make_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salrob_tf.masking import lowest, mask_size, masked_copy
-from salrob_tf.ranking import input_gradient, saliency_scores
-from salrob_tf.recipes import RECIPES, Recipe, get_recipe
+from salrob_tf.saliency.masking import lowest, mask_size, masked_copy
+from salrob_tf.saliency.ranking import input_gradient, saliency_scores
+from salrob_tf.saliency.recipes import RECIPES, Recipe, get_recipe
 
 FILLS = ("image_range", "channel_range", "kept_range", "constant", "channel_mean")
 

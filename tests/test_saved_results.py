@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import salrob_tf as sr
-from salrob_tf.result_records import COSTS
+from salrob_tf.results.records import COSTS
 
 EPSILONS = np.array([0.0, 0.1, 0.3])
 

@@ -18,8 +18,8 @@ import tensorflow as tf
 from conftest import make_images, make_network
 
 import salrob_tf as sr
-from salrob_tf import figures
-from salrob_tf.result_records import COSTS
+from salrob_tf.reports import figures
+from salrob_tf.results.records import COSTS
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -103,7 +103,7 @@ def test_train_writes_what_the_contract_lists(runs, data):
 
 
 def test_the_default_optimizer_is_adadelta_at_the_papers_settings():
-    from salrob_tf.runs import Run
+    from salrob_tf.studies.runs import Run
 
     data = sr.load_data("mnist5k")
     model = Run().build(data)
@@ -247,7 +247,7 @@ def test_a_run_killed_between_any_two_of_its_last_writes_resumes_to_the_same(dat
 
 
 def test_float16_runs_scale_their_loss(data):
-    from salrob_tf.runs import Run
+    from salrob_tf.studies.runs import Run
 
     for precision, scaled in (("mixed_float16", True), ("mixed_bfloat16", False), ("float32", False)):
         model = Run(precision=precision, saliency=True).build(sr.load_data(data))
@@ -447,7 +447,7 @@ def test_a_script_in_a_process_of_its_own_says_only_its_result(runs, data, tmp_p
 
 
 def test_an_interrupted_evaluation_goes_on_and_gives_the_same(runs, data, tmp_path, capsys):
-    from salrob_tf import evaluation
+    from salrob_tf.evaluation import sweep as evaluation
 
     arguments = [runs / "regular", runs / "guided", "--data", data, "--steps", 3, "--epsilons", 0.1, 0.2]
     run("evaluate.py", *arguments, "--out", tmp_path / "whole")

@@ -16,7 +16,7 @@ from conftest import make_bytes, make_images, write_tree
 from test_scripts import run
 
 import salrob_tf as sr
-from salrob_tf import workers
+from salrob_tf.training import workers
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 HEAD = f"import os, sys, time; sys.path.insert(0, {str(SCRIPTS)!r}); from _common import run_main\n"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import salrob_tf as sr
-from salrob_tf.flags import Flag
+from salrob_tf.results.flags import Flag
 
 
 def outcome(name, correct, epsilons=(0.1,)):

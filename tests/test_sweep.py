@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import salrob_tf as sr
+from salrob_tf.attacks.losses import cross_entropy, dlr, margin
+from salrob_tf.evaluation.search import Sweep
 from salrob_tf.files import locked
-from salrob_tf.losses import cross_entropy, dlr, margin
-from salrob_tf.sweep import Sweep
 
 EPSILONS = [0.02, 0.05, 0.08, 0.11, 0.14, 0.17, 0.2, 0.25]
 ATTACKS = [
@@ -373,7 +373,7 @@ def test_large_logits_overflow_in_half_precision_no_sooner_than_need_be(trained)
 
 def test_several_devices_share_each_batch_and_change_nothing(trained, monkeypatch):
     expected = sweep(trained, sr.PGD(steps=5))
-    monkeypatch.setattr("salrob_tf.devices.gpus", lambda: ["CPU:0", "CPU:1"])
+    monkeypatch.setattr("salrob_tf.models.devices.gpus", lambda: ["CPU:0", "CPU:1"])
     found = sweep(trained, sr.PGD(steps=5))
     np.testing.assert_array_equal(found.correct["pgd"], expected.correct["pgd"])
     assert len(tf.config.list_logical_devices("CPU")) == 2

@@ -270,7 +270,7 @@ def test_layer_losses_are_counted_once_and_kept_out_of_the_cross_entropy():
 
 @pytest.mark.parametrize("saliency", [True, False])
 def test_the_first_step_of_a_run_is_traced_once(saliency, monkeypatch):
-    from salrob_tf.runs import Run
+    from salrob_tf.studies.runs import Run
 
     step, traced = sr.SaliencyGuided.train_step, []
     monkeypatch.setattr(sr.SaliencyGuided, "train_step", lambda *given: (traced.append(1), step(*given))[1])
@@ -494,7 +494,7 @@ def test_files_with_the_former_default_loss_go_on_training(tmp_path):
 
 def test_kl_keeps_its_gradient_where_keras_clips():
     """A probability below 1e-7 on the masked image: keras.losses.kl_divergence has no gradient there."""
-    from salrob_tf.divergence import Divergence
+    from salrob_tf.training.divergence import Divergence
 
     clean, masked = tf.constant([[0.0, 0.0]]), tf.Variable([[0.0, -40.0]])
     with tf.GradientTape() as tape:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from conftest import make_network
 
 import salrob_tf as sr
-from salrob_tf.flags import Flag
+from salrob_tf.results.flags import Flag
 
 EPSILONS = [0.02, 0.05, 0.1, 0.15, 0.2]
 

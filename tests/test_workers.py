@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import salrob_tf as sr
-from salrob_tf.workers import fit_on_workers
+from salrob_tf.training.workers import fit_on_workers
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 SAMPLES, BATCH, EPOCHS = 13, 4, 3  # the last batch is one image, so that one worker has none
@@ -73,7 +73,7 @@ def test_what_is_wrong_is_said_by_one_worker(monkeypatch, capfd, failing):
 
 
 if __name__ == "__main__":
-    from salrob_tf.workers import is_chief, strategy
+    from salrob_tf.training.workers import is_chief, strategy
 
     with strategy().scope():
         model, history = train(

@@ -1,0 +1,1 @@
+"""Attacks that own what they do to a batch of images, and their names."""

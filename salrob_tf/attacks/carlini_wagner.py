@@ -1,0 +1,107 @@
+"""CleverHans' Carlini-Wagner L2, made to run on Keras 3, where CleverHans 4.0's own function fails.
+
+It calls `optimizer.variables()`, which became a property and holds the learning rate too. Its arithmetic is
+CleverHans'; what is mended is stated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from cleverhans.tf2.attacks.carlini_wagner_l2 import CarliniWagnerL2
+
+from salrob_tf.attacks.balls import Batch
+from salrob_tf.attacks.base import Attack
+from salrob_tf.checks import check_number, check_whole
+from salrob_tf.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class CWL2(Attack):
+    """Carlini and Wagner's L2 attack (2017): the nearest adversarial, whatever epsilon is.
+
+    An image survives an epsilon if no adversarial was found within it. Untargeted only: CleverHans takes given labels
+    for targets, and attacks the class predicted otherwise, which is the label of every image attacked.
+
+    Attributes:
+        steps: Iterations of Adam for each constant.
+        constants: Steps of the binary search for the constant that weighs the margin against the distance.
+        learning_rate: Of Adam.
+        initial_constant: Where that search starts.
+        confidence: By how much the margin must be won.
+    """
+
+    name: ClassVar[str] = "cw"
+    takes_loss: ClassVar[bool] = False
+    packs: ClassVar[bool] = False
+    minimal: ClassVar[bool] = True
+    bisects: ClassVar[bool] = False
+    norm: float = 2.0
+    steps: int = 1000
+    constants: int = 5
+    learning_rate: float = 5e-3
+    initial_constant: float = 1e-2
+    confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm != 2 or self.targeted:
+            raise ValueError(
+                f"CWL2 is an untargeted attack for the L2 norm. Received: norm={self.norm}, targeted={self.targeted}"
+            )
+        positive = ("learning_rate", "initial_constant")
+        self._settle(
+            constants=check_whole("constants", self.constants, 1),
+            confidence=check_number("confidence", self.confidence, low=0),
+            **{setting: check_number(setting, getattr(self, setting), above=0) for setting in positive},
+        )
+
+    @property
+    def gradients_per_image(self) -> int:
+        """At most: CleverHans aborts early where a batch makes no progress."""
+        return self.steps * self.constants
+
+    def craft(
+        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32", draws: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Attack one batch; radii and `dtype` are not looked at. Images already misclassified stay as they are.
+
+        Of several `draws`, the mean of their logits is attacked.
+        """
+
+        def logits(images: tf.Tensor) -> tf.Tensor:
+            return tf.add_n([classifier.logits(images) for _ in range(draws)]) / draws
+
+        attack = CarliniWagnerL2(
+            classifier.logits if draws == 1 else logits,
+            batch_size=len(batch.images),
+            clip_min=0.0,
+            clip_max=1.0,
+            binary_search_steps=self.constants,
+            max_iterations=self.steps,
+            confidence=self.confidence,
+            initial_const=self.initial_constant,
+            learning_rate=self.learning_rate,
+        )
+        attack.optimizer = _ResettableAdam(self.learning_rate)
+        found = attack.attack(batch.images)
+        wrong = ~classifier.classifies(batch.images, batch.labels, draws=draws)
+        return np.where(wrong[:, None, None, None], batch.images, found), np.zeros(0)
+
+
+class _ResettableAdam:
+    """Keras' Adam as CleverHans uses it: `variables()` are those that it sets to zero between its searches."""
+
+    def __init__(self, learning_rate: float) -> None:
+        self.adam = keras.optimizers.Adam(learning_rate)
+        self.learning_rate = self.adam.learning_rate
+
+    def variables(self) -> list[Any]:
+        return [variable for variable in self.adam.variables if variable is not self.learning_rate]
+
+    def apply_gradients(self, pairs: list[tuple[tf.Tensor, tf.Variable]]) -> None:
+        self.adam.apply_gradients(pairs)

@@ -1,0 +1,93 @@
+"""The paper's attacks (K, sections 2.2 to 2.5, Eq. 2 to 4): steps along the gradient of a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from salrob_tf.attacks.balls import Batch, clip, steepest
+from salrob_tf.attacks.base import Attack
+from salrob_tf.checks import check_choice, check_number
+from salrob_tf.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class FGSM(Attack):
+    """Fast gradient sign method (Goodfellow et al. 2015; K, Eq. 2): one step of size epsilon."""
+
+    name: ClassVar[str] = "fgsm"
+    packs: ClassVar[bool] = False
+    bisects: ClassVar[bool] = False  # one gradient serves all epsilons, and a larger step may fail where a smaller won
+
+    def craft(
+        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32", draws: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One step on one batch."""
+        gradients, sizes = self.gradients(classifier, batch.images, batch.aims, dtype, draws)
+        return self.along(batch.images, gradients, batch.radii), sizes
+
+    def along(self, images: np.ndarray, gradients: np.ndarray, radii: np.ndarray) -> np.ndarray:
+        """The images moved along given gradients to the edge of their balls, clipped to [0, 1]."""
+        step = steepest(tf.constant(gradients), radii[:, None, None, None], self.norm)
+        return clip(images + step).numpy()
+
+
+@dataclass(frozen=True)
+class BIM(Attack):
+    """Basic iterative method (Kurakin et al. 2017; K, Eq. 3): FGSM steps from the image, each projected to the ball."""
+
+    name: ClassVar[str] = "bim"
+    default_step: ClassVar[float] = 2.5  # Madry et al. 2018, appendix B: enough to reach the boundary and move along it
+    steps: int = 40
+    relative_step: float | None = None
+
+
+@dataclass(frozen=True)
+class PGD(BIM):
+    """Projected gradient descent (Madry et al. 2018): BIM from a random start in the ball."""
+
+    name: ClassVar[str] = "pgd"
+    random_start: ClassVar[bool] = True
+    restarts: int = 1
+
+
+@dataclass(frozen=True)
+class MIM(BIM):
+    """Momentum iterative method (Dong et al. 2018; K, Eq. 4): BIM along a decaying sum of normalised gradients.
+
+    Attributes:
+        decay: Decay factor of the momentum, mu, 0 or more.
+        normalization: Gradients are divided by their mean magnitude, `"l1"` (Dong et al., CleverHans), or by
+            their L2 norm, `"l2"` (K, Eq. 4).
+    """
+
+    name: ClassVar[str] = "mim"
+    default_step: ClassVar[float] = 1.0  # Dong et al. 2018
+    decay: float = 1.0
+    normalization: str = "l1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._settle(
+            decay=check_number("decay", self.decay, low=0),
+            normalization=check_choice("normalization", self.normalization, ("l1", "l2")),
+        )
+
+    @property
+    def label(self) -> str:
+        """As for other attacks, with `-l2` for the normalisation of K's Eq. 4."""
+        return super().label + ("-l2" if self.normalization == "l2" else "")
+
+    def move(
+        self, adversarial: tf.Tensor, gradient: tf.Tensor, momentum: tf.Tensor, epsilon: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """One step along the decayed sum of the normalised gradients."""
+        if self.normalization == "l1":
+            size = tf.reduce_mean(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
+        else:
+            size = tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=[1, 2, 3], keepdims=True))
+        momentum = self.decay * momentum + gradient / tf.maximum(size, 1e-12)
+        return adversarial + steepest(momentum, self.step_size(epsilon), self.norm), momentum

@@ -1,0 +1,142 @@
+"""CleverHans' SPSA, made to run on Keras 3, where CleverHans 4.0's own function fails.
+
+It subclasses Keras' Adam with an argument that Keras 3 dropped. Its arithmetic is CleverHans'; what is mended is
+stated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss
+from tensorflow.python.util import deprecation
+
+from salrob_tf.attacks.balls import Batch, clip
+from salrob_tf.attacks.base import Attack
+from salrob_tf.checks import check_number, check_whole
+from salrob_tf.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class SPSA(Attack):
+    """Simultaneous perturbation stochastic approximation (Uesato et al. 2018): no gradient, only the margin.
+
+    Each of the `steps` estimates a gradient from `samples` forward passes; an image that is broken goes no further.
+
+    Attributes:
+        learning_rate: Of Adam, in the units of the images.
+        delta: Size of the perturbations that estimate the gradient, in the units of the images, in (0, 1].
+        samples: Forward passes per step, even, at most 2^20.
+    """
+
+    name: ClassVar[str] = "spsa"
+    takes_loss: ClassVar[bool] = False
+    packs: ClassVar[bool] = False
+    random_start: ClassVar[bool] = True
+    steps: int = 40
+    learning_rate: float = 0.01
+    delta: float = 0.01
+    samples: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm != np.inf:
+            raise ValueError(f"SPSA is for the L-infinity norm. Received: norm={self.norm}")
+        self._settle(
+            samples=check_whole("samples", self.samples, 2, 2**20),
+            learning_rate=check_number("learning_rate", self.learning_rate, above=0),
+            delta=check_number("delta", self.delta, above=0, high=1),
+        )
+        if self.samples % 2:
+            raise ValueError(f"`samples` must be even, 2 or more. Received: samples={self.samples}")
+
+    @property
+    def gradients_per_image(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def forwards_per_image(self) -> int:
+        """At most: a broken image stops earlier."""
+        return self.steps * (self.samples + 1)
+
+    def craft(
+        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32", draws: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Attack one image after the other; `dtype` is not looked at.
+
+        With several `draws` no image stops early, because one draw may be luck. Each sample draws by itself anyway.
+        """
+        starts = self.start(batch.images, batch.radii, batch.indices, seed, restart)
+        shape = [1, *classifier.input_shape]
+        pixels, one = tf.TensorSpec(shape, tf.float32), tf.TensorSpec([1], tf.int32)
+        signature = [pixels, one, one, tf.TensorSpec([], tf.float32), pixels, tf.TensorSpec([2], tf.int32)]
+
+        def run(x: tf.Tensor, y: tf.Tensor, aim: tf.Tensor, radius: tf.Tensor, start: tf.Tensor, key: tf.Tensor) -> Any:
+            return self._optimize(classifier, x, y, aim, radius, start, key, stops=draws == 1)
+
+        attack = classifier.function((self, dtype, draws), run, signature)
+        found = []
+        for row, start in enumerate(starts):
+            image, label, aim, radius, index = batch.part(slice(row, row + 1))
+            key = [seed % 2**31, int(index[0]) % 2**31]
+            found.append(attack(image, label, aim, radius[0], start[None], key).numpy())
+        return np.concatenate(found), np.zeros(0)
+
+    def _optimize(
+        self,
+        classifier: Classifier,
+        x: tf.Tensor,
+        label: tf.Tensor,
+        aim: tf.Tensor,
+        radius: tf.Tensor,
+        start: tf.Tensor,
+        key: tf.Tensor,
+        stops: bool,
+    ) -> tf.Tensor:
+        optimizer = _SeededSPSAAdam(self.learning_rate, self.delta, self.samples, key)
+        sign = 1.0 if self.targeted else -1.0
+
+        def loss(change: tf.Tensor) -> tf.Tensor:
+            # CleverHans' margin is of one label and a batch of logits; it is high where the label is unlikely.
+            return sign * margin_logit_loss(classifier.logits(x + change), aim, nb_classes=classifier.num_classes)
+
+        def standing(step: tf.Tensor, change: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+            if not stops:
+                return step < self.steps
+            predicted = tf.argmax(classifier.logits(x + change), axis=-1, output_type=tf.int32)
+            return (step < self.steps) & tf.reduce_all(predicted == label)
+
+        def move(step: tf.Tensor, change: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            optimizer.step = step
+            state = {"t": tf.cast(step, tf.float32), "m": [first], "u": [second]}
+            with deprecation.silence():  # CleverHans passes TensorFlow an argument of old
+                (moved,), state = optimizer.minimize(loss, [change], state)
+            change = clip(x + tf.clip_by_value(moved, -radius, radius)) - x
+            return step + 1, change, state["m"][0], state["u"][0]
+
+        zero = tf.zeros_like(x)
+        change = tf.while_loop(standing, move, (tf.constant(0), start - x, zero, zero))[1]
+        return clip(x + tf.clip_by_value(change, -radius, radius))
+
+
+class _SeededSPSAAdam(SPSAAdam):
+    """CleverHans' optimizer with draws that depend on a key and the step alone, and the names that Keras 3 changed."""
+
+    def __init__(self, learning_rate: float, delta: float, samples: int, key: tf.Tensor) -> None:
+        # Not SPSAAdam's constructor, which passes `lr` on to Keras; all that its methods use is set here.
+        self.__dict__.update(
+            lr=learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-7, _num_samples=samples // 2, _num_iters=1,
+            _delta=delta, key=key, step=tf.constant(0),
+        )  # fmt: skip
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__[name] = value
+
+    def _get_delta(self, x: tf.Tensor, delta: float) -> tf.Tensor:
+        shape = [self._num_samples, *x.shape[1:]]
+        seed = tf.random.experimental.stateless_fold_in(self.key, self.step)
+        return delta * tf.sign(tf.random.stateless_uniform(shape, seed, -1.0, 1.0))

@@ -1,0 +1,100 @@
+"""Tables for people (K, Table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from salrob_tf.checks import check_choice, shown
+from salrob_tf.results.robustness import Robustness, check_groups, epsilon_text, spread
+
+# K, Table 1: name, test accuracy of the regular and of the guided network, after 100 epochs.
+PAPER_TABLE_1 = {"mnist": ("MNIST", 0.993, 0.988), "cifar10": ("CIFAR-10", 0.828, 0.822)}
+
+
+def table1(data_name: str, correct: Mapping[str, Sequence[np.ndarray]], paper: str | None = None) -> str:
+    """K's Table 1, test accuracies, as Markdown.
+
+    Args:
+        data_name: What the data is called.
+        correct: Per network, for each seed, whether each test image is classified correctly, boolean `(N,)`.
+        paper: Key of `PAPER_TABLE_1` for a line with the paper's own figures.
+
+    Returns:
+        A Markdown table with what `spread` gives, and a line that says what the brackets are.
+
+    Raises:
+        ValueError: If there are no outcomes, or the paper has no such line.
+    """
+    if not isinstance(data_name, str):
+        raise ValueError(f"`data_name` must be text. Received: data_name={shown(data_name)}")
+    valid = isinstance(correct, Mapping) and correct and all(isinstance(one, list | tuple) for one in correct.values())
+    outcomes = [outcome for one in correct.values() for outcome in one] if valid else []
+    if not valid or not all(correct.values()) or not all(_is_outcome(outcome) for outcome in outcomes):
+        raise ValueError(
+            "`correct` must be a dictionary from names to lists of booleans (N,), one image or more. "
+            f"Received: correct={shown(correct)}"
+        )
+    rows = [["data", *correct], ["---"] * (len(correct) + 1)]
+    rows.append([data_name, *(_cell(outcomes) for outcomes in correct.values())])
+    if paper is not None:
+        name, *accuracies = PAPER_TABLE_1[check_choice("paper", paper, PAPER_TABLE_1)]
+        rows.append([f"{name} in the paper", *(f"{accuracy:.1%}" for accuracy in accuracies)])
+    return _markdown(rows) + _brackets(correct)
+
+
+def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
+    """Accuracy of each network, clean and under each attack at each epsilon, on the same images, as Markdown.
+
+    Args:
+        groups: Per network, its results, one per seed, on the same attacks and epsilons.
+
+    Returns:
+        A Markdown table, its cells those of `table1`. A dagger marks what is doubtful or not to be believed; lines
+        below say why.
+
+    Raises:
+        ValueError: If there are no results, or they are not of the same attacks, epsilons and images.
+    """
+    first = check_groups(groups)
+    rows = [["attack", "epsilon", *groups], ["---"] * (len(groups) + 2)]
+    rows.append(["none", "0", *(_cell([result.clean for result in results]) for results in groups.values())])
+    for attack in first.correct:
+        for k, epsilon in enumerate(first.epsilons):
+            cells = (
+                _cell([result.correct[attack][k] for result in results])
+                + (" †" if any(result.doubt(attack) for result in results) else "")
+                for results in groups.values()
+            )
+            rows.append([attack.upper(), epsilon_text(epsilon), *cells])
+    doubts = [
+        f"† {result.model}{'' if flag.attack is None else ', ' + flag.attack.upper()}: {flag.meaning} "
+        f"({flag.severity}). {flag.remedy}."
+        for results in groups.values()
+        for result in results
+        for flag in result.flags
+        if flag.withholds
+    ]
+    clean = {name: [result.clean for result in results] for name, results in groups.items()}
+    return "\n".join([_markdown(rows) + _brackets(clean), *(f"{doubt}\n" for doubt in doubts)])
+
+
+def _is_outcome(outcome: Any) -> bool:
+    return isinstance(outcome, np.ndarray) and outcome.ndim == 1 and outcome.dtype == bool and outcome.size > 0
+
+
+def _cell(outcomes: Sequence[np.ndarray]) -> str:
+    shown = spread(outcomes)
+    return f"{shown.mean:.1%} [{100 * shown.low:.1f}, {100 * shown.high:.1f}]"
+
+
+def _brackets(correct: Mapping[str, Sequence[np.ndarray]]) -> str:
+    kinds = dict.fromkeys(spread(outcomes).kind for outcomes in correct.values())
+    return f"\nIn brackets: {'; '.join(kinds)}.\n"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    escaped = ([" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped) + "\n"

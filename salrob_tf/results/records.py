@@ -1,0 +1,139 @@
+"""Whether `results.json` and `correct.npz` hold what `save_results` writes, and the same in both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salrob_tf.results.flags import Flag
+from salrob_tf.results.robustness import Robustness, check_comparable
+
+SCHEMA = 1
+ENTRY = ("name", "path", "clean_accuracy", "flags")  # of a model, beside its description
+COSTS = ("seconds", "gradient_evaluations", "forward_evaluations", "padding", "traces", "zero_gradients")
+LATER = ("padding",)  # what the first results did not have; flags neither
+
+
+def check_record(record: dict[str, Any]) -> None:
+    """Look at each entry of a `results.json` that anything is made of.
+
+    Raises:
+        ValueError: If one is missing or of another type, naming it.
+    """
+    if type(record.get("schema")) is not int or record["schema"] != SCHEMA:
+        raise ValueError(
+            f"results.json: schema is {_short(record, 'schema')}, and this version of salrob_tf knows {SCHEMA}"
+        )
+    _check(record, "", seed=int, data=dict, models=list, curves=list)
+    _check(record["data"], "data.", samples=int, sha256=str)
+    if record["data"]["samples"] < 1 or not record["models"]:
+        raise ValueError("results.json: there is no model, or no image")
+    for number, model in enumerate(record["models"]):
+        _check(model, f"models[{number}].", name=str, path=(str, type(None)), clean_accuracy=float)
+        _check_flags(model.get("flags", []), f"models[{number}].flags")
+        if set(model) - set(ENTRY):
+            _check(model, f"models[{number}].", summary=str, deterministic=bool)
+    for number, curve in enumerate(record["curves"]):
+        _check(curve, f"curves[{number}].", model=str, attack=str)
+        costs = {key: (int, float) for key in COSTS if key in curve or key not in LATER}
+        _check(curve, f"curves[{number}].", norm=str, steps=int, epsilons=list, **costs)
+        _check(curve, f"curves[{number}].", accuracy=list, interval=list)
+        if not all(is_number(epsilon) and epsilon >= 0 for epsilon in curve["epsilons"]) or curve["steps"] < 1:
+            raise ValueError(f"results.json: curves[{number}] has epsilons or steps that no sweep has")
+    names = [model["name"] for model in record["models"]]
+    pairs = sorted((curve["model"], curve["attack"]) for curve in record["curves"])
+    attacks = sorted({attack for _, attack in pairs})
+    if len(set(names)) != len(names) or pairs != [(name, attack) for name in sorted(names) for attack in attacks]:
+        raise ValueError("results.json: there is not one curve for each model and attack")
+    if not attacks or any(curve["epsilons"] != record["curves"][0]["epsilons"] for curve in record["curves"]):
+        raise ValueError("results.json: the curves are not of the same epsilons")
+
+
+def read_arrays(path: Path, record: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays that a `results.json` speaks of.
+
+    Raises:
+        ValueError: If the file is damaged, or one is missing or of another shape or type, naming it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except Exception as error:
+        # What a damaged file raises depends on where NumPy stumbles.
+        raise ValueError(f"correct.npz: {type(error).__name__}: {error}") from error
+    samples, epsilons = record["data"]["samples"], len(record["curves"][0]["epsilons"])
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {"indices": ("iu", (samples,))}
+    expected |= {f"{model['name']}/clean": ("b", (samples,)) for model in record["models"]}
+    expected |= {f"{curve['model']}/{curve['attack']}": ("b", (epsilons, samples)) for curve in record["curves"]}
+    for key, (kinds, shape) in expected.items():
+        if key not in arrays:
+            raise ValueError(f"correct.npz: {key} is missing")
+        if arrays[key].dtype.kind not in kinds or arrays[key].shape != shape:
+            what = "integer" if kinds == "iu" else "boolean"
+            raise ValueError(
+                f"correct.npz: {key} must be {what} {shape}, and is {arrays[key].dtype} {arrays[key].shape}"
+            )
+    return arrays
+
+
+def check_agreement(record: dict[str, Any], results: Sequence[Robustness]) -> None:
+    """See that a `results.json` says what follows from the matrices.
+
+    Raises:
+        ValueError: If not, naming what.
+    """
+    by_name = {result.model: result for result in results}
+    for model in record["models"]:
+        if model["clean_accuracy"] != by_name[model["name"]].clean_accuracy:
+            raise ValueError(f"results.json: clean_accuracy of {model['name']} is not that of correct.npz")
+    for curve in record["curves"]:
+        result, attack = by_name[curve["model"]], curve["attack"]
+        if curve["accuracy"] != result.accuracy(attack).tolist() or not _close(
+            curve["interval"], result.interval(attack)
+        ):
+            raise ValueError(
+                f"results.json: accuracy or interval of {curve['model']} under {attack} is not that of correct.npz"
+            )
+    for result in results[1:]:
+        check_comparable(results[0], result)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from JSON is a finite number, no truth value."""
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
+def _check(part: Any, where: str, **kinds: type | tuple[type, ...]) -> None:
+    if not isinstance(part, dict):
+        raise ValueError(f"results.json: {where.rstrip('.')} is no object")
+    for key, kind in kinds.items():
+        allowed, value = kind if isinstance(kind, tuple) else (kind,), part.get(key)
+        number = int in allowed or float in allowed
+        if key not in part or type(value) not in allowed or (number and not is_number(value)):
+            raise ValueError(f"results.json: {where}{key} is {_short(part, key)}")
+
+
+def _check_flags(flags: Any, where: str) -> None:
+    try:
+        kinds = [
+            (type(flag.figure), type(flag.meaning), type(flag.remedy)) for flag in (Flag(**each) for each in flags)
+        ]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"results.json: {where} holds no flags ({error})") from error
+    if not all(figure in (int, float) and {meaning, remedy} == {str} for figure, meaning, remedy in kinds):
+        raise ValueError(f"results.json: {where} holds no flags")
+
+
+def _close(found: list[Any], expected: np.ndarray) -> bool:
+    try:
+        pairs = np.array(found, np.float64)
+    except (OverflowError, TypeError, ValueError):
+        return False
+    return pairs.shape == expected.shape and np.allclose(pairs, expected, rtol=0, atol=1e-9)
+
+
+def _short(part: dict[str, Any], key: str) -> str:
+    return repr(part[key])[:40] if key in part else "missing"

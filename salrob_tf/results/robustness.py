@@ -1,0 +1,276 @@
+"""Which images survive which attack at which epsilon (K, section 3): everything else derives from this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from salrob_tf.checks import as_array, check_whole, shown
+from salrob_tf.results.flags import Flag, worst
+
+LONGEST_NAME = 1000
+FEW_SEEDS = 4  # of fewer, each is shown and no interval over seeds
+KINDS = {  # what an outcome's parts are that are no arrays
+    "correct": (dict, "a dictionary, by attack"),
+    "attacks": (dict, "a dictionary, by attack"),
+    "costs": (dict, "a dictionary, by attack"),
+    "sha256": (str, "text"),
+    "path": (str | None, "text or None"),
+    "description": (dict, "a dictionary"),
+    "flags": (tuple | list, "a tuple of flags"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Robustness:
+    """What became of each image of one model under each attack.
+
+    Attributes:
+        model: Name of the model.
+        epsilons: Radii of the balls in the user's order, float64 `(K,)`, in the units of the images.
+        indices: Index of each image in its dataset, int64 `(N,)`.
+        clean: Whether each image is classified correctly as it is, boolean `(N,)`.
+        correct: Per label of an attack, whether image n was classified correctly under epsilon k, `(K, N)`.
+        attacks: Per label of an attack, its settings and those of its sweep.
+        costs: Per label, `seconds`, `gradient_evaluations` and `forward_evaluations` (of single images), `padding`,
+            the rows that only filled up batches beside them, `traces` of the compiled attack, and `zero_gradients`,
+            the share of the attacked images whose gradient was zero.
+        seed: Seed of the random starts.
+        sha256: Identity of images and labels.
+        path: Where the model was loaded from, or `None`.
+        description: What was found out about the model; see `inspect`.
+        flags: What speaks against these results.
+
+    Raises:
+        ValueError: If an argument is of another kind, or they do not fit together.
+    """
+
+    model: str
+    epsilons: np.ndarray
+    indices: np.ndarray
+    clean: np.ndarray
+    correct: dict[str, np.ndarray]
+    attacks: dict[str, dict[str, Any]]
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
+    seed: int = 0
+    sha256: str = ""
+    path: str | None = None
+    description: dict[str, Any] = field(default_factory=dict)
+    flags: tuple[Flag, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, str) or not is_printable(self.model):
+            raise ValueError(
+                f"`model` must be of printable characters, {LONGEST_NAME} at most. Received: model={shown(self.model)}"
+            )
+        check_whole("seed", self.seed)
+        for name, (kind, what) in KINDS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"`{name}` must be {what}. Received: {name}={shown(getattr(self, name))}")
+        if not all(isinstance(flag, Flag) for flag in self.flags):
+            raise ValueError(f"`flags` must be flags. Received: flags={shown(self.flags)}")
+        if self.description and not {"summary", "deterministic"} <= set(self.description):
+            raise ValueError(
+                "`description` must be empty or hold a summary, and whether the model is deterministic. "
+                f"Received: description={shown(self.description)}"
+            )
+        if set(self.correct) != set(self.attacks):
+            raise ValueError(
+                "`correct` must hold a matrix, and `attacks` settings, for the same labels. "
+                f"Received: correct of {shown(list(self.correct))}, attacks of {shown(list(self.attacks))}"
+            )
+        samples, radii = as_array(self.clean, "clean").shape, as_array(self.epsilons, "epsilons").shape
+        if len(samples) != 1 or not samples[0] or len(radii) != 1 or not radii[0]:
+            raise ValueError(
+                "There must be outcomes `clean` (N,) of one image or more, and one or more `epsilons` (K,). "
+                f"Received: clean={shown(self.clean)}, epsilons={shown(self.epsilons)}"
+            )
+        expected: dict[str, tuple[Any, str, tuple[int, ...]]] = {
+            "epsilons": (self.epsilons, "fiu", radii),
+            "indices": (self.indices, "iu", samples),
+            "clean": (self.clean, "b", samples),
+            **{label: (matrix, "b", (*radii, *samples)) for label, matrix in self.correct.items()},
+        }
+        for name, (values, kinds, shape) in expected.items():
+            if not isinstance(values, np.ndarray) or values.dtype.kind not in kinds or values.shape != shape:
+                what = {"fiu": "numbers", "iu": "integers", "b": "booleans"}[kinds]
+                raise ValueError(f"`{name}` must be an array of {what} {shape}. Received: {name}={shown(values)}")
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Accuracy on the images as they are, in [0, 1]."""
+        return float(self.clean.mean())
+
+    def accuracy(self, attack: str) -> np.ndarray:
+        """Robust accuracy under an attack for each epsilon, `(K,)`, in [0, 1].
+
+        Raises:
+            ValueError: If that attack was not run.
+        """
+        if not isinstance(attack, str) or attack not in self.correct:
+            raise ValueError(f"Unknown attack. Valid here: {', '.join(self.correct)}. Received: attack={shown(attack)}")
+        return self.correct[attack].mean(axis=1)
+
+    def interval(self, attack: str) -> np.ndarray:
+        """95 % intervals of `accuracy(attack)`, `(K, 2)`; see `accuracy_interval`."""
+        self.accuracy(attack)
+        return np.array([accuracy_interval(row) for row in self.correct[attack]])
+
+    def doubt(self, attack: str) -> str | None:
+        """The gravest severity of what speaks against the accuracies under an attack, `None` if nothing does."""
+        return worst(flag for flag in self.flags if flag.attack in (None, attack))
+
+    def __str__(self) -> str:
+        lines = [f"{self.model}: clean accuracy {self.clean_accuracy:.1%} on {len(self.clean)} images"]
+        if self.description:
+            lines.append(self.description["summary"])
+            if not self.description["deterministic"]:
+                judging = self.description.get("draws", {}).get("judging", 1)
+                lines[-1] += f"; NOT deterministic, judged by a majority of {judging} draws"
+        lines.append(f"{'epsilon':10}" + "".join(f"{epsilon_text(epsilon):>10}" for epsilon in self.epsilons))
+        for label in self.correct:
+            doubt = f"  {doubt}" if (doubt := self.doubt(label)) else ""
+            lines.append(f"{label:10}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) + doubt)
+        return "\n".join([*lines, *map(str, self.flags)])
+
+
+def is_printable(name: str) -> bool:
+    """Whether a name can stand in a line of text and in any file."""
+    return name.isprintable() and len(name) <= LONGEST_NAME
+
+
+def epsilon_text(epsilon: float) -> str:
+    """An epsilon as people write it: 0.1, or 4/255 where a few decimals do not say it exactly."""
+    steps = round(epsilon * 255)
+    exact = float(f"{epsilon:.4g}") == epsilon
+    return f"{steps}/255" if not exact and np.isclose(epsilon, steps / 255, rtol=1e-6, atol=0) else f"{epsilon:.4g}"
+
+
+def accuracy_interval(correct: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of an accuracy (Wilson 1927).
+
+    Args:
+        correct: Outcome of each image, boolean `(N,)`.
+        confidence: Coverage, in (0, 1).
+
+    Returns:
+        Lower and upper bound, in [0, 1].
+    """
+    interval = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """An accuracy over images or over seeds, with how far it may be off.
+
+    Attributes:
+        mean: Accuracy, or mean over seeds, in [0, 1].
+        low: Lower end, in [0, 1].
+        high: Upper end, in [0, 1].
+        kind: What the ends are, in words.
+    """
+
+    mean: float
+    low: float
+    high: float
+    kind: str
+
+
+def spread(outcomes: Sequence[np.ndarray]) -> Spread:
+    """What is shown of an accuracy, in tables and figures alike.
+
+    Args:
+        outcomes: For each seed, the outcome of each image, boolean `(N,)`.
+
+    Returns:
+        Of one seed Wilson's 95 % interval over images; of two or three the lowest and the highest, because an
+        interval over so few is as wide as everything; of more Student's 95 % interval over seeds.
+    """
+    accuracies = np.array([correct.mean() for correct in outcomes])
+    mean, seeds = float(accuracies.mean()), len(accuracies)
+    if seeds == 1:
+        return Spread(mean, *accuracy_interval(outcomes[0]), f"95 % over {len(outcomes[0])} images (Wilson)")
+    if seeds < FEW_SEEDS:
+        return Spread(mean, float(accuracies.min()), float(accuracies.max()), f"lowest and highest of {seeds} seeds")
+    half = float(stats.t.ppf(0.975, seeds - 1) * stats.sem(accuracies))
+    return Spread(mean, max(0.0, mean - half), min(1.0, mean + half), f"95 % over {seeds} seeds (Student)")
+
+
+def check_comparable(first: Robustness, second: Robustness) -> None:
+    """Refuse two results that are not of the same images, attacks, settings, epsilons and seed.
+
+    Raises:
+        ValueError: If one is no result, or they differ, naming in what.
+    """
+    for each in (first, second):
+        check_result(each)
+    same = {
+        "images": first.sha256 == second.sha256 and np.array_equal(first.indices, second.indices),
+        "epsilons": np.array_equal(first.epsilons, second.epsilons),
+        "attacks or their settings": set(first.attacks) == set(second.attacks)
+        and all(_shared(label, first, second) == _shared(label, second, first) for label in first.attacks),
+        "seeds": first.seed == second.seed,
+    }
+    different = [what for what, equal in same.items() if not equal]
+    if different:
+        raise ValueError(f"{first.model} and {second.model} cannot be compared: their {', '.join(different)} differ")
+
+
+def _shared(label: str, mine: Robustness, other: Robustness) -> dict[str, Any]:
+    """Settings of an attack as far as results of an older version have them too.
+
+    Those lack `begins_at`, and have the search that was asked for also of attacks that do not bisect.
+    """
+    settings, theirs = mine.attacks[label], other.attacks[label]
+    kept = {key: value for key, value in settings.items() if key != "begins_at" or key in theirs}
+    if settings.get("search") == "bisect" and "begins_at" not in settings:
+        if label.startswith("fgsm"):
+            kept["search"] = "full"
+        elif theirs.get("search") == "nearest":
+            kept["search"] = "nearest"
+    return kept
+
+
+def check_groups(groups: Mapping[str, Sequence[Robustness]]) -> Robustness:
+    """Refuse results that cannot stand in one table or figure; seeds and settings of attacks may differ.
+
+    Args:
+        groups: Per name, results of one or more networks.
+
+    Returns:
+        The first result.
+
+    Raises:
+        ValueError: If there are none, or they are not of the same attacks, epsilons and images.
+    """
+    valid = isinstance(groups, Mapping) and groups and all(isinstance(group, list | tuple) for group in groups.values())
+    if not valid or not all(groups.values()):
+        raise ValueError(
+            "There must be one or more groups, a dictionary from names to lists of results, none of them empty. "
+            f"Received: {shown(groups)}"
+        )
+    results = [check_result(result) for group in groups.values() for result in group]
+    first = results[0]
+    for result in results[1:]:
+        same = {
+            "attacks": list(first.correct) == list(result.correct),
+            "epsilons": np.array_equal(first.epsilons, result.epsilons),
+            "images": first.sha256 == result.sha256 and np.array_equal(first.indices, result.indices),
+        }
+        if different := [what for what, equal in same.items() if not equal]:
+            raise ValueError(
+                f"{first.model} and {result.model} cannot be shown together: their {', '.join(different)} differ"
+            )
+    return first
+
+
+def check_result(result: Any) -> Robustness:
+    """A `Robustness`, or a `ValueError` that says what it is."""
+    if not isinstance(result, Robustness):
+        raise ValueError(f"Results must be a Robustness each, as evaluate returns it. Received: {shown(result)}")
+    return result

@@ -1,0 +1,172 @@
+"""Results on disk: `results.json` for people and tools, `correct.npz` for everything that derives from it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salrob_tf.checks import check_folder, shown
+from salrob_tf.files import as_json, check_file, environment, read_json_object, write_text, written_beside
+from salrob_tf.results.flags import Flag
+from salrob_tf.results.records import COSTS, ENTRY, SCHEMA, check_agreement, check_record, is_number, read_arrays
+from salrob_tf.results.robustness import Robustness, check_comparable, check_result
+from salrob_tf.results.comparison import Comparison, chance_flags
+
+OUTCOMES = ("model", "attack", "epsilons", "accuracy", "interval")
+REMEDY = "evaluate again, or put back what was there"
+
+
+def save_results(
+    folder: str | Path,
+    results: Sequence[Robustness],
+    *,
+    arguments: dict[str, Any] | None = None,
+    data_name: str = "",
+    split: str = "test",
+    comparisons: Sequence[Comparison] = (),
+    run: dict[str, Any] | None = None,
+) -> None:
+    """Write the outcomes of one or more models, attacked on the same images, as `results.json` and `correct.npz`.
+
+    Args:
+        folder: Where to; made if missing. Each file is replaced whole.
+        results: One per model, with different names.
+        arguments: What the run was asked for.
+        data_name: What reports call the data.
+        split: Which part of the data.
+        comparisons: How models differ, a pair each.
+        run: What a script did to the folder; see `open_results`.
+
+    Raises:
+        ValueError: If there are no results, two models have one name or were attacked on other images, or an
+            argument is not valid, or a folder is in the place of a file; nothing is written then.
+    """
+    folder = check_folder("folder", folder)
+    for name, value in {"data_name": data_name, "split": split}.items():
+        if not isinstance(value, str):
+            raise ValueError(f"`{name}` must be text. Received: {name}={shown(value)}")
+    for name, asked in {"arguments": arguments, "run": run}.items():
+        if not isinstance(asked, dict | None):
+            raise ValueError(f"`{name}` must be a dictionary or None. Received: {name}={shown(asked)}")
+    if not isinstance(results, list | tuple) or not results:
+        raise ValueError(f"`results` must be a list of one or more results. Received: results={shown(results)}")
+    first = check_result(results[0])
+    if not isinstance(comparisons, list | tuple) or not all(isinstance(each, Comparison) for each in comparisons):
+        raise ValueError(f"`comparisons` must be a list of what compare returns. Received: {shown(comparisons)}")
+    for result in results:
+        check_comparable(first, result)
+        if set(result.costs) != set(result.correct):
+            raise ValueError(f"`costs` must be there for each attack. Received: costs of {shown(list(result.costs))}")
+    if len({result.model for result in results}) != len(results):
+        raise ValueError(f"Models need different names. Received: {[result.model for result in results]}")
+    arrays: dict[str, np.ndarray] = {"indices": first.indices}
+    curves = []
+    for result in results:
+        arrays[f"{result.model}/clean"] = result.clean
+        for label, correct in result.correct.items():
+            arrays[f"{result.model}/{label}"] = correct
+            curves.append(
+                {
+                    "model": result.model,
+                    "attack": label,
+                    "epsilons": result.epsilons.tolist(),
+                    "accuracy": result.accuracy(label).tolist(),
+                    "interval": result.interval(label).tolist(),
+                    **result.attacks[label],
+                    **result.costs[label],
+                }
+            )
+    record = {
+        "schema": SCHEMA,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "environment": environment(),
+        "arguments": arguments or {},
+        "data": {"name": data_name, "split": split, "samples": len(first.clean), "sha256": first.sha256},
+        "seed": first.seed,
+        "models": [
+            {
+                "name": result.model,
+                "path": result.path,
+                "clean_accuracy": result.clean_accuracy,
+                **result.description,
+                "flags": [flag.record() for flag in result.flags],
+            }
+            for result in results
+        ],
+        "curves": curves,
+        **({"comparison": {"pairs": [comparison.record() for comparison in comparisons]}} if comparisons else {}),
+        **({"run": run} if run else {}),
+    }
+    try:
+        text = as_json(record)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`arguments` and `run` must be what JSON holds ({error}). Received: {shown(arguments)}"
+        ) from error
+    for name in ("correct.npz", "results.json"):
+        check_file(folder / name)
+    with written_beside(folder / "correct.npz") as beside:
+        np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
+    write_text(folder / "results.json", text)
+
+
+def load_results(folder: str | Path) -> list[Robustness]:
+    """Read what `save_results` wrote, one `Robustness` per model.
+
+    Raises:
+        ValueError: If the folder does not hold results, they are damaged or of a version that is not known, or the
+            two files contradict each other.
+    """
+    folder = check_folder("folder", folder)
+    if not (folder / "results.json").is_file() or not (folder / "correct.npz").is_file():
+        raise ValueError(f"No results.json and correct.npz in this folder. Received: {folder}")
+    record = read_json_object(folder / "results.json", "the results.json of an evaluation", REMEDY)
+    try:
+        check_record(record)
+        results = _build(record, read_arrays(folder / "correct.npz", record))
+        check_agreement(record, results)
+    except ValueError as error:
+        raise ValueError(
+            f"These are not results as save_results writes them ({error}): {REMEDY}. Received: {folder}"
+        ) from error
+    return results
+
+
+def _build(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Robustness]:
+    results = []
+    for model in record["models"]:
+        curves = {curve["attack"]: curve for curve in record["curves"] if curve["model"] == model["name"]}
+        results.append(
+            Robustness(
+                model=model["name"],
+                epsilons=np.array(next(iter(curves.values()))["epsilons"]),
+                indices=arrays["indices"],
+                clean=arrays[f"{model['name']}/clean"],
+                correct={label: arrays[f"{model['name']}/{label}"] for label in curves},
+                attacks={
+                    label: {key: value for key, value in curve.items() if key not in OUTCOMES + COSTS}
+                    for label, curve in curves.items()
+                },
+                costs={label: {key: curve[key] for key in COSTS if key in curve} for label, curve in curves.items()},
+                seed=record["seed"],
+                sha256=record["data"]["sha256"],
+                path=model["path"],
+                description={key: value for key, value in model.items() if key not in ENTRY},
+                flags=_flags(model, arrays[f"{model['name']}/clean"]),
+            )
+        )
+    return results
+
+
+def _flags(model: dict[str, Any], clean: np.ndarray) -> tuple[Flag, ...]:
+    """Flags of a model, where an older version kept none the one that follows from its outcomes."""
+    if "flags" in model:
+        return tuple(Flag(**flag) for flag in model["flags"])
+    classes, bounds = model.get("num_classes", 0), model.get("bounds", [])
+    if type(classes) is not int or not 1 < classes < 2**31 or not isinstance(bounds, list) or len(bounds) != 2:
+        return ()
+    return tuple(chance_flags(model["name"], clean, classes, bounds)) if all(map(is_number, bounds)) else ()

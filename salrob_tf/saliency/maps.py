@@ -1,0 +1,98 @@
+"""Saliency maps (K, section 1.1) by tf-keras-vis, raw and signed, so that maps of two networks can be compared."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from salrob_tf.checks import check_choice, check_number, check_whole
+from salrob_tf.data.arrays import check_images, check_labels
+from salrob_tf.models.contract import Wrapper, check_gives_logits
+
+METHODS = ("gradient", "smoothgrad")
+
+
+def saliency_maps(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    method: str = "gradient",
+    *,
+    samples: int = 20,
+    noise: float = 0.2,
+    seed: int = 0,
+) -> np.ndarray:
+    """Gradient of the label's logit with respect to the images.
+
+    Args:
+        model: A Functional Keras model that gives logits, or a `SaliencyGuided` around one.
+        images: Floats in [0, 1], `(N, height, width, channels)`.
+        labels: The class of each map, integers `(N,)`.
+        method: `"gradient"` (Simonyan et al. 2014), or `"smoothgrad"` (Smilkov et al. 2017), its mean over
+            noisy copies.
+        samples: Copies per image of SmoothGrad.
+        noise: Standard deviation of SmoothGrad's noise over the range of the image's values.
+        seed: Seed of SmoothGrad's noise, 0 to 2^32 - 1, so that two networks see the same copies.
+
+    Returns:
+        Maps in the shape of the images, float32, signed and not normalised. Where no pixel matters they are zero.
+
+    Raises:
+        ValueError: If an argument is not valid, the model is not Functional, or it has no gradient, or none that is
+            finite.
+    """
+    from tf_keras_vis.saliency import Saliency
+    from tf_keras_vis.utils.scores import CategoricalScore
+
+    if isinstance(model, Wrapper):
+        model = model.model
+    check_choice("method", method, METHODS)
+    check_whole("samples", samples, 1)
+    check_number("noise", noise, low=0)
+    check_whole("seed", seed, high=2**32 - 1)
+    nested = any(isinstance(layer, keras.Model) for layer in getattr(model, "layers", ()))
+    if not isinstance(model, keras.Model) or not hasattr(model, "output_names") or nested:
+        raise ValueError(
+            "tf-keras-vis maps need a Functional model without models inside: rebuild a Sequential one as "
+            f"keras.Model(model.inputs, model.outputs). Received: {type(model).__name__}"
+        )
+    shape, num_classes = check_gives_logits(model)
+    images = check_images(images)
+    if images.shape[1:] != shape:
+        raise ValueError(f"`images` must be of shape {shape} each. Received: shape={images.shape}")
+    labels = check_labels(labels, len(images), num_classes)
+    _check_gradient(model, images[:1])
+    settings: dict[str, Any] = {"gradient_modifier": None, "keepdims": True, "normalize_map": False}
+    if method == "smoothgrad":
+        settings |= {"smooth_samples": samples, "smooth_noise": noise}
+    state = np.random.get_state()  # tf-keras-vis draws from NumPy's global generator
+    np.random.seed(seed)
+    try:
+        with warnings.catch_warnings():
+            # tf-keras-vis passes the one input as a list of one, which Keras remarks on and takes.
+            warnings.filterwarnings("ignore", "The structure of `inputs`", UserWarning)
+            maps = Saliency(model, clone=False)(CategoricalScore(labels.tolist()), images, **settings)
+    finally:
+        np.random.set_state(state)
+    if not np.isfinite(maps := np.asarray(maps, np.float32)).all():
+        share = 1 - np.isfinite(maps).all(axis=(1, 2, 3)).mean()
+        raise ValueError(
+            f"Saliency maps must be finite. Received: gradients of NaN or infinity for {share:.1%} of them"
+        )
+    return maps
+
+
+def _check_gradient(model: keras.Model, images: np.ndarray) -> None:
+    x = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = model(x, training=False)
+    if tape.gradient(logits, x) is None:
+        raise ValueError(
+            "A network without a gradient with respect to its images has no saliency maps: it has a step, such as "
+            f"rounding, that lets none through. Received: {model.name}"
+        )

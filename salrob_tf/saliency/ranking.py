@@ -1,0 +1,86 @@
+"""Which pixels matter little: the ranking of an image's pixels by the input gradient (K, Algorithm 1, line 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from salrob_tf.models.gradients import scaled_gradient
+from salrob_tf.saliency.recipes import Recipe, Seed
+
+
+def saliency_scores(
+    model: Callable[..., tf.Tensor], images: tf.Tensor, labels: tf.Tensor, recipe: Recipe, seed: Seed
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Rank the units of each image: those with the lowest scores are masked first.
+
+    Args:
+        model: Classifier called as `model(images, training=...)`, giving logits `(N, num_classes)`.
+        images: Float images `(N, height, width, channels)`.
+        labels: Integer labels `(N,)`.
+        recipe: Says what is differentiated and how the gradient becomes a score.
+        seed: Seed of a random ranking.
+
+    Returns:
+        Scores `(N, height, width)`, or `(N, height, width, channels)` where the unit is the feature, in the
+        dtype of the images and up to a factor per image, which changes no ranking; and the outputs of the model,
+        `None` where a random ranking needs none.
+
+    Raises:
+        ValueError: If a gradient is needed and the model has none.
+    """
+    if recipe.ranking == "random":
+        shape = tf.shape(images) if recipe.unit == "feature" else tf.shape(images)[:-1]
+        return keras.random.uniform(shape, dtype=images.dtype, seed=seed), None
+    gradient, _, outputs = _scaled_gradient(model, images, labels, recipe)
+    if recipe.unit == "pixel":
+        gradient = tf.reduce_mean(gradient, axis=-1)
+    if recipe.ranking == "signed":
+        return gradient, outputs
+    return (tf.abs(gradient) if recipe.ranking == "magnitude" else -tf.abs(gradient)), outputs
+
+
+def input_gradient(
+    model: Callable[..., tf.Tensor], images: tf.Tensor, labels: tf.Tensor, recipe: Recipe
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gradient of the class output that `recipe` names, with respect to the images.
+
+    Args:
+        model: Classifier called as `model(images, training=...)`, giving logits `(N, num_classes)`.
+        images: Float images `(N, height, width, channels)`.
+        labels: Integer labels `(N,)`; not looked at where the recipe takes the predicted class.
+        recipe: The recipe.
+
+    Returns:
+        The gradient, in the shape and dtype of the images, and the outputs of the model. An outer tape sees the
+        outputs, but nothing of the gradient.
+
+    Raises:
+        ValueError: If the model has no gradient with respect to the images.
+    """
+    gradient, scale, outputs = _scaled_gradient(model, images, labels, recipe)
+    unscaled = tf.cast(gradient, tf.float32) / tf.reshape(scale, [-1, 1, 1, 1])
+    return tf.cast(unscaled, images.dtype), outputs
+
+
+def _scaled_gradient(
+    model: Callable[..., tf.Tensor], images: tf.Tensor, labels: tf.Tensor, recipe: Recipe
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The gradient times a power of two per image `(N,)`, so that it does not underflow; that; and the outputs."""
+
+    def target(logits: tf.Tensor) -> tf.Tensor:
+        chosen = labels if recipe.target_class == "true" else tf.argmax(logits, axis=-1, output_type=labels.dtype)
+        if recipe.gradient_of == "logit":
+            return tf.gather(logits, chosen, axis=-1, batch_dims=1)
+        return -tf.nn.sparse_softmax_cross_entropy_with_logits(chosen, logits)
+
+    forward = lambda batch: model(batch, training=recipe.saliency_mode == "training")  # noqa: E731
+    gradient, scale, outputs = scaled_gradient(forward, images, target)
+    if gradient is None:
+        raise ValueError(
+            "A network without a gradient with respect to its images gives no ranking of pixels: rank them at random "
+            "(recipe='random'), or train without saliency guidance. Received: gradient=None"
+        )
+    return (-gradient if recipe.gradient_of == "loss" else gradient), scale, outputs

@@ -1,0 +1,1 @@
+"""Runs and the folders that scripts fill."""

@@ -1,0 +1,1 @@
+"""Saliency-guided training as a Keras model, by `fit`, on one machine or several."""
