@@ -60,8 +60,7 @@ def main() -> None:
         from salrob_tf.evaluation.sweep import evaluate
         from salrob_tf.files import write_text
         from salrob_tf.models.classifier import Classifier
-        from salrob_tf.reports import figures
-        from salrob_tf.reports import tables as report
+        from salrob_tf.reports import figures, tables
         from salrob_tf.results.comparison import compare
         from salrob_tf.results.storage import save_results
         from salrob_tf.studies.result_folders import check_results_folder, make_plan, open_results, reproduced
@@ -134,10 +133,10 @@ def main() -> None:
             for kind, line in lines.items()
         }
         paper = {"mnist5k": "mnist", "mnist": "mnist", "cifar10": "cifar10"}.get(args.data)
-        table = report.table1(f"{data.name}, {len(data.x_test)} test images", correct, paper)
+        table = tables.table1(f"{data.name}, {len(data.x_test)} test images", correct, paper)
         verdict = "\n\n".join(comparison.verdict for comparison in comparisons)
         if not opened.complete:
-            write_text(out / "table1.md", f"{table}\n{report.robustness_table(groups)}\n{verdict}\n")
+            write_text(out / "table1.md", f"{table}\n{tables.robustness_table(groups)}\n{verdict}\n")
             whose = "two networks, seed 0" if args.seeds == 1 else f"networks of seeds 0 to {args.seeds - 1}"
             title = f"{data.name}, {len(chosen)} test images, {whose}"
             figures.save_figure(figures.robustness_curves(groups, title), out / curves)

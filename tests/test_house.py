@@ -1,11 +1,17 @@
 """The package's folders: which may import which, and what the public surface holds."""
 
 import ast
+import subprocess
 import sys
+import sysconfig
+import venv
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
+from conftest import make_images
 
 import salrob_tf as sr
 
@@ -81,3 +87,46 @@ def test_no_module_bears_the_name_of_a_public_function():
 def test_the_public_surface_is_there():
     for name in sr.__all__:
         assert not name.startswith("_") and hasattr(sr, name)
+
+
+def test_a_file_of_before_the_folders_loads_and_trains_on():
+    path = Path(__file__).parent / "saved_2026_11.keras"
+    model, (images, labels) = keras.saving.load_model(path), make_images(8, shape=(4, 4, 1), classes=2)
+    expected = [[0.15056971, -0.0122481], [0.16573082, 0.12051582]]  # as they were when it was saved
+    for loaded in (model.model, sr.Classifier(path)):
+        logits = loaded(images[:2]) if loaded is model.model else loaded.logits(images[:2])
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+    assert type(model) is sr.SaliencyGuided and model.recipe == sr.RECIPES["ismail2021"] and model.seed == 1
+    model.fit(images, labels, verbose=0)
+    assert int(model.optimizer.iterations) == 3
+
+
+SMOKE = """
+import sys, salrob_tf as sr
+assert sr.__file__.startswith(sys.prefix), sr.__file__
+data = sr.load_data("mnist5k").with_train_samples(64)
+model = sr.SaliencyGuided(sr.cnn(data.input_shape, data.num_classes))
+model.compile("adam")
+model.fit(data.x_train, data.y_train, verbose=0)
+result = sr.evaluate(model, data.x_test[:32], data.y_test[:32], ["fgsm"], [0.1])
+sr.save_results(sys.argv[1], [result])
+print(sr.load_results(sys.argv[1])[0].model)
+"""
+
+
+def test_the_wheel_holds_all_that_the_package_needs(tmp_path):
+    """In an environment of its own, which sees the libraries here, but not this checkout."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    root = PACKAGE.parent
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, root]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "fresh", symlinks=True)
+    python = tmp_path / "fresh" / "bin" / "python"
+    (installed,) = (tmp_path / "fresh" / "lib").glob("python*/site-packages")
+    subprocess.run([*pip, "install", "--no-deps", "--target", installed, wheel], check=True, capture_output=True)
+    (installed / "libraries.pth").write_text(sysconfig.get_path("purelib"))
+    done = subprocess.run(
+        [python, "-I", "-c", SMOKE, tmp_path / "results"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "cnn"

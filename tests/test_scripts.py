@@ -447,11 +447,11 @@ def test_a_script_in_a_process_of_its_own_says_only_its_result(runs, data, tmp_p
 
 
 def test_an_interrupted_evaluation_goes_on_and_gives_the_same(runs, data, tmp_path, capsys):
-    from salrob_tf.evaluation import sweep as evaluation
+    from salrob_tf.evaluation import sweep
 
     arguments = [runs / "regular", runs / "guided", "--data", data, "--steps", 3, "--epsilons", 0.1, 0.2]
     run("evaluate.py", *arguments, "--out", tmp_path / "whole")
-    original, calls = evaluation.Sweep.survivors, []
+    original, calls = sweep.Sweep.survivors, []
 
     def interrupted(self, search):
         calls.append(self.attack.label)
@@ -459,7 +459,7 @@ def test_an_interrupted_evaluation_goes_on_and_gives_the_same(runs, data, tmp_pa
             raise KeyboardInterrupt
         return original(self, search)
 
-    evaluation.Sweep.survivors = interrupted
+    sweep.Sweep.survivors = interrupted
     try:
         assert run("evaluate.py", *arguments, "--out", tmp_path / "out", check=False) == 130
         assert [path.name for path in (tmp_path / "out").iterdir()] == [".sweep"]
@@ -467,7 +467,7 @@ def test_an_interrupted_evaluation_goes_on_and_gives_the_same(runs, data, tmp_pa
         assert "unfinished sweep: pass --resume or --overwrite" in capsys.readouterr().err
         run("evaluate.py", *arguments, "--out", tmp_path / "out", "--resume")
     finally:
-        evaluation.Sweep.survivors = original
+        sweep.Sweep.survivors = original
     assert len(calls) == 9, "the two parts that were finished are not run again"
     for whole, resumed in zip(*(sr.load_results(tmp_path / name) for name in ("whole", "out")), strict=True):
         for label, correct in whole.correct.items():
