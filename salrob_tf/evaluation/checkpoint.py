@@ -13,7 +13,6 @@ import numpy as np
 from salrob_tf.data.arrays import fingerprint
 from salrob_tf.files import (
     check_file,
-    differences,
     file_digest,
     read_json_object,
     remove_leftovers,
@@ -44,8 +43,9 @@ class Checkpoint:
         if path.exists():
             found = read_json_object(path, "the settings.json of a sweep", "remove its folder, or choose another")
             asked = json.loads(self._settings)
-            if different := differences(found, asked, keys={**found, **asked}):
-                what = "; ".join(different)
+            different = [key for key in {**found, **asked} if found.get(key) != asked.get(key)]
+            if different:
+                what = "; ".join(f"{key}={found.get(key)} there, {asked.get(key)} asked" for key in different)
                 raise ValueError(f"The sweep in {self.folder} is another one and cannot be resumed: {what}")
         elif strays := sorted(self.folder.glob(PARTS)):
             raise ValueError(
