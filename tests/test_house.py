@@ -1,6 +1,7 @@
 """The package's folders: which may import which, and what the public surface holds."""
 
 import ast
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -117,8 +118,10 @@ print(sr.load_results(sys.argv[1])[0].model)
 def test_the_wheel_holds_all_that_the_package_needs(tmp_path):
     """In an environment of its own, which sees the libraries here, but not this checkout."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    root = PACKAGE.parent
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, root]
+    source = shutil.copytree(PACKAGE, tmp_path / "source" / "salrob_tf").parent  # pip builds where the source is
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PACKAGE.parent / name, source)
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     venv.create(tmp_path / "fresh", symlinks=True)
