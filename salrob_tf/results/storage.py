@@ -11,10 +11,10 @@ import numpy as np
 
 from salrob_tf.checks import check_folder, shown
 from salrob_tf.files import as_json, check_file, environment, read_json_object, write_text, written_beside
+from salrob_tf.results.comparison import Comparison, chance_flags
 from salrob_tf.results.flags import Flag
 from salrob_tf.results.records import COSTS, ENTRY, SCHEMA, check_agreement, check_record, is_number, read_arrays
 from salrob_tf.results.robustness import Robustness, check_comparable, check_result
-from salrob_tf.results.comparison import Comparison, chance_flags
 
 OUTCOMES = ("model", "attack", "epsilons", "accuracy", "interval")
 REMEDY = "evaluate again, or put back what was there"
