@@ -187,7 +187,13 @@ def test_an_accuracy_at_chance_is_laid_to_preprocessing(trained):
 def test_saturated_probabilities_are_said_and_cost_nothing_where_the_softmax_goes(trained):
     network, images, labels = trained
     sure = keras.Sequential([keras.Input((8, 8, 1)), network, keras.layers.Rescaling(50.0), keras.layers.Softmax()])
-    opaque = sr.Classifier(lambda x: sure(x), "opaque", input_shape=(8, 8, 1))
+
+    def rounded(images):  # as written: how TensorFlow's own softmax rounds depends on the processor
+        logits = 50 * network(images)
+        powers = tf.exp(logits - tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True)))
+        return powers / tf.reduce_sum(powers, axis=-1, keepdims=True)
+
+    opaque = sr.Classifier(rounded, "opaque", input_shape=(8, 8, 1))
     attack = sr.PGD(steps=9, loss="margin")
     with pytest.warns(UserWarning) as said:
         blind = sr.evaluate(opaque, images, labels, [attack], [0.2])
@@ -201,6 +207,19 @@ def test_saturated_probabilities_are_said_and_cost_nothing_where_the_softmax_goe
     assert seeing.accuracy("pgd-margin") == plain.accuracy("pgd-margin") < blind.accuracy("pgd-margin") - 0.2
     rows = np.log(np.array([[1, 1e-30, 1e-37], [1, 1e-38, 1e-38], [0.5, 0.5, 1e-38]], np.float32))
     np.testing.assert_array_equal(saturated(rows), [False, True, False])
+
+
+@pytest.mark.parametrize("gap", [84.0, 86.5, 87.2])
+def test_probabilities_that_float32_just_holds_have_finite_gradients(gap):
+    def sure(images):
+        mean = tf.reduce_mean(images, axis=(1, 2))
+        return tf.nn.softmax(tf.concat([gap + 0.01 * mean, -mean, -2 * mean], axis=1))
+
+    images, labels = make_images(8)[0], np.zeros(8, np.int32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        result = sr.evaluate(sr.Classifier(sure, "sure", input_shape=(8, 8, 1)), images, labels, ["pgd-margin"], [0.1])
+    assert result.accuracy("pgd-margin") == 1
 
 
 def test_hidden_sigmoids_are_asked_about(trained):

@@ -17,11 +17,13 @@ import tensorflow as tf
 
 from salrob_tf.checks import brief, shown
 from salrob_tf.models.contract import outputs_probabilities
+from salrob_tf.models.gradients import SCALE
 
 LOGITS = "logits"
 REMOVED = {"softmax removed": tf.nn.softmax, "sigmoid removed": tf.math.sigmoid}
 LOG_PROBABILITIES = "log-probabilities"
-SMALLEST = np.finfo(np.float32).tiny  # probabilities below it count as 0
+# Probabilities below it count as 0; the gradient of its logarithm, times what gradients start from, is finite.
+SMALLEST = 2 * SCALE * float(np.finfo(np.float32).tiny)
 
 Forward = Callable[[tf.Tensor], tf.Tensor]
 
