@@ -108,7 +108,7 @@ def run_main(main: Callable[[], None]) -> None:
     Bad input ends with code 2 and one line, SIGINT and SIGTERM with code 130 or 143 and one line, and a pipe that
     nobody reads any more with code 141, as if SIGPIPE had come.
     """
-    name, received = Path(sys.argv[0]).name, []
+    name, received, drop = Path(sys.argv[0]).name, [], sys.unraisablehook
     _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names and signs that the terminal's encoding lacks
@@ -125,7 +125,7 @@ def run_main(main: Callable[[], None]) -> None:
         if received and dropped.exc_type is KeyboardInterrupt:
             threading.Timer(0.05, os.kill, (os.getpid(), received[0])).start()
         else:
-            sys.__unraisablehook__(dropped)
+            drop(dropped)
 
     warnings.showwarning, sys.unraisablehook = show, again
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -154,7 +154,7 @@ def run_main(main: Callable[[], None]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):  # all is said and done: an interpreter that ends just ends
             if signal.getsignal(number) is stop:
                 signal.signal(number, signal.SIG_DFL)
-        sys.unraisablehook = sys.__unraisablehook__
+        sys.unraisablehook = drop
 
 
 def _drop_what_cannot_be_written() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -124,6 +125,10 @@ def test_the_wheel_holds_all_that_the_package_needs(tmp_path):
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if name.startswith("salrob_tf/")}
+    here = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    assert held == {path.relative_to(PACKAGE.parent).as_posix() for path in here}
     venv.create(tmp_path / "fresh", symlinks=True)
     python = tmp_path / "fresh" / "bin" / "python"
     (installed,) = (tmp_path / "fresh" / "lib").glob("python*/site-packages")

@@ -11,14 +11,7 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.data.arrays import fingerprint
-from salrob_tf.files import (
-    check_file,
-    file_digest,
-    read_json_object,
-    remove_leftovers,
-    write_json,
-    written_beside,
-)
+from salrob_tf.files import check_file, file_digest, read_json_object, remove_leftovers, write_json, written_beside
 
 SETTINGS, PARTS = "settings.json", "*-?????.npz"
 
