@@ -113,7 +113,7 @@ def sweep(data: Any, model: Any, args: argparse.Namespace) -> None:
             print(f"  {name:32} {seconds[name][-1]:8.1f} s", flush=True)
     print(f"{'':32}{'gradients':>10}" + "".join(f"{f'x {rival}':>14}" for rival in runs if rival not in SEARCHES))
     for name in SEARCHES:
-        gradients = sum(cost["gradient_evaluations"] for cost in details[name].costs.values())
+        gradients = sum(cost.gradient_evaluations for cost in details[name].costs.values())
         ratios = [ratio(seconds[rival], seconds[name]) for rival in runs if rival not in SEARCHES]
         print(f"{name:32}{gradients:10,}" + "".join(f"{value:14.2f}" for value in ratios))
         if name == "everything":
@@ -161,10 +161,12 @@ def cleverhans_grid(network: Any, x: np.ndarray, y: np.ndarray, batch_size: int 
 
 def unit_starts(images: Any, first: int) -> np.ndarray:
     """Where our PGD starts, as changes of these images, `first` being the index of the first, at epsilon 1."""
-    from salrob_tf import PGD
+    from salrob_tf.attacks.balls import Batch
+    from salrob_tf.attacks.starts import random_starts
 
     grey, rows = np.full(images.shape, 0.5, np.float32), np.arange(first, first + len(images))
-    return (PGD().start(grey, np.full(len(rows), 2.0**-6, np.float32), rows, 0, 0) - grey) * 2.0**6
+    batch = Batch(grey, rows, rows, np.full(len(rows), 2.0**-6, np.float32), rows, 0 * rows)
+    return (random_starts(batch, np.inf, seed=0) - grey) * 2.0**6
 
 
 def foolbox_grid(network: Any, x: np.ndarray, y: np.ndarray) -> Callable[[], dict[str, np.ndarray]] | None:

@@ -4,88 +4,20 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cleverhans.tf2.attacks import projected_gradient_descent as cleverhans_pgd
-from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
-from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
 from conftest import make_images, make_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import salrob_tf as sr
+from salrob_tf.attacks.balls import Batch
 from salrob_tf.attacks.registry import make_attack
-
-ALL = [sr.FGSM(), sr.BIM(steps=7), sr.PGD(steps=7), sr.MIM(steps=7), sr.MIM(steps=7, normalization="l2")]
-ALL += [sr.FGSM(2.0), sr.BIM(2.0, steps=7), sr.PGD(2.0, steps=7), sr.MIM(2.0, steps=7)]
 
 
 def unit_starts(attack, indices, seed, restart):
     """The perturbations that `start` draws, in the unit ball: nothing is clipped around 0.5 in a ball this small."""
-    grey = np.full((len(indices), 8, 8, 1), 0.5, np.float32)
-    starts = attack.start(grey, np.full(len(indices), 2.0**-6, np.float32), indices, seed, restart)
-    return (starts - grey) * 2.0**6
-
-
-def attack_id(attack):
-    return f"{attack.label}-{attack.norm}"
-
-
-def reference(attack, model, images, labels, epsilon, monkeypatch):
-    """CleverHans' own whole function, started where our attack starts."""
-    logits = lambda x: model(x, training=False)  # noqa: E731
-    shared = {"norm": attack.norm, "clip_min": 0.0, "clip_max": 1.0, "y": tf.constant(labels)}
-    step = attack.step_size(epsilon)
-    if isinstance(attack, sr.FGSM):
-        return fast_gradient_method(logits, images, epsilon, **shared)
-    if isinstance(attack, sr.MIM):
-        return momentum_iterative_method(
-            logits, tf.constant(images), epsilon, step, attack.steps, sanity_checks=False, **shared
-        )
-    starts = unit_starts(attack, np.arange(len(images)), 3, 0)
-    monkeypatch.setattr(cleverhans_pgd, "random_lp_vector", lambda *_, **__: tf.constant(starts * np.float32(epsilon)))
-    return cleverhans_pgd.projected_gradient_descent(
-        logits, tf.constant(images), epsilon, step, attack.steps, rand_init=attack.random_start, **shared
-    )
-
-
-@pytest.mark.parametrize("epsilon", [0.03, 0.2])
-@pytest.mark.parametrize("attack", [a for a in ALL if a.label != "mim-l2"], ids=attack_id)
-def test_same_images_as_cleverhans(trained, attack, epsilon, monkeypatch):
-    model, images, labels = trained
-    ours = attack(model, images, labels, epsilon, seed=3)
-    theirs = reference(attack, model, images, labels, epsilon, monkeypatch)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
-    assert not np.array_equal(ours, images)
-
-
-def test_mim_with_the_normalisation_of_eq_4(trained):
-    """Eq. 4 written out: momentum of gradients over their L2 norms, steps along its sign."""
-    model, images, labels = trained
-    attack, epsilon = sr.MIM(steps=5, decay=0.8, normalization="l2"), 0.1
-    x, momentum = tf.constant(images), 0.0
-    for _ in range(5):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model(x, training=False))
-        gradient = tape.gradient(loss, x).numpy()
-        norms = np.sqrt((gradient**2).sum(axis=(1, 2, 3), keepdims=True))
-        momentum = 0.8 * momentum + gradient / norms
-        stepped = x.numpy() + np.float32(epsilon / 5) * np.sign(momentum)
-        x = tf.constant(np.clip(np.clip(stepped, images - epsilon, images + epsilon), 0, 1).astype(np.float32))
-    np.testing.assert_allclose(attack(model, images, labels, epsilon), x, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("attack", ALL, ids=attack_id)
-def test_adversarials_stay_in_the_ball_and_in_range_and_epsilon_0_changes_nothing(trained, attack):
-    model, images, labels = trained
-    classifier = sr.Classifier(model)
-    for epsilon in (0.0, 1e-4, 0.1, 0.5, 2.0):
-        change = attack(classifier, images, labels, epsilon, seed=1).astype(np.float64) - images
-        flat = change.reshape(len(images), -1)
-        size = np.abs(flat).max(-1) if attack.norm == np.inf else np.linalg.norm(flat, axis=-1)
-        assert size.max() <= epsilon + 1e-6
-        assert (images + change).min() >= 0 and (images + change).max() <= 1
-        if epsilon == 0:
-            assert not change.any()
+    grey, count = np.full((len(indices), 8, 8, 1), 0.5, np.float32), len(indices)
+    batch = Batch(grey, indices, indices, np.full(count, 2.0**-6, np.float32), indices, np.full(count, restart))
+    return (attack.start(batch, seed) - grey) * 2.0**6
 
 
 @settings(max_examples=15, deadline=None)
@@ -95,15 +27,6 @@ def test_any_radius_and_step_stays_in_the_ball(trained, epsilon, relative_step, 
     attack = sr.PGD(norm, steps=2, relative_step=relative_step)
     change = (attack(model, images[:4], labels[:4], epsilon) - images[:4]).reshape(4, -1).astype(np.float64)
     assert np.linalg.norm(change, ord=norm, axis=-1).max() <= epsilon + 1e-6
-
-
-def test_attacks_are_compiled_once_for_all_epsilons_and_batches(trained):
-    model, images, labels = trained
-    classifier = sr.Classifier(model)
-    attack = sr.PGD(steps=3)
-    for epsilon in (0.01, 0.1, 0.3):
-        attack(classifier, images, labels, epsilon, batch_size=24)
-    assert classifier.traces((attack, "float32")) == 1
 
 
 @pytest.mark.parametrize("norm", [np.inf, 2.0])
@@ -140,9 +63,15 @@ def test_names_settings_and_their_errors(trained):
     for wrong in ({"steps": 0}, {"norm": 1}, {"restarts": 0}, {"relative_step": 0.0}, {"relative_step": 1.5}):
         with pytest.raises(ValueError, match=f"Received: {next(iter(wrong))}="):
             sr.PGD(**wrong)
+    with pytest.raises(ValueError, match="Only a targeted attack has target classes. Received: target_classes=2"):
+        sr.PGD(target_classes=2)
+    with pytest.raises(ValueError, match="must be 1048576 or less. Received: 1048576 times 2"):
+        sr.PGD(targeted=True, target_classes=2, restarts=2**20)
     with pytest.raises(ValueError, match="normalization='max'"):
         sr.MIM(normalization="max")
     model, images, labels = trained
+    with pytest.raises(ValueError, match="must be fewer than the classes, 3. Received: target_classes=3"):
+        sr.BIM(targeted=True, target_classes=3)(model, images, labels, 0.1)
     for epsilon in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"epsilon={epsilon}"):
             sr.FGSM()(model, images, labels, epsilon)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import keras
 import numpy as np
@@ -55,7 +56,7 @@ def test_restarts_count_per_image(trained):
     ]
     np.testing.assert_array_equal(found.correct["pgd"][0], np.all(each, axis=0))
     assert found.accuracy("pgd")[0] < min(one.mean() for one in each) or len({one.tobytes() for one in each}) == 1
-    assert found.costs["pgd"]["gradient_evaluations"] == 3 * len(images)
+    assert found.costs["pgd"].gradient_evaluations == 3 * len(images)
 
 
 def test_a_subset_is_attacked_as_in_the_whole(trained, result):
@@ -93,7 +94,7 @@ def test_results_are_saved_whole_and_reload(trained, result, tmp_path):
         sr.compare(loaded, saved)
     record = json.loads((tmp_path / "r" / "results.json").read_text())
     assert set(record) >= {"schema", "created", "environment", "arguments", "data", "models", "curves", "comparison"}
-    assert record["schema"] == 1 and record["data"]["name"] == "noise" and record["data"]["samples"] == 64
+    assert record["schema"] == 2 and record["data"]["name"] == "noise" and record["data"]["samples"] == 64
     arrays = np.load(tmp_path / "r" / "correct.npz")
     assert set(arrays) == {
         "indices",
@@ -103,10 +104,12 @@ def test_results_are_saved_whole_and_reload(trained, result, tmp_path):
     for curve in record["curves"]:
         matrix = arrays[f"{curve['model']}/{curve['attack']}"]
         assert matrix.dtype == bool and curve["accuracy"] == matrix.mean(axis=1).tolist()
-        assert curve["norm"] == "inf" and curve["epsilons"] == EPSILONS and len(curve["interval"]) == 3
-        assert {"steps", "relative_step", "restarts", "seconds", "gradient_evaluations"} <= set(curve)
+        assert curve["settings"]["norm"] == "inf" and curve["epsilons"] == EPSILONS and len(curve["interval"]) == 3
+        assert {"steps", "relative_step", "restarts"} <= set(curve["settings"])
+        assert curve["costs"] == asdict((result if curve["model"] == "tiny" else other).costs[curve["attack"]])
     pgd = next(curve for curve in record["curves"] if curve["attack"] == "pgd")
-    assert (pgd["steps"], pgd["relative_step"], pgd["gradient_evaluations"]) == (5, 0.5, 64 * 3 * 5)
+    assert (pgd["settings"]["steps"], pgd["settings"]["relative_step"]) == (5, 0.5)
+    assert pgd["costs"]["gradient_evaluations"] == 64 * 3 * 5
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import copy
 import json
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import salrob_tf as sr
-from salrob_tf.results.records import COSTS
+from salrob_tf.results.costs import Costs
 
+COSTS = [each.name for each in fields(Costs)]
 EPSILONS = np.array([0.0, 0.1, 0.3])
 
 
@@ -23,7 +24,7 @@ def make_results():
     results = []
     for name in ("regular", "guided"):
         correct = {label: rng.random((3, 20)) < 0.5 for label in attacks}
-        costs = {label: {**dict.fromkeys(COSTS, 3), "seconds": 0.5} for label in attacks}
+        costs = {label: Costs(0.5, 3, 3, 3, 3, 0.5) for label in attacks}
         clean = rng.random(20) < 0.9
         results.append(
             sr.Robustness(
@@ -163,16 +164,17 @@ def edit(folder, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.update(schema=99), "schema is 99, and this version of salrob_tf knows 1"),
+        (lambda r: r.update(schema=99), "schema is 99, and this version of salrob_tf knows 1 and 2"),
         (lambda r: r["curves"][0]["epsilons"].__setitem__(1, 0.2), "not of the same epsilons"),
         (lambda r: [c["epsilons"].pop() for c in r["curves"]], r"must be boolean \(2, 20\)"),
         (lambda r: r["curves"].pop(), "not one curve for each model and attack"),
         (lambda r: r["curves"].append(r["curves"][0]), "not one curve for each model and attack"),
         (lambda r: r["models"].append(r["models"][0]), "not one curve for each model and attack"),
         (lambda r: r["models"].clear(), "no model, or no image"),
-        (lambda r: r["curves"][3].update(steps=5), "their attacks or their settings differ"),
+        (lambda r: r["curves"][3]["settings"].update(steps=5), "their attacks or their settings differ"),
         (lambda r: r["data"].update(samples=19), r"must be integer \(19,\)"),
-        (lambda r: r["models"][1].pop("summary"), r"models\[1\].summary is missing"),
+        (lambda r: r["models"][1]["description"].pop("summary"), r"models\[1\].description.summary is missing"),
+        (lambda r: r["curves"][1]["costs"].pop("seconds"), r"curves\[1\].costs.seconds is missing"),
     ],
 )
 def test_results_json_that_contradicts_itself_is_named(folder, change, message):
@@ -191,13 +193,16 @@ def test_a_results_json_that_is_none_is_named(folder, content):
 
 
 def as_before(folder, asked="bisect"):
-    """Make of results what the version before wrote, which kept less, and the search that was asked for."""
+    """Make of results what the first version wrote: flat, with less, and with the search that was asked for."""
 
     def change(record):
+        record["schema"] = 1
         for model in record["models"]:
             del model["flags"]
+            model.update(model.pop("description"))
         for curve in record["curves"]:
-            curve.pop("begins_at", None)
+            curve.update(curve.pop("settings") | curve.pop("costs"))
+            curve.pop("begins_at", None), curve.pop("padding")
             curve["search"] = asked
 
     edit(folder, change)
@@ -211,6 +216,8 @@ def test_results_of_the_version_before_compare_with_new_ones_and_only_with_alike
     new = sr.evaluate(model, images, labels, attacks, [0.1, 0.2], name="new")
     sr.save_results(tmp_path, [new])
     (old,) = as_before(tmp_path)
+    assert asdict(old.costs["bim"]) == asdict(new.costs["bim"]) | {"padding": 0}
+    assert old.description == new.description and old.attacks["bim"]["steps"] == 2
     for pair in ((old, new), (new, old)):
         assert sr.compare(*pair).differences == sr.compare(new, new).differences
     for changes in ({"search": "full"}, {"survivors_only": False}):

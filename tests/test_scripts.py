@@ -19,7 +19,7 @@ from conftest import make_images, make_network
 
 import salrob_tf as sr
 from salrob_tf.reports import figures
-from salrob_tf.results.records import COSTS
+from salrob_tf.results.costs import Costs
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -68,7 +68,7 @@ def save_as_before(folder, arguments, models=("regular-0",)):
     """Results as scripts wrote them that did not record what is theirs."""
     clean, indices = np.array([True, False]), np.arange(2)
     attacks = {"fgsm": {"norm": "inf", "steps": 1}}
-    costs = {"fgsm": dict.fromkeys(COSTS, 1)}
+    costs = {"fgsm": Costs(seconds=1.0)}
     results = [
         sr.Robustness(name, np.array([0.1]), indices, clean, {"fgsm": clean[None]}, attacks, costs) for name in models
     ]
@@ -479,8 +479,9 @@ def test_options_of_the_sweep_reach_it(runs, data, tmp_path):
     arguments = [runs / "guided", "--data", data, "--steps", 3, "--epsilons", 0.2, "--attacks", "pgd-margin"]
     run("evaluate.py", *arguments, "--no-survivors-only", "--adversarials", "--restarts", 2, "--out", tmp_path / "out")
     (curve,) = json.loads((tmp_path / "out" / "results.json").read_text())["curves"]
-    assert (curve["search"], curve["loss"], curve["restarts"]) == ("independent", "margin", 2)
-    assert curve["gradient_evaluations"] == 40 * 3 * 2 and curve["traces"] == 1
+    settings, costs = curve["settings"], curve["costs"]
+    assert (settings["search"], settings["loss"], settings["restarts"]) == ("independent", "margin", 2)
+    assert costs["gradient_evaluations"] == 40 * 3 * 2 and costs["traces"] == 1
     assert (tmp_path / "out" / "adversarials" / "guided" / "pgd-margin-00000.npz").is_file()
 
 

@@ -205,7 +205,7 @@ def test_networks_that_draw_random_numbers_are_judged_by_a_majority_and_attacked
         assert abs(result.accuracy("pgd")[k] - right.mean()) <= 6 / 64
         assert 0.05 < right.mean() < 0.98
     costs = result.costs["pgd"]
-    assert costs["gradient_evaluations"] % (20 * 10) == 0
+    assert costs.gradient_evaluations % (20 * 10) == 0
 
 
 def test_a_sweep_of_a_network_that_draws_random_numbers_goes_on(trained, tmp_path):
@@ -415,7 +415,7 @@ def test_an_image_without_gradient_counts_once(trained, search):
     model = keras.Model(inputs, sure([inputs, network(inputs)]))
     result, _ = found(model, (model, images, labels), "bim", search=search)
     alive = result.clean[:8].sum()
-    assert result.costs["bim"]["zero_gradients"] == alive / result.clean.sum()
+    assert result.costs["bim"].zero_gradients == alive / result.clean.sum()
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_what_another_attack_met_when_a_search_begins_is_not_an_attacks_own(trai
 
     model = around(trained[0], flat_there, "flat at the images")
     result, _ = found(model, (None, images, model.predict(images)), attacks)
-    assert result.costs["pgd"]["zero_gradients"] == 0
+    assert result.costs["pgd"].zero_gradients == 0
 
 
 def test_what_is_looked_at_afterwards_takes_batches_of_the_size_asked(trained, monkeypatch):

@@ -35,6 +35,7 @@ class Batch(NamedTuple):
         aims: The classes whose loss is climbed or, in a targeted attack, descended, int32 `(N,)`.
         radii: Radius of each ball, float32 `(N,)`.
         indices: Index of each image in its dataset, `(N,)`.
+        tries: Which try each is at, counted from 0, `(N,)`; see `AttackSettings.tries`.
     """
 
     images: np.ndarray
@@ -42,6 +43,7 @@ class Batch(NamedTuple):
     aims: np.ndarray
     radii: np.ndarray
     indices: np.ndarray
+    tries: np.ndarray
 
     def part(self, rows: slice) -> Batch:
         """Some of the rows."""

@@ -36,10 +36,8 @@ class CWL2(Attack):
     """
 
     name: ClassVar[str] = "cw"
-    takes_loss: ClassVar[bool] = False
-    packs: ClassVar[bool] = False
-    minimal: ClassVar[bool] = True
-    bisects: ClassVar[bool] = False
+    nearest: ClassVar[bool] = True
+    by_name: ClassVar[tuple[str, ...]] = ()  # `cw` is for L2 whatever is asked, and keeps its own steps
     norm: float = 2.0
     steps: int = 1000
     constants: int = 5
@@ -61,12 +59,12 @@ class CWL2(Attack):
         )
 
     @property
-    def gradients_per_image(self) -> int:
+    def gradients_per_step(self) -> int:
         """At most: CleverHans aborts early where a batch makes no progress."""
-        return self.steps * self.constants
+        return self.constants
 
     def craft(
-        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32", draws: int = 1
+        self, classifier: Classifier, batch: Batch, seed: int, dtype: str = "float32", draws: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         """Attack one batch; radii and `dtype` are not looked at. Images already misclassified stay as they are.
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf.attacks.ascent import GradientAttack
 from salrob_tf.attacks.balls import Batch, clip, steepest
-from salrob_tf.attacks.base import Attack
+from salrob_tf.attacks.base import State
+from salrob_tf.attacks.settings import SUFFIXES
 from salrob_tf.checks import check_choice, check_number
 from salrob_tf.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
-class FGSM(Attack):
+class FGSM(GradientAttack):
     """Fast gradient sign method (Goodfellow et al. 2015; K, Eq. 2): one step of size epsilon."""
 
     name: ClassVar[str] = "fgsm"
-    packs: ClassVar[bool] = False
-    bisects: ClassVar[bool] = False  # one gradient serves all epsilons, and a larger step may fail where a smaller won
+    one_gradient: ClassVar[bool] = True
 
     def craft(
-        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32", draws: int = 1
+        self, classifier: Classifier, batch: Batch, seed: int, dtype: str = "float32", draws: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         """One step on one batch."""
         gradients, sizes = self.gradients(classifier, batch.images, batch.aims, dtype, draws)
@@ -36,13 +37,19 @@ class FGSM(Attack):
 
 
 @dataclass(frozen=True)
-class BIM(Attack):
+class BIM(GradientAttack):
     """Basic iterative method (Kurakin et al. 2017; K, Eq. 3): FGSM steps from the image, each projected to the ball."""
 
     name: ClassVar[str] = "bim"
+    stepwise: ClassVar[bool] = True
     default_step: ClassVar[float] = 2.5  # Madry et al. 2018, appendix B: enough to reach the boundary and move along it
     steps: int = 40
     relative_step: float | None = None
+
+    @property
+    def scout(self) -> FGSM:
+        """What is asked where a search is best begun: one gradient for all epsilons."""
+        return FGSM(self.norm, loss=self.loss, targeted=self.targeted)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class MIM(BIM):
     name: ClassVar[str] = "mim"
     default_step: ClassVar[float] = 1.0  # Dong et al. 2018
     decay: float = 1.0
-    normalization: str = "l1"
+    normalization: str = field(default="l1", metadata={SUFFIXES: {"l2": "l2"}})  # `-l2` is K's Eq. 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,18 +83,16 @@ class MIM(BIM):
             normalization=check_choice("normalization", self.normalization, ("l1", "l2")),
         )
 
-    @property
-    def label(self) -> str:
-        """As for other attacks, with `-l2` for the normalisation of K's Eq. 4."""
-        return super().label + ("-l2" if self.normalization == "l2" else "")
+    def init(self, classifier: Classifier, batch: Batch, seed: int) -> State:
+        """A state without momentum."""
+        return {**super().init(classifier, batch, seed), "momentum": np.zeros_like(batch.images)}
 
-    def move(
-        self, adversarial: tf.Tensor, gradient: tf.Tensor, momentum: tf.Tensor, epsilon: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def move(self, state: State, gradient: tf.Tensor, epsilon: tf.Tensor) -> State:
         """One step along the decayed sum of the normalised gradients."""
         if self.normalization == "l1":
             size = tf.reduce_mean(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
         else:
             size = tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=[1, 2, 3], keepdims=True))
-        momentum = self.decay * momentum + gradient / tf.maximum(size, 1e-12)
-        return adversarial + steepest(momentum, self.step_size(epsilon), self.norm), momentum
+        momentum = self.decay * state["momentum"] + gradient / tf.maximum(size, 1e-12)
+        images = state["images"] + steepest(momentum, self.step_size(epsilon), self.norm)
+        return {"images": images, "momentum": momentum}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from salrob_tf.attacks.base import Attack
 from salrob_tf.attacks.carlini_wagner import CWL2
 from salrob_tf.attacks.gradient import BIM, FGSM, MIM, PGD
-from salrob_tf.attacks.losses import LOSSES
+from salrob_tf.attacks.settings import SUFFIXES
 from salrob_tf.attacks.spsa import SPSA
 from salrob_tf.checks import shown
 
@@ -24,7 +25,7 @@ def make_attack(name: str | Attack, *, norm: float = np.inf, steps: int = 40, re
             normalisation of K's Eq. 4) may be added, in this order, as in `"pgd-dlr-targeted"`.
         norm: `np.inf` or 2; `cw` is for 2 whatever is asked. `cw` and `spsa` have a loss of their own.
         steps: Steps of the iterative attacks; `cw` keeps its own.
-        restarts: Random restarts of PGD.
+        restarts: Random restarts of PGD and SPSA.
 
     Raises:
         ValueError: If there is no attack of that name, or a setting is out of its range.
@@ -32,23 +33,34 @@ def make_attack(name: str | Attack, *, norm: float = np.inf, steps: int = 40, re
     if isinstance(name, Attack):
         return name
     base, *suffixes = str(name).split("-")
-    settings: dict[str, Any] = {} if base == CWL2.name else {"norm": norm}
-    if base in (BIM.name, PGD.name, MIM.name, SPSA.name):
-        settings["steps"] = steps
-    if base == PGD.name:
-        settings["restarts"] = restarts
-    for suffix in suffixes:
-        if suffix in LOSSES:
-            settings["loss"] = suffix
-        elif suffix == "targeted":
-            settings["targeted"] = True
-        elif suffix == "l2" and base == MIM.name:
-            settings["normalization"] = "l2"
     if base in ATTACKS:
-        attack = ATTACKS[base](**settings)
-        if attack.label == name:
-            return attack
-    raise ValueError(
-        f"Unknown attack. Valid: {', '.join(ATTACKS)}, with -margin or -dlr, -targeted, and mim-l2. "
-        f"Received: attack={shown(name)}"
-    )
+        kind = ATTACKS[base]
+        asked = {"norm": norm, "steps": steps, "restarts": restarts}
+        settings: dict[str, Any] = {}
+        for each in fields(kind):
+            if each.init and each.name in kind.by_name:
+                settings[each.name] = asked[each.name]
+            values = {suffix: value for value, suffix in each.metadata.get(SUFFIXES, {}).items()}
+            if suffixes and suffixes[0] in values:
+                settings[each.name] = values[suffixes.pop(0)]
+        if not suffixes:
+            return kind(**settings)
+    raise ValueError(f"Unknown attack. Valid: {attack_names()}. Received: attack={shown(name)}")
+
+
+def attack_names() -> str:
+    """The names that `make_attack` takes, as one line of text."""
+    common = {each.name for each in fields(Attack)}
+    shared = [" or ".join(f"-{suffix}" for suffix in suffixes) for _, suffixes in _suffixes(Attack)]
+    own = [
+        f"{name}-{suffix}"
+        for name, kind in ATTACKS.items()
+        for setting, suffixes in _suffixes(kind)
+        for suffix in suffixes
+        if setting not in common
+    ]
+    return f"{', '.join([*ATTACKS, f'with {shared[0]}', *shared[1:]])}, and {', '.join(own)}"
+
+
+def _suffixes(kind: type[Attack]) -> list[tuple[str, list[str]]]:
+    return [(each.name, list(each.metadata[SUFFIXES].values())) for each in fields(kind) if SUFFIXES in each.metadata]

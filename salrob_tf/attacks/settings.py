@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
 
 from salrob_tf.attacks.balls import check_norm
 from salrob_tf.attacks.losses import LOSSES
-from salrob_tf.attacks.starts import MOST_RESTARTS
+from salrob_tf.attacks.starts import MOST_TRIES
 from salrob_tf.checks import check_choice, check_flag, check_number, check_whole
+
+SUFFIXES = "suffixes"  # metadata of a field: what values of it add to the names of attacks
 
 
 @dataclass(frozen=True)
@@ -19,32 +21,40 @@ class AttackSettings:
 
     Attributes:
         norm: Norm of the ball, `np.inf` or 2, or as text `"inf"` or `"2"`.
-        steps: Number of gradient steps; 1 for one-step attacks.
+        steps: Number of steps; 1 for one-step attacks.
         relative_step: Step size over epsilon, in (0, 1]; `None` is `default_step / steps`, at most 1.
         restarts: How many starts are tried; 1 for attacks that start at the image. An image counts as broken if
             any of them breaks it.
-        loss: The loss that is climbed, a key of `LOSSES`.
+        loss: The loss that is maximised, a key of `LOSSES`.
         targeted: Whether images are driven to a target class, instead of away from their label. What counts as
             broken stays the same: not classified as the label.
+        target_classes: How many target classes a targeted attack tries, from the likeliest wrong one on.
 
     Raises:
         ValueError: If a setting is out of its range.
     """
 
+    # What an attack declares; nothing that runs attacks asks which one it is.
     name: ClassVar[str]
     random_start: ClassVar[bool] = False
     default_step: ClassVar[float] = 1.0
-    packs: ClassVar[bool] = True  # whether a sweep may run it step by step in mixed batches
-    minimal: ClassVar[bool] = False  # whether it looks for the nearest adversarial, whatever epsilon is
-    takes_loss: ClassVar[bool] = True  # whether `loss` is what it climbs; if not, it has one of its own
-    bisects: ClassVar[bool] = True  # whether a sweep may look for the smallest epsilon by bisection
+    takes_loss: ClassVar[bool] = False  # whether `loss` is what it maximises; if not, it has one of its own
+    stepwise: ClassVar[bool] = False  # whether it has `init` and `step`, so that unlike images share a batch
+    one_gradient: ClassVar[bool] = False  # whether one gradient of each image serves all epsilons
+    nearest: ClassVar[bool] = False  # whether it looks for the nearest adversarial, whatever epsilon is
+    by_name: ClassVar[tuple[str, ...]] = ("norm", "steps", "restarts")  # what `make_attack` hands on to it
 
     norm: float = np.inf
     steps: int = field(default=1, init=False)
     relative_step: float | None = field(default=None, init=False)
     restarts: int = field(default=1, init=False)
-    loss: str = field(default="cross_entropy", kw_only=True)
-    targeted: bool = field(default=False, kw_only=True)
+    loss: str = field(
+        default="cross_entropy",
+        kw_only=True,
+        metadata={SUFFIXES: {loss: loss for loss in LOSSES if loss != "cross_entropy"}},
+    )
+    targeted: bool = field(default=False, kw_only=True, metadata={SUFFIXES: {True: "targeted"}})
+    target_classes: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         self._settle(
@@ -52,11 +62,21 @@ class AttackSettings:
             loss=check_choice("loss", self.loss, LOSSES),
             targeted=check_flag("targeted", self.targeted),
             steps=check_whole("steps", self.steps, 1),
-            restarts=check_whole("restarts", self.restarts, 1, MOST_RESTARTS),
+            restarts=check_whole("restarts", self.restarts, 1, MOST_TRIES),
+            target_classes=check_whole("target_classes", self.target_classes, 1),
         )
         if self.loss != "cross_entropy" and not self.takes_loss:
             raise ValueError(
                 f"{self.name} climbs a margin of its own: leave the loss out. Received: loss={self.loss!r}"
+            )
+        if self.target_classes > 1 and not self.targeted:
+            raise ValueError(
+                f"Only a targeted attack has target classes. Received: target_classes={self.target_classes}"
+            )
+        if self.tries > MOST_TRIES:
+            raise ValueError(
+                f"`restarts` times `target_classes` must be {MOST_TRIES} or less. Received: {self.restarts} times "
+                f"{self.target_classes}"
             )
         if self.relative_step is not None:
             self._settle(relative_step=check_number("relative_step", self.relative_step, above=0, high=1))
@@ -69,8 +89,16 @@ class AttackSettings:
     @property
     def label(self) -> str:
         """What results and figures call the attack, and `make_attack` knows it by; one sweep needs different ones."""
-        parts = [self.name, *([] if self.loss == "cross_entropy" else [self.loss])]
-        return "-".join([*parts, *(["targeted"] if self.targeted else [])])
+        suffixes = (each.metadata.get(SUFFIXES, {}).get(getattr(self, each.name)) for each in fields(self))
+        return "-".join([self.name, *filter(None, suffixes)])
+
+    @property
+    def tries(self) -> int:
+        """How often an image is attacked at an epsilon before it counts as standing: each target class, each restart.
+
+        Try t is restart `t % restarts` towards target class `t // restarts`.
+        """
+        return self.restarts * self.target_classes
 
     @property
     def climbs_cross_entropy(self) -> bool:
@@ -78,14 +106,32 @@ class AttackSettings:
         return self.takes_loss and self.loss == "cross_entropy"
 
     @property
-    def gradients_per_image(self) -> int:
-        """Gradients that `craft` takes of each image."""
-        return self.steps
+    def bisects(self) -> bool:
+        """Whether a sweep may look for the smallest epsilon by bisection.
+
+        Not along one gradient, where a larger step may fail where a smaller won, nor where one attack serves all.
+        """
+        return not (self.one_gradient or self.nearest)
 
     @property
-    def forwards_per_image(self) -> int:
-        """Forward passes that `craft` makes of each image beside its gradients."""
+    def gradients_per_step(self) -> int:
+        """Gradients that a step takes of each image, 0 where the attack is not driven by any."""
+        return 1
+
+    @property
+    def forwards_per_step(self) -> int:
+        """Forward passes that a step makes of each image beside its gradients."""
         return 0
+
+    @property
+    def reach(self) -> float:
+        """How far steps lead at most, in the units of the images."""
+        return np.inf
+
+    @property
+    def resolution(self) -> float:
+        """How large the changes are that it learns from where it takes no gradients, in the units of the images."""
+        return 0.01
 
     def step_size(self, epsilon: Any) -> Any:
         """Size of a step at `epsilon`, a number or a tensor, in the units of the images."""
@@ -96,7 +142,12 @@ class AttackSettings:
         """Check that there are enough classes.
 
         Raises:
-            ValueError: If the loss needs more.
+            ValueError: If the loss or the target classes need more.
         """
         if self.loss == "dlr" and num_classes < 3:
             raise ValueError(f"The DLR loss needs three classes or more: use margin. Received: {num_classes}")
+        if self.target_classes >= num_classes:
+            raise ValueError(
+                f"`target_classes` must be fewer than the classes, {num_classes}. Received: "
+                f"target_classes={self.target_classes}"
+            )

@@ -6,7 +6,7 @@ stated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,10 +33,9 @@ class SPSA(Attack):
     """
 
     name: ClassVar[str] = "spsa"
-    takes_loss: ClassVar[bool] = False
-    packs: ClassVar[bool] = False
     random_start: ClassVar[bool] = True
     steps: int = 40
+    restarts: int = field(default=1, kw_only=True)
     learning_rate: float = 0.01
     delta: float = 0.01
     samples: int = 128
@@ -54,23 +53,33 @@ class SPSA(Attack):
             raise ValueError(f"`samples` must be even, 2 or more. Received: samples={self.samples}")
 
     @property
-    def gradients_per_image(self) -> int:
+    def gradients_per_step(self) -> int:
         """None."""
         return 0
 
     @property
-    def forwards_per_image(self) -> int:
-        """At most: a broken image stops earlier."""
-        return self.steps * (self.samples + 1)
+    def forwards_per_step(self) -> int:
+        """Those that estimate the gradient, and one that looks whether the image still stands."""
+        return self.samples + 1
+
+    @property
+    def reach(self) -> float:
+        """Adam moves a pixel by about its learning rate."""
+        return self.steps * self.learning_rate
+
+    @property
+    def resolution(self) -> float:
+        """The perturbations that estimate the gradient."""
+        return self.delta
 
     def craft(
-        self, classifier: Classifier, batch: Batch, seed: int, restart: int, dtype: str = "float32", draws: int = 1
+        self, classifier: Classifier, batch: Batch, seed: int, dtype: str = "float32", draws: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         """Attack one image after the other; `dtype` is not looked at.
 
         With several `draws` no image stops early, because one draw may be luck. Each sample draws by itself anyway.
         """
-        starts = self.start(batch.images, batch.radii, batch.indices, seed, restart)
+        starts = self.start(batch, seed)
         shape = [1, *classifier.input_shape]
         pixels, one = tf.TensorSpec(shape, tf.float32), tf.TensorSpec([1], tf.int32)
         signature = [pixels, one, one, tf.TensorSpec([], tf.float32), pixels, tf.TensorSpec([2], tf.int32)]
@@ -81,7 +90,7 @@ class SPSA(Attack):
         attack = classifier.function((self, dtype, draws), run, signature)
         found = []
         for row, start in enumerate(starts):
-            image, label, aim, radius, index = batch.part(slice(row, row + 1))
+            image, label, aim, radius, index, _ = batch.part(slice(row, row + 1))
             key = [seed % 2**31, int(index[0]) % 2**31]
             found.append(attack(image, label, aim, radius[0], start[None], key).numpy())
         return np.concatenate(found), np.zeros(0)

@@ -1,4 +1,4 @@
-"""Where attacks start: at random in the ball, by the seed, the image and the restart alone."""
+"""Where attacks start: at random in the ball, by the seed, the image and the try alone."""
 
 from __future__ import annotations
 
@@ -6,38 +6,34 @@ from typing import Any
 
 import numpy as np
 
+from salrob_tf.attacks.balls import Batch
 from salrob_tf.checks import as_array, shown
 
-RESTART_BITS = 20  # of 64 in a key; the others are the index of the image
-MOST_RESTARTS = 2**RESTART_BITS
+TRY_BITS = 20  # of 64 in a key; the others are the index of the image
+MOST_TRIES = 2**TRY_BITS
 
 
-def random_starts(
-    images: np.ndarray, radii: np.ndarray, indices: np.ndarray, norm: float, seed: int, restarts: np.ndarray
-) -> np.ndarray:
+def random_starts(batch: Batch, norm: float, seed: int) -> np.ndarray:
     """Draw uniformly in the unit ball, scale by the radius, and clip to [0, 1].
 
     Args:
-        images: `(N, height, width, channels)`.
-        radii: Radius of each ball, float32 `(N,)`.
-        indices: Index of each image in its dataset, `(N,)`.
+        batch: What is attacked.
         norm: Norm of the balls, `np.inf` or 2.
         seed: Seed of the sweep.
-        restarts: Which restart each is, counted from 0, `(N,)`.
 
     Returns:
-        Starting images, float32.
+        Starting images, float32 `(N, height, width, channels)`.
     """
-    noise = np.empty_like(images)
-    shape = images.shape[1:]
-    for row, index, number in zip(noise, indices, restarts, strict=True):
-        generator = np.random.Generator(np.random.Philox(key=[seed, (int(index) << RESTART_BITS) + int(number)]))
+    noise = np.empty_like(batch.images)
+    shape = batch.images.shape[1:]
+    for row, index, number in zip(noise, batch.indices, batch.tries, strict=True):
+        generator = np.random.Generator(np.random.Philox(key=[seed, (int(index) << TRY_BITS) + int(number)]))
         if norm == np.inf:
             row[...] = generator.uniform(-1, 1, shape)
         else:
             direction = generator.standard_normal(shape)
             row[...] = generator.random() ** (1 / direction.size) * direction / np.linalg.norm(direction)
-    return np.clip(images + radii[:, None, None, None] * noise, 0, 1)
+    return np.clip(batch.images + batch.radii[:, None, None, None] * noise, 0, 1)
 
 
 def check_indices(indices: Any, samples: int) -> np.ndarray:
@@ -50,7 +46,7 @@ def check_indices(indices: Any, samples: int) -> np.ndarray:
         return np.arange(samples)
     found = as_array(indices, "indices")
     valid = found.shape == (samples,) and found.dtype.kind in "iu"
-    if not valid or found.min() < 0 or found.max() >= 2 ** (63 - RESTART_BITS):
+    if not valid or found.min() < 0 or found.max() >= 2 ** (63 - TRY_BITS):
         raise ValueError(
             f"`indices` must be one whole number per image, {samples} in all, 0 or more. Received: "
             f"indices={shown(found)}{f', from {found.min()} to {found.max()}' if valid else ''}"

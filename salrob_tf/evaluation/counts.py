@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
+
+from salrob_tf.results.costs import Costs
 
 
 class Draws(NamedTuple):
@@ -24,19 +26,23 @@ SEVERAL_DRAWS = Draws(10, 51)
 
 
 @dataclass
-class Counts:
-    """What an attack cost, and how many images had no usable gradient.
+class Counts(Costs):
+    """Costs as they add up, and how many images had a usable gradient.
 
     Attributes:
-        gradients: Gradients of single images.
-        forwards: Forward passes of single images beside them, the clean ones not included.
-        padding: Rows of gradients and forward passes that only filled up a batch, not counted above.
         attacked: Images that a gradient was taken of.
         flat: Those whose very first gradient was zero everywhere.
     """
 
-    gradients: int = 0
-    forwards: int = 0
-    padding: int = 0
     attacked: int = 0
     flat: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Add what another part of the work took."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+    def costs(self, traces: int) -> Costs:
+        """What it comes to in the end."""
+        kept = {each.name: getattr(self, each.name) for each in fields(Costs)}
+        return Costs(**kept | {"traces": traces, "zero_gradients": self.flat / max(1, self.attacked)})

@@ -47,7 +47,7 @@ class Noise:
 
         There are as many draws as an attack looks whether an image is broken. It is `None` where a logit is not finite.
         """
-        looks = attack.restarts * (1 if self.draws.judging > 1 else attack.steps)
+        looks = attack.tries * (1 if self.draws.judging > 1 else attack.steps)
         key = attack.norm, float(epsilon), int(np.clip(looks, FEWEST_NOISES, MOST_NOISES))
         if key not in self._found:
             self._found[key] = self._broken(*key)
@@ -87,7 +87,7 @@ class Noise:
         tried = [(float(epsilon), ~row) for epsilon, row in zip(epsilons, correct, strict=True) if epsilon]
         p_value, whole = self._compared(attack, reversed(tried))
         severity, remedy = NOT_BELIEVED, f"Its gradients lead nowhere. {without}"
-        if p_value > LEVEL and attack.gradients_per_image:
+        if p_value > LEVEL and attack.gradients_per_step:
             elsewhere, all_there = self._compared(attack, self._elsewhere(attack, dtype))
             p_value, whole = min(p_value, elsewhere), whole and all_there
             if p_value > LEVEL and attack.relative_step is not None:
@@ -103,7 +103,7 @@ class Noise:
                 there, all_there = self._compared(attack, [(radius, self._breaks(attack, dtype, radius))])
                 p_value, whole = min(p_value, there), whole and all_there
                 remedy = "Give it more steps or a higher learning rate"
-            elif (reach := self._reach(attack)) < epsilons[-1]:
+            elif (reach := attack.reach) < epsilons[-1]:
                 severity, remedy = DOUBTFUL, f"Its steps reach {reach:g} only: give it more, or a higher learning rate"
             else:
                 severity, remedy = NOTE, "Nor could more be seen of it at any epsilon that it reaches"
@@ -141,7 +141,7 @@ class Noise:
     def _elsewhere(self, attack: Attack, dtype: str) -> Iterator[tuple[float, np.ndarray | None]]:
         """Radii of all sizes, and which images a few steps of the attack break there."""
         whole = 1.0 if attack.norm == np.inf else float(np.sqrt(self.images[0].size))
-        if attack.minimal:
+        if attack.nearest:
             cheap = _in_fewer_steps(attack, 100, "learning_rate", np.inf)
             sweep = self._attacked(cheap, dtype, self.images, whole)
             sizes = np.zeros(len(self.images))
@@ -157,7 +157,7 @@ class Noise:
 
     def _telling(self, attack: Attack, epsilon: float) -> float | None:
         """A radius that SPSA reaches, at which noise breaks about a third of some images and leaves enough."""
-        reach, counts = max(float(epsilon), self._reach(attack)), {}
+        reach, counts = max(float(epsilon), attack.reach), {}
         for radius in 0.85 ** np.arange(40):
             broken = self.broken(attack, radius) if radius <= reach else None
             if broken is not None and (count := int(np.sum(broken[:FEWEST]))) <= FEWEST - POWER:
@@ -167,14 +167,11 @@ class Noise:
         telling = [radius for radius, count in counts.items() if count >= FEW]
         return min(telling, key=lambda radius: abs(counts[radius] - FEWEST / 3), default=None)
 
-    def _reach(self, attack: Attack) -> float:
-        return float(attack.steps * getattr(attack, "learning_rate", 1.0))
-
     def _breaks(self, attack: Attack, dtype: str, radius: float) -> np.ndarray | None:
         """Which images the attack breaks at a radius, or of the first `FEWEST` where it takes them one by one."""
-        some = slice(None if attack.gradients_per_image else FEWEST)
+        some = slice(None if attack.gradients_per_step else FEWEST)
         sweep = self._attacked(attack, dtype, self.images[some], radius)
-        return None if sweep is None else sweep.broken == 0
+        return None if sweep is None else sweep.brackets.broken == 0
 
     def _attacked(self, attack: Attack, dtype: str, images: np.ndarray, radius: float) -> Sweep | None:
         """A sweep of one radius, or nothing where a gradient or a logit is not finite."""
@@ -192,7 +189,7 @@ class Noise:
     def _flat(self, attack: Attack) -> float:
         """Share of the images whose logits stay the same where noise of the attack's delta is added."""
         noise = _noise(np.random.default_rng(self.seed), self.images.shape, np.inf, corner=True)
-        moved = np.clip(self.images + np.float32(getattr(attack, "delta", 0.01)) * noise, 0, 1)
+        moved = np.clip(self.images + np.float32(attack.resolution) * noise, 0, 1)
         before, after = (self.classifier.predict_logits(images, self.batch_size) for images in (self.images, moved))
         return float(np.mean(np.linalg.norm(after - before, axis=-1) <= FLAT_STEP * np.linalg.norm(before, axis=-1)))
 

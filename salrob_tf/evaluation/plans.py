@@ -3,20 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from salrob_tf.attacks.balls import NORMS
 from salrob_tf.attacks.base import Attack
-from salrob_tf.attacks.gradient import FGSM
 from salrob_tf.attacks.registry import make_attack
 from salrob_tf.checks import check_choice, check_flag, check_whole, shown
-from salrob_tf.evaluation.search import SEARCHES
+from salrob_tf.evaluation.brackets import SEARCHES
 from salrob_tf.models.classifier import Classifier
 
 CRAFT_DTYPES = ("float32", "bfloat16")
+PARTS = 2  # version of what the parts of a checkpoint hold
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to each shard of images.
+
+    Attributes:
+        classifier: The model.
+        attacks: By label, in the order in which they are run.
+        epsilons: Radii, in the user's order, float64 `(K,)`.
+        seed: Seed of random starts.
+        batch_size: Images per gradient, at most.
+        survivors_only: Whether only what still stands is attacked.
+        search: How the smallest epsilon of survivors is looked for.
+        craft_dtype: What gradients of attacks that go step by step are computed in.
+        keep: Whether adversarial images are kept.
+    """
+
+    classifier: Classifier
+    attacks: Mapping[str, Attack]
+    epsilons: np.ndarray
+    seed: int
+    batch_size: int
+    survivors_only: bool
+    search: str
+    craft_dtype: str
+    keep: bool
+
+    @property
+    def ascending(self) -> np.ndarray:
+        """The radii, each once, ascending."""
+        return np.unique(self.epsilons)
+
+    def dtype(self, label: str) -> str:
+        """What an attack's gradients are computed in.
+
+        FGSM's one gradient is not worth the loss, and attacks that are run whole take float32.
+        """
+        return self.craft_dtype if self.attacks[label].stepwise else "float32"
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What each attack and its sweep are: all that an image's outcome depends on, as JSON holds it."""
+        found: dict[str, dict[str, Any]] = {}
+        for label, attack in self.attacks.items():
+            search, before = self.search if self.survivors_only else "independent", next(reversed(found), None)
+            found[label] = _settings_of(attack, search, before, self.dtype(label))
+        return found
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must be of, to go on with it."""
+        identity = {"model": self.classifier.fingerprint, "epsilons": self.ascending.tolist(), "seed": self.seed}
+        identity |= {"batch_size": self.batch_size, "adversarials": self.keep, "parts": PARTS}
+        return identity | {"bounds": list(self.classifier.bounds), "attacks": self.settings}
 
 
 def check_options(
@@ -78,17 +133,19 @@ def choose_attacks(attacks: str | Attack | Sequence[str | Attack], **settings: A
     return by_label
 
 
-def settings_of(attack: Attack, search: str, before: str | None, dtype: str) -> dict[str, Any]:
-    """What an attack and its sweep are: all that an image's outcome depends on, as JSON holds it."""
+def _settings_of(attack: Attack, search: str, before: str | None, dtype: str) -> dict[str, Any]:
     norm = next(text for text, value in NORMS.items() if value == attack.norm)
-    if attack.minimal:
+    if attack.nearest:
         search = "nearest"
     elif search == "bisect" and not attack.bisects:
         search = "full"
     how: dict[str, Any] = {"search": search, "craft_dtype": dtype}
     if search == "bisect":
-        how["begins_at"] = before or (FGSM.name if attack.packs else "the middle")
-    return {**asdict(attack), "norm": norm, "relative_step": attack.step_size(1.0), **how}
+        how["begins_at"] = before or (attack.scout.name if attack.scout else "the middle")
+    settings = asdict(attack)
+    if not attack.targeted:
+        del settings["target_classes"]
+    return {**settings, "norm": norm, "relative_step": attack.step_size(1.0), **how}
 
 
 def default_epsilons(input_shape: tuple[int, ...]) -> tuple[float, ...]:

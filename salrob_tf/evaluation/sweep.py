@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,12 +22,12 @@ from salrob_tf.evaluation.checkpoint import Checkpoint
 from salrob_tf.evaluation.counts import ONE_DRAW, SEVERAL_DRAWS, Counts
 from salrob_tf.evaluation.inspection import chance, inspect
 from salrob_tf.evaluation.plans import (
+    Plan,
     check_epsilons,
     check_options,
     check_suits,
     choose_attacks,
     default_epsilons,
-    settings_of,
 )
 from salrob_tf.evaluation.search import Sweep
 from salrob_tf.evaluation.trust import Sample, flags_of
@@ -123,131 +123,156 @@ def evaluate(
     size = min(batch_size * SHARD_BATCHES, LARGEST_SHARD)
     shards, total = shards_of(images, labels, size, classifier.num_classes)
     radii = check_epsilons(default_epsilons(classifier.input_shape) if epsilons is None else epsilons)
-    ascending, order = np.unique(radii, return_inverse=True)
     chosen = choose_attacks(attacks, norm=norm, steps=steps, restarts=restarts)
-    if ascending[-1] > 1 and any(attack.norm == np.inf for attack in chosen.values()):
-        warnings.warn(f"epsilon {ascending[-1]:g} is larger than the range of the images, [0, 1]", stacklevel=2)
+    if radii.max() > 1 and any(attack.norm == np.inf for attack in chosen.values()):
+        warnings.warn(f"epsilon {radii.max():g} is larger than the range of the images, [0, 1]", stacklevel=2)
     classifier.refresh()
     check_suits(classifier, chosen, craft_dtype)
-    # FGSM's one gradient is not worth the loss, and the attacks that are not packed take float32.
-    dtypes = {label: craft_dtype if attack.packs else "float32" for label, attack in chosen.items()}
-    settings, before = {}, None
-    for label, attack in chosen.items():
-        settings[label] = settings_of(attack, search if survivors_only else "independent", before, dtypes[label])
-        before = label
-    if (
-        checkpoint is not None
-        and adversarials is not None
-        and os.path.realpath(checkpoint) == os.path.realpath(adversarials)
-    ):
+    keep = adversarials is not None
+    plan = Plan(classifier, chosen, radii, seed, batch_size, survivors_only, search, craft_dtype, keep)
+    if checkpoint and adversarials and os.path.realpath(checkpoint) == os.path.realpath(adversarials):
         raise ValueError(f"`checkpoint` and `adversarials` must be different folders. Received: both {checkpoint}")
     if indices is not None:
         if total is None:
             raise ValueError(f"`indices` go with an array, not with a dataset. Received: indices={shown(indices)}")
         indices = check_indices(indices, total)
-    digests, seen, clean = (hashlib.sha256(), hashlib.sha256()), 0, []
-    correct: dict[str, list[np.ndarray]] = {label: [] for label in chosen}
-    costs = {label: dict.fromkeys(("seconds", *vars(Counts())), 0.0) for label in chosen}
-    done, draws, sample = 0, ONE_DRAW, Sample()
     with nullcontext() if checkpoint is None else locked(checkpoint):
-        kept = None
-        if checkpoint is not None:
-            identity = {"model": classifier.fingerprint, "epsilons": ascending.tolist(), "seed": seed}
-            identity |= {"batch_size": batch_size, "adversarials": adversarials is not None}
-            kept = Checkpoint(checkpoint, identity | {"bounds": list(classifier.bounds), "attacks": settings})
-        for number, (x, y) in enumerate(shards):
-            x = classifier.check(x)
-            y = check_labels(y, len(x), classifier.num_classes)
-            rows = np.arange(seen, seen + len(x)) if indices is None else indices[seen : seen + len(x)]
-            seen += len(x)
-            sha256 = fingerprint(x, y, rows)
-            for digest, column in zip(digests, (x, y), strict=True):
-                digest.update(np.ascontiguousarray(column).data)
-            predicted = classifier.classify(x, batch_size)
-            if not number:
-                description, flags = inspect(classifier, x, y, chosen, batch_size)
-                if not description["deterministic"]:
-                    draws = SEVERAL_DRAWS
-                    description["draws"] = draws._asdict()
-            clean.append(predicted == y)
-            if draws.judging > 1:  # what was attacked before is what is to be attacked now
-                part = kept.load(CLEAN, number, sha256) if kept else None
-                clean[-1] = part["correct"] if part else classifier.classifies(x, y, batch_size, draws.judging)
-                if kept and not part:
-                    kept.save(CLEAN, number, sha256, correct=clean[-1])
-            if not number:
-                soon = chance(classifier, clean[0])
-                _warn(flags + soon)
-            sampled = sample.take(x, y, clean[-1])
-            guess = None
-            for label, attack in chosen.items():
-                report = _Report(progress, label, done, None if total is None else total * len(chosen))
-                file = None if adversarials is None else adversarials / f"{label}-{number:05d}.npz"
-                if file is not None:
-                    check_file(file)
-                part = kept.load(label, number, sha256, file) if kept else None
-                if part is None:
-                    began = time.perf_counter()
-                    sweep = Sweep(
-                        attack, classifier, x, y, clean[-1], ascending, rows, seed, batch_size, dtypes[label], report,
-                        guess=guess, keep_all=adversarials is not None, draws=draws,
-                    )  # fmt: skip
-                    outcome = sweep.survivors(search) if survivors_only else sweep.everything()
-                    seconds = time.perf_counter() - began
-                    part = {"correct": outcome, "seconds": np.array(seconds)}
-                    part |= {key: np.array(value) for key, value in vars(sweep.counts).items()}
-                    if file is not None:
-                        with written_beside(file) as beside:
-                            np.savez_compressed(beside, indices=rows, images=sweep.found)
-                    if kept:
-                        kept.save(label, number, sha256, file, **part)
-                correct[label].append(part.pop("correct"))
-                sample.keep(label, correct[label][-1][:, sampled])
-                guess = correct[label][-1].sum(axis=0)
-                for key, value in part.items():
-                    costs[label][key] += float(value)
-                done += len(x)
-                report.finish(done)
-    if not seen:
-        raise ValueError("`images` must hold at least one image. Received: an empty dataset")
-    guessing = chance(classifier, np.concatenate(clean))
-    if not soon:
-        _warn(guessing)
-    shares = {label: cost["flat"] / max(1.0, cost["attacked"]) for label, cost in costs.items()}
-    found = flags_of(
-        sample, classifier, chosen, dtypes, shares, ascending,
-        at_chance=bool(guessing), seed=seed, draws=draws, batch_size=batch_size,
-    )  # fmt: skip
-    _warn(found)
-    return Robustness(
-        model=name or classifier.name,
-        epsilons=radii,
-        indices=np.arange(seen) if indices is None else indices,
-        clean=np.concatenate(clean),
-        correct={label: np.concatenate(parts, axis=1)[order] for label, parts in correct.items()},
-        attacks=settings,
-        costs={
-            label: {
-                "seconds": cost["seconds"],
-                "gradient_evaluations": int(cost["gradients"]),
-                "forward_evaluations": int(cost["forwards"]),
-                "padding": int(cost["padding"]),
-                "traces": classifier.traces((chosen[label], dtypes[label])),
-                "zero_gradients": shares[label],
-            }
-            for label, cost in costs.items()
-        },
-        seed=seed,
-        sha256=hashlib.sha256("".join(digest.hexdigest() for digest in digests).encode()).hexdigest(),
-        path=classifier.path,
-        description=description,
-        flags=(*flags, *guessing, *found),
-    )
+        kept = None if checkpoint is None else Checkpoint(checkpoint, plan.identity)
+        work = _Work(plan, indices, kept, adversarials, progress, total)
+        for x, y in shards:
+            work.take(x, y)
+    return work.result(name)
 
 
-def _warn(flags: Iterable[Flag]) -> None:
+class _Work:
+    """A plan carried out: shards are taken one after the other, and what became of their images is collected."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        indices: np.ndarray | None,
+        kept: Checkpoint | None,
+        adversarials: Path | None,
+        progress: Progress | None,
+        total: int | None,
+    ) -> None:
+        self.plan, self.indices, self.kept, self.adversarials = plan, indices, kept, adversarials
+        self.progress, self.total = progress, None if total is None else total * len(plan.attacks)
+        self.digests = hashlib.sha256(), hashlib.sha256()
+        self.number = self.seen = self.done = 0
+        self.draws, self.sample = ONE_DRAW, Sample()
+        self.clean: list[np.ndarray] = []
+        self.correct: dict[str, list[np.ndarray]] = {label: [] for label in plan.attacks}
+        self.counts = {label: Counts() for label in plan.attacks}
+
+    def take(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Attack a shard with every attack."""
+        x = self.plan.classifier.check(x)
+        y = check_labels(y, len(x), self.plan.classifier.num_classes)
+        given = slice(self.seen, self.seen + len(x))
+        rows = np.arange(given.start, given.stop) if self.indices is None else self.indices[given]
+        sha256 = fingerprint(x, y, rows)
+        for digest, column in zip(self.digests, (x, y), strict=True):
+            digest.update(np.ascontiguousarray(column).data)
+        clean = self._look(x, y, sha256)
+        sampled = self.sample.take(x, y, clean)
+        guess = None
+        for label in self.plan.attacks:
+            report = _Report(self.progress, label, self.done, self.total)
+            correct = self._attack(label, _Shard(x, y, rows, clean, sha256), guess, report)
+            self.correct[label].append(correct)
+            self.sample.keep(label, correct[:, sampled])
+            guess = correct.sum(axis=0)
+            self.done += len(x)
+            report.finish(self.done)
+        self.clean.append(clean)
+        self.number, self.seen = self.number + 1, given.stop
+
+    def _look(self, x: np.ndarray, y: np.ndarray, sha256: str) -> np.ndarray:
+        """Which images are classified correctly as they are; of the first shard, what is to be said of the model."""
+        classifier, size = self.plan.classifier, self.plan.batch_size
+        clean = classifier.classify(x, size) == y
+        if not self.number:
+            self.description, self.flags = inspect(classifier, x, y, self.plan.attacks, size)
+            if not self.description["deterministic"]:
+                self.draws = SEVERAL_DRAWS
+                self.description["draws"] = self.draws._asdict()
+        if self.draws.judging > 1:  # what was attacked before is what is to be attacked now
+            part = self.kept.load(CLEAN, self.number, sha256) if self.kept else None
+            clean = part["correct"] if part else classifier.classifies(x, y, size, self.draws.judging)
+            if self.kept and not part:
+                self.kept.save(CLEAN, self.number, sha256, correct=clean)
+        if not self.number:
+            self.said = chance(classifier, clean)
+            _warn(self.flags + self.said, above=3)
+        return clean
+
+    def _attack(self, label: str, shard: _Shard, guess: np.ndarray | None, report: _Report) -> np.ndarray:
+        """What an attack leaves of a shard, `(K, N)`, done now or kept from before."""
+        file = None if self.adversarials is None else self.adversarials / f"{label}-{self.number:05d}.npz"
+        if file is not None:
+            check_file(file)
+        part = self.kept.load(label, self.number, shard.sha256, file) if self.kept else None
+        if part is None:
+            plan, began = self.plan, time.perf_counter()
+            sweep = Sweep(
+                plan.attacks[label], plan.classifier, shard.images, shard.labels, shard.clean, plan.ascending,
+                shard.indices, plan.seed, plan.batch_size, plan.dtype(label), report, guess, plan.keep, self.draws,
+            )  # fmt: skip
+            outcome = sweep.survivors(plan.search) if plan.survivors_only else sweep.everything()
+            sweep.counts.seconds = time.perf_counter() - began
+            part = {"correct": outcome} | {key: np.array(value) for key, value in vars(sweep.counts).items()}
+            if file is not None:
+                with written_beside(file) as beside:
+                    np.savez_compressed(beside, indices=shard.indices, images=sweep.found)
+            if self.kept:
+                self.kept.save(label, self.number, shard.sha256, file, **part)
+        correct = part.pop("correct")
+        self.counts[label].add(Counts(**{key: value.item() for key, value in part.items()}))
+        return correct
+
+    def result(self, name: str | None) -> Robustness:
+        """All shards together, and what speaks against them."""
+        if not self.seen:
+            raise ValueError("`images` must hold at least one image. Received: an empty dataset")
+        plan, clean = self.plan, np.concatenate(self.clean)
+        guessing = chance(plan.classifier, clean)
+        if not self.said:
+            _warn(guessing, above=2)
+        costs = {
+            label: counts.costs(plan.classifier.traces((plan.attacks[label], plan.dtype(label))))
+            for label, counts in self.counts.items()
+        }
+        found = flags_of(self.sample, plan, costs, draws=self.draws, at_chance=bool(guessing))
+        _warn(found, above=2)
+        order = np.searchsorted(plan.ascending, plan.epsilons)
+        return Robustness(
+            model=name or plan.classifier.name,
+            epsilons=plan.epsilons,
+            indices=np.arange(self.seen) if self.indices is None else self.indices,
+            clean=clean,
+            correct={label: np.concatenate(parts, axis=1)[order] for label, parts in self.correct.items()},
+            attacks=plan.settings,
+            costs=costs,
+            seed=plan.seed,
+            sha256=hashlib.sha256("".join(digest.hexdigest() for digest in self.digests).encode()).hexdigest(),
+            path=plan.classifier.path,
+            description=self.description,
+            flags=(*self.flags, *guessing, *found),
+        )
+
+
+class _Shard(NamedTuple):
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    clean: np.ndarray
+    sha256: str
+
+
+def _warn(flags: Iterable[Flag], above: int) -> None:
     for flag in flags:
-        warnings.warn(str(flag), stacklevel=3)
+        warnings.warn(str(flag), stacklevel=above + 2)  # who called `evaluate`
 
 
 class _Report:

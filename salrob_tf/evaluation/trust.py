@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from salrob_tf.attacks.base import Attack
-from salrob_tf.attacks.spsa import SPSA
 from salrob_tf.evaluation.counts import Draws
 from salrob_tf.evaluation.noise import Noise
-from salrob_tf.models.classifier import Classifier
+from salrob_tf.evaluation.plans import Plan
+from salrob_tf.results.costs import Costs
 from salrob_tf.results.flags import DOUBTFUL, NOT_BELIEVED, NOTE, Flag
 
 FLAT = 0.01  # share of images with zero gradients from which on a result is doubtful
@@ -57,83 +57,52 @@ class Sample:
         return np.concatenate(self._left[label], axis=1)
 
 
-def flags_of(
-    sample: Sample,
-    classifier: Classifier,
-    attacks: Mapping[str, Attack],
-    dtypes: Mapping[str, str],
-    flat: Mapping[str, float],
-    epsilons: np.ndarray,
-    *,
-    at_chance: bool,
-    seed: int,
-    draws: Draws,
-    batch_size: int,
-) -> list[Flag]:
+def flags_of(sample: Sample, plan: Plan, costs: Mapping[str, Costs], *, draws: Draws, at_chance: bool) -> list[Flag]:
     """What speaks against the results of attacks.
 
     Args:
         sample: Some of the images.
-        classifier: The model.
-        attacks: All attacks that were run, by label.
-        dtypes: For each, what its gradients were computed in.
-        flat: For each, the share of the attacked images whose first gradient was zero.
-        epsilons: Radii, ascending, `(K,)`.
-        at_chance: Whether clean accuracy is that of guessing, where nothing can be seen of attacks.
-        seed: Seed of random noise and starts.
+        plan: What was done to all of them.
+        costs: What each attack cost, by label.
         draws: How often the model is asked.
-        batch_size: Images per forward pass or gradient, at most.
+        at_chance: Whether clean accuracy is that of guessing, where nothing can be seen of attacks.
     """
-    noise = Noise(classifier, sample.images, sample.labels, seed, draws, batch_size)
+    noise = Noise(plan.classifier, sample.images, sample.labels, plan.seed, draws, plan.batch_size)
     found: dict[str, list[Flag]] = {}
     believed = None
-    for label in sorted(attacks, key=lambda label: not isinstance(attacks[label], SPSA)):
-        attack = attacks[label]
-        without = _without_gradients(attacks, believed)
-        found[label] = zero_gradients(
-            classifier, label, attacks, dtypes[label], flat[label], sample.images[:batch_size],
-            sample.labels[:batch_size], without,
-        )  # fmt: skip
+    for label in sorted(plan.attacks, key=lambda label: plan.attacks[label].gradients_per_step > 0):
+        attack, dtype = plan.attacks[label], plan.dtype(label)
+        without = _without_gradients(plan.attacks, believed)
+        found[label] = zero_gradients(sample, plan, label, costs[label].zero_gradients, without)
         if not at_chance and not any(flag.severity == NOT_BELIEVED for flag in found[label]):  # or no more need be said
-            found[label] += noise.flag(label, attack, dtypes[label], sample.left(label), epsilons, without)
-        if isinstance(attack, SPSA) and not any(flag.withholds for flag in found[label]):
+            found[label] += noise.flag(label, attack, dtype, sample.left(label), plan.ascending, without)
+        if not attack.gradients_per_step and not any(flag.withholds for flag in found[label]):
             believed = label
-    return [flag for label in attacks for flag in found[label]]
+    return [flag for label in plan.attacks for flag in found[label]]
 
 
-def zero_gradients(
-    classifier: Classifier,
-    label: str,
-    attacks: Mapping[str, Attack],
-    dtype: str,
-    share: float,
-    images: np.ndarray,
-    labels: np.ndarray,
-    without: str,
-) -> list[Flag]:
+def zero_gradients(sample: Sample, plan: Plan, label: str, share: float, without: str) -> list[Flag]:
     """A flag if gradients were zero everywhere.
 
     Args:
-        classifier: The model.
+        sample: Some of the images that were attacked.
+        plan: What was done to them.
         label: The attack.
-        attacks: All attacks that were run, by label.
-        dtype: What its gradients were computed in.
         share: Share of the attacked images whose first gradient was zero.
-        images: Some of those images, `(N, height, width, channels)`.
-        labels: Their labels, `(N,)`.
         without: What to do where gradients lead nowhere.
     """
     if not share:
         return []
     remedy = f"{without}, or give the step that has no gradient, such as rounding, a straight-through one"
-    attack = attacks[label]
+    attack, images = plan.attacks[label], sample.images[: plan.batch_size]
     if attack.climbs_cross_entropy and len(images):
         # Where the model is sure of itself, the gradient of cross-entropy rounds to 0, and that of a margin does not.
         other = replace(attack, loss="margin")
         with suppress(ValueError):  # gradients of that loss may not be finite
-            sizes = other.gradients(classifier, images, other.aims(classifier, images, labels), dtype)[1]
+            aims = other.aims(plan.classifier, images, sample.labels[: plan.batch_size])[:, 0]
+            sizes = other.gradients(plan.classifier, images, aims, plan.dtype(label))[1]
             if np.mean(sizes == 0) < FLAT:
-                believed = f"Believe {other.label} instead" if other.label in attacks else f"Try {other.label}"
+                believed = f"Believe {other.label} instead" if other.label in plan.attacks else f"Try {other.label}"
                 remedy = (
                     f"{believed}: the gradient of cross-entropy vanishes where the model is sure of itself. {without}"
                 )
@@ -145,5 +114,5 @@ def zero_gradients(
 def _without_gradients(attacks: Mapping[str, Attack], believed: str | None) -> str:
     if believed:
         return f"Believe {believed}, which takes no gradient"
-    run = next((label for label, attack in attacks.items() if isinstance(attack, SPSA)), None)
+    run = next((label for label, attack in attacks.items() if not attack.gradients_per_step), None)
     return f"See what is said of {run}" if run else "Attack it with spsa, which takes no gradient"

@@ -3,46 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from salrob_tf.results.costs import Costs
 from salrob_tf.results.flags import Flag
 from salrob_tf.results.robustness import Robustness, check_comparable
+from salrob_tf.results.schema_1 import from_schema_1
 
-SCHEMA = 1
-ENTRY = ("name", "path", "clean_accuracy", "flags")  # of a model, beside its description
-COSTS = ("seconds", "gradient_evaluations", "forward_evaluations", "padding", "traces", "zero_gradients")
-LATER = ("padding",)  # what the first results did not have; flags neither
+SCHEMA = 2
 
 
-def check_record(record: dict[str, Any]) -> None:
+def check_record(record: dict[str, Any]) -> dict[str, Any]:
     """Look at each entry of a `results.json` that anything is made of.
 
+    Returns:
+        The record in the present schema.
+
     Raises:
-        ValueError: If one is missing or of another type, naming it.
+        ValueError: If an entry is missing or of another type, naming it.
     """
-    if type(record.get("schema")) is not int or record["schema"] != SCHEMA:
+    if type(record.get("schema")) is not int or not 1 <= record["schema"] <= SCHEMA:
         raise ValueError(
-            f"results.json: schema is {_short(record, 'schema')}, and this version of salrob_tf knows {SCHEMA}"
+            f"results.json: schema is {_short(record, 'schema')}, and this version of salrob_tf knows 1 and {SCHEMA}"
         )
+    older = record["schema"] == 1
+    record = from_schema_1(record) if older else record
     _check(record, "", seed=int, data=dict, models=list, curves=list)
     _check(record["data"], "data.", samples=int, sha256=str)
     if record["data"]["samples"] < 1 or not record["models"]:
         raise ValueError("results.json: there is no model, or no image")
     for number, model in enumerate(record["models"]):
-        _check(model, f"models[{number}].", name=str, path=(str, type(None)), clean_accuracy=float)
-        _check_flags(model.get("flags", []), f"models[{number}].flags")
-        if set(model) - set(ENTRY):
-            _check(model, f"models[{number}].", summary=str, deterministic=bool)
+        where = f"models[{number}]."
+        _check(model, where, name=str, path=(str, type(None)), clean_accuracy=float, description=dict)
+        if not older or "flags" in model:
+            _check_flags(model.get("flags"), f"{where}flags")
+        if model["description"]:
+            _check(model["description"], f"{where}description.", summary=str, deterministic=bool)
+    costs = {each.name: (int, float) for each in fields(Costs)}
     for number, curve in enumerate(record["curves"]):
-        _check(curve, f"curves[{number}].", model=str, attack=str)
-        costs = {key: (int, float) for key in COSTS if key in curve or key not in LATER}
-        _check(curve, f"curves[{number}].", norm=str, steps=int, epsilons=list, **costs)
-        _check(curve, f"curves[{number}].", accuracy=list, interval=list)
-        if not all(is_number(epsilon) and epsilon >= 0 for epsilon in curve["epsilons"]) or curve["steps"] < 1:
+        where = f"curves[{number}]."
+        _check(curve, where, model=str, attack=str, epsilons=list, accuracy=list, interval=list)
+        _check(curve, where, settings=dict, costs=dict)
+        _check(curve["settings"], f"{where}settings.", norm=str, steps=int)
+        _check(curve["costs"], f"{where}costs.", **costs)
+        valid = all(is_number(epsilon) and epsilon >= 0 for epsilon in curve["epsilons"])
+        if not valid or curve["settings"]["steps"] < 1:
             raise ValueError(f"results.json: curves[{number}] has epsilons or steps that no sweep has")
+    _check_curves(record)
+    return record
+
+
+def _check_curves(record: dict[str, Any]) -> None:
     names = [model["name"] for model in record["models"]]
     pairs = sorted((curve["model"], curve["attack"]) for curve in record["curves"])
     attacks = sorted({attack for _, attack in pairs})
@@ -106,7 +121,7 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e300
 
 
-def _check(part: Any, where: str, **kinds: type | tuple[type, ...]) -> None:
+def _check(part: Any, where: str, **kinds: Any) -> None:
     if not isinstance(part, dict):
         raise ValueError(f"results.json: {where.rstrip('.')} is no object")
     for key, kind in kinds.items():

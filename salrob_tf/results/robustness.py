@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from salrob_tf.checks import as_array, check_whole, shown
+from salrob_tf.results.costs import Costs
 from salrob_tf.results.flags import Flag, worst
 
 LONGEST_NAME = 1000
@@ -36,9 +37,7 @@ class Robustness:
         clean: Whether each image is classified correctly as it is, boolean `(N,)`.
         correct: Per label of an attack, whether image n was classified correctly under epsilon k, `(K, N)`.
         attacks: Per label of an attack, its settings and those of its sweep.
-        costs: Per label, `seconds`, `gradient_evaluations` and `forward_evaluations` (of single images), `padding`,
-            the rows that only filled up batches beside them, `traces` of the compiled attack, and `zero_gradients`,
-            the share of the attacked images whose gradient was zero.
+        costs: Per label of an attack, what it cost, `Costs`.
         seed: Seed of the random starts.
         sha256: Identity of images and labels.
         path: Where the model was loaded from, or `None`.
@@ -55,7 +54,7 @@ class Robustness:
     clean: np.ndarray
     correct: dict[str, np.ndarray]
     attacks: dict[str, dict[str, Any]]
-    costs: dict[str, dict[str, float]] = field(default_factory=dict)
+    costs: dict[str, Costs] = field(default_factory=dict)
     seed: int = 0
     sha256: str = ""
     path: str | None = None
@@ -71,8 +70,9 @@ class Robustness:
         for name, (kind, what) in KINDS.items():
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"`{name}` must be {what}. Received: {name}={shown(getattr(self, name))}")
-        if not all(isinstance(flag, Flag) for flag in self.flags):
-            raise ValueError(f"`flags` must be flags. Received: flags={shown(self.flags)}")
+        for name, values, one in (("flags", self.flags, Flag), ("costs", self.costs.values(), Costs)):
+            if not all(isinstance(value, one) for value in values):
+                raise ValueError(f"`{name}` must be {one.__name__} each. Received: {name}={shown(getattr(self, name))}")
         if self.description and not {"summary", "deterministic"} <= set(self.description):
             raise ValueError(
                 "`description` must be empty or hold a summary, and whether the model is deterministic. "
@@ -224,10 +224,11 @@ def check_comparable(first: Robustness, second: Robustness) -> None:
 def _shared(label: str, mine: Robustness, other: Robustness) -> dict[str, Any]:
     """Settings of an attack as far as results of an older version have them too.
 
-    Those lack `begins_at`, and have the search that was asked for also of attacks that do not bisect.
+    Those lack `begins_at` and `target_classes`, and have the search that was asked for also where nothing is bisected.
     """
     settings, theirs = mine.attacks[label], other.attacks[label]
-    kept = {key: value for key, value in settings.items() if key != "begins_at" or key in theirs}
+    later = ("begins_at", "target_classes")
+    kept = {key: value for key, value in settings.items() if key not in later or key in theirs}
     if settings.get("search") == "bisect" and "begins_at" not in settings:
         if label.startswith("fgsm"):
             kept["search"] = "full"

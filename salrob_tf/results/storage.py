@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import numpy as np
 from salrob_tf.checks import check_folder, shown
 from salrob_tf.files import as_json, check_file, environment, read_json_object, write_text, written_beside
 from salrob_tf.results.comparison import Comparison, chance_flags
+from salrob_tf.results.costs import Costs
 from salrob_tf.results.flags import Flag
-from salrob_tf.results.records import COSTS, ENTRY, SCHEMA, check_agreement, check_record, is_number, read_arrays
+from salrob_tf.results.records import SCHEMA, check_agreement, check_record, is_number, read_arrays
 from salrob_tf.results.robustness import Robustness, check_comparable, check_result
 
-OUTCOMES = ("model", "attack", "epsilons", "accuracy", "interval")
 REMEDY = "evaluate again, or put back what was there"
 
 
@@ -76,8 +77,8 @@ def save_results(
                     "epsilons": result.epsilons.tolist(),
                     "accuracy": result.accuracy(label).tolist(),
                     "interval": result.interval(label).tolist(),
-                    **result.attacks[label],
-                    **result.costs[label],
+                    "settings": result.attacks[label],
+                    "costs": asdict(result.costs[label]),
                 }
             )
     record = {
@@ -92,7 +93,7 @@ def save_results(
                 "name": result.model,
                 "path": result.path,
                 "clean_accuracy": result.clean_accuracy,
-                **result.description,
+                "description": result.description,
                 "flags": [flag.record() for flag in result.flags],
             }
             for result in results
@@ -126,7 +127,7 @@ def load_results(folder: str | Path) -> list[Robustness]:
         raise ValueError(f"No results.json and correct.npz in this folder. Received: {folder}")
     record = read_json_object(folder / "results.json", "the results.json of an evaluation", REMEDY)
     try:
-        check_record(record)
+        record = check_record(record)
         results = _build(record, read_arrays(folder / "correct.npz", record))
         check_agreement(record, results)
     except ValueError as error:
@@ -147,15 +148,15 @@ def _build(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Robust
                 indices=arrays["indices"],
                 clean=arrays[f"{model['name']}/clean"],
                 correct={label: arrays[f"{model['name']}/{label}"] for label in curves},
-                attacks={
-                    label: {key: value for key, value in curve.items() if key not in OUTCOMES + COSTS}
+                attacks={label: curve["settings"] for label, curve in curves.items()},
+                costs={
+                    label: Costs(**{each.name: curve["costs"][each.name] for each in fields(Costs)})
                     for label, curve in curves.items()
                 },
-                costs={label: {key: curve[key] for key in COSTS if key in curve} for label, curve in curves.items()},
                 seed=record["seed"],
                 sha256=record["data"]["sha256"],
                 path=model["path"],
-                description={key: value for key, value in model.items() if key not in ENTRY},
+                description=model["description"],
                 flags=_flags(model, arrays[f"{model['name']}/clean"]),
             )
         )
@@ -166,7 +167,8 @@ def _flags(model: dict[str, Any], clean: np.ndarray) -> tuple[Flag, ...]:
     """Flags of a model, where an older version kept none the one that follows from its outcomes."""
     if "flags" in model:
         return tuple(Flag(**flag) for flag in model["flags"])
-    classes, bounds = model.get("num_classes", 0), model.get("bounds", [])
+    known = model["description"]
+    classes, bounds = known.get("num_classes", 0), known.get("bounds", [])
     if type(classes) is not int or not 1 < classes < 2**31 or not isinstance(bounds, list) or len(bounds) != 2:
         return ()
     return tuple(chance_flags(model["name"], clean, classes, bounds)) if all(map(is_number, bounds)) else ()

@@ -214,7 +214,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
 
 
 def _of_older_version(record: dict[str, Any]) -> dict[str, Any]:
-    check_record(record)
+    record = check_record(record)
     arguments, names = record["arguments"], [model["name"] for model in record["models"]]
     if not isinstance(arguments, dict):
         raise TypeError("arguments")

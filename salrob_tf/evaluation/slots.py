@@ -1,0 +1,47 @@
+"""The rows of a batch under way: unlike images, epsilons, tries and step counts, side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from salrob_tf.attacks.base import State
+
+
+class Slots:
+    """What stands in each row of the batch; a row that is free is not there.
+
+    Attributes:
+        row: Row of the image in its shard, `(B,)`.
+        k: Epsilon that it is attacked at, as an index, `(B,)`.
+        tries: Which try it is at, `(B,)`.
+        steps: How many steps it has taken, `(B,)`.
+        state: What the attack keeps of it, arrays `(B, ...)`.
+    """
+
+    def __init__(self) -> None:
+        self.row, self.k, self.tries, self.steps = (np.zeros(0, np.int64) for _ in range(4))
+        self.state: State = {}
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def enter(self, rows: np.ndarray, k: np.ndarray, state: State) -> None:
+        """Let images in, at their first try."""
+        zeros = np.zeros_like(rows)
+        self.row, self.k = np.concatenate([self.row, rows]), np.concatenate([self.k, k])
+        self.tries, self.steps = np.concatenate([self.tries, zeros]), np.concatenate([self.steps, zeros])
+        self.state = {
+            key: np.concatenate([self.state[key], part]) if key in self.state else np.array(part)
+            for key, part in state.items()
+        }
+
+    def begin(self, slots: np.ndarray, k: np.ndarray, state: State) -> None:
+        """Begin another try in some slots."""
+        self.k[slots], self.steps[slots] = k, 0
+        for key, part in state.items():
+            self.state[key][slots] = part
+
+    def keep(self, slots: np.ndarray) -> None:
+        """Let the images in all other slots go."""
+        self.row, self.k, self.tries, self.steps = (part[slots] for part in (self.row, self.k, self.tries, self.steps))
+        self.state = {key: part[slots] for key, part in self.state.items()}

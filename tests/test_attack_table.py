@@ -1,0 +1,248 @@
+"""All attacks, a row each: what holds of any attack is tested of every one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from cleverhans.tf2.attacks import projected_gradient_descent as cleverhans_pgd
+from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
+from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
+
+import salrob_tf as sr
+from salrob_tf.attacks.balls import Batch
+from salrob_tf.attacks.base import Attack
+from salrob_tf.attacks.registry import ATTACKS, attack_names, make_attack
+from salrob_tf.evaluation import sweep as sweep_module
+
+LINF = [0.02, 0.05, 0.08, 0.11, 0.14, 0.17, 0.2, 0.25]
+L2 = [0.3, 0.6, 0.9, 1.2, 1.5]
+SEED = 3
+
+
+def of_cleverhans(function, **more):
+    """One of CleverHans' own whole functions."""
+
+    def run(attack, classifier, images, labels, epsilon):
+        steps = () if attack.steps == 1 else (attack.step_size(epsilon), attack.steps)
+        settings = {"norm": attack.norm, "clip_min": 0.0, "clip_max": 1.0, "y": tf.constant(labels)}
+        return function(classifier.logits, tf.constant(images), epsilon, *steps, **settings, **more)
+
+    return run
+
+
+def pgd(attack, classifier, images, labels, epsilon):
+    """CleverHans' PGD, started where ours starts."""
+    rows = np.arange(len(images))
+    grey, radii = np.full(images.shape, 0.5, np.float32), np.full(len(images), 2.0**-6, np.float32)
+    batch = Batch(grey, labels, labels, radii, rows, np.zeros_like(rows))  # in which nothing is clipped
+    unit = (attack.start(batch, SEED) - grey) * 2.0**6
+    drawn = cleverhans_pgd.random_lp_vector
+    cleverhans_pgd.random_lp_vector = lambda *_, **__: tf.constant(unit * np.float32(epsilon))
+    try:
+        run = of_cleverhans(cleverhans_pgd.projected_gradient_descent, rand_init=attack.random_start)
+        return run(attack, classifier, images, labels, epsilon)
+    finally:
+        cleverhans_pgd.random_lp_vector = drawn
+
+
+def written_out(attack, classifier, images, labels, epsilon):
+    """Steps along gradients of any loss, of MIM with the normalisation of Eq. 4, by NumPy's hand."""
+    aims = attack.aims(classifier, images, labels)[:, 0]
+    rows = np.arange(len(images))
+    batch = Batch(images, labels, aims, np.full(len(images), epsilon, np.float32), rows, 0 * rows)
+    x, momentum = attack.start(batch, SEED), 0.0
+    for _ in range(attack.steps):
+        with tf.GradientTape() as tape:
+            tape.watch(given := tf.constant(x))
+            logits = classifier.logits(given)
+            others = tf.reduce_max(logits - 1e9 * tf.one_hot(aims, logits.shape[1]), axis=1)
+            loss = others - tf.gather(logits, aims, batch_dims=1)
+            if attack.loss == "dlr":
+                ordered = tf.sort(logits, direction="DESCENDING")
+                loss = loss / (ordered[:, 0] - ordered[:, 2])
+            if attack.loss == "cross_entropy":
+                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(aims, logits)
+        gradient = tape.gradient(loss, given).numpy() * (-1 if attack.targeted else 1)
+        norms = np.sqrt((gradient**2).sum(axis=(1, 2, 3), keepdims=True))
+        if isinstance(attack, sr.MIM):
+            gradient = momentum = attack.decay * momentum + gradient / norms
+            norms = np.sqrt((gradient**2).sum(axis=(1, 2, 3), keepdims=True))
+        direction = np.sign(gradient) if attack.norm == np.inf else gradient / norms
+        change = np.clip(x + attack.step_size(epsilon) * direction, 0, 1) - images
+        if isinstance(attack, sr.MIM):  # which CleverHans clips only after the projection
+            change = x + attack.step_size(epsilon) * direction - images
+        if attack.norm == np.inf:
+            change = np.clip(change, -epsilon, epsilon)
+        else:
+            size = np.sqrt((change**2).sum(axis=(1, 2, 3), keepdims=True))
+            change = change * np.minimum(1, epsilon / np.maximum(size, 1e-12))
+        x = np.clip(images + change, 0, 1).astype(np.float32)
+    return x
+
+
+def spsa(attack, classifier, images, labels, epsilon):
+    """Uesato et al. 2018 image by image: Adam on differences of margins along random signs."""
+    found, rows = [], np.arange(len(images))
+    batch = Batch(images, labels, labels, np.full(len(images), epsilon, np.float32), rows, 0 * rows)
+    for index, (x, y, start) in enumerate(zip(images, labels, attack.start(batch, SEED), strict=True)):
+        change, first, second = start - x, 0.0, 0.0
+        for step in range(attack.steps):
+            if classifier.predict((x + change)[None])[0] != y:
+                break
+            key = tf.random.experimental.stateless_fold_in([SEED, index], step)
+            signs = np.sign(tf.random.stateless_uniform([attack.samples // 2, *x.shape], key, -1.0, 1.0).numpy())
+            signs = np.concatenate([signs, -signs])
+            logits = classifier.predict_logits(np.float32(x + change + attack.delta * signs))
+            margin = logits[:, y] - np.delete(logits, y, axis=1).max(axis=1)
+            gradient = (margin[:, None, None, None] * signs).mean(axis=0)
+            first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+            moved = first / (1 - 0.9 ** (step + 1)) / (np.sqrt(second / (1 - 0.999 ** (step + 1))) + 1e-7)
+            change = np.clip(np.clip(change - attack.learning_rate * moved, -epsilon, epsilon) + x, 0, 1) - x
+        found.append(x + change)
+    return np.stack(found)
+
+
+class Row(NamedTuple):
+    """An attack and what is known of it.
+
+    Attributes:
+        attack: The attack.
+        epsilons: Radii over which its curve falls.
+        reference: The same by another library or written out, a function of attack, classifier, images, labels and
+            epsilon; `None` where only its success is compared, in a test of its own.
+        images: How many it is tried on.
+        traces: How often it is compiled for a model.
+        within: How far its images may be from those of the reference.
+    """
+
+    attack: Attack
+    epsilons: list[float] = LINF
+    reference: Callable | None = written_out
+    images: int = 64
+    traces: int = 1
+    within: float = 1e-6
+
+
+TABLE = [
+    Row(sr.FGSM(), reference=of_cleverhans(fast_gradient_method)),
+    Row(sr.BIM(steps=9), reference=pgd),
+    Row(sr.PGD(steps=9), reference=pgd),
+    Row(sr.MIM(steps=9), reference=of_cleverhans(momentum_iterative_method, sanity_checks=False)),
+    Row(sr.PGD(steps=5, restarts=3)),
+    Row(sr.MIM(steps=5, decay=0.8, normalization="l2")),
+    Row(sr.PGD(steps=9, loss="margin")),
+    Row(sr.PGD(steps=9, loss="dlr"), within=1e-5),
+    Row(sr.BIM(steps=9, targeted=True)),
+    Row(sr.PGD(steps=5, targeted=True, target_classes=2, restarts=2)),
+    Row(sr.FGSM(targeted=True, target_classes=2)),
+    Row(sr.FGSM(2.0), L2, of_cleverhans(fast_gradient_method)),
+    Row(sr.PGD(2.0, steps=9), L2, pgd),
+    Row(sr.BIM(2.0, steps=9), L2, pgd),
+    Row(sr.MIM(2.0, steps=9), L2, of_cleverhans(momentum_iterative_method, sanity_checks=False)),
+    Row(sr.MIM(2.0, steps=9, normalization="l2"), L2, within=1e-5),
+    Row(sr.SPSA(steps=3, samples=32, learning_rate=0.1, restarts=2), [0.05, 0.1, 0.3], spsa, images=12, within=1e-4),
+    Row(sr.CWL2(steps=30, constants=2, learning_rate=0.1), [0.2, 0.5, 1.0, 1.5], None, images=16, traces=0),
+]
+IDS = [f"{row.attack.label}-{row.attack.norm}-{row.attack.tries}" for row in TABLE]
+rows = pytest.mark.parametrize("row", TABLE, ids=IDS)
+
+
+@pytest.fixture(scope="module")
+def classifier(trained):
+    """One for all rows, so that each attack is compiled once."""
+    return sr.Classifier(trained[0])
+
+
+def data(row, trained):
+    return trained[1][: row.images], trained[2][: row.images]
+
+
+def sweep(row, classifier, trained, **options):
+    settings = {"seed": SEED, "batch_size": 16} | options
+    return sr.evaluate(classifier, *data(row, trained), [row.attack], row.epsilons, **settings)
+
+
+def test_every_attack_has_a_row():
+    assert {row.attack.name for row in TABLE} == set(ATTACKS)
+
+
+@rows
+def test_the_same_images_as_the_reference(row, classifier, trained):
+    images, labels = data(row, trained)
+    for epsilon in (0.03, 0.2) if row.reference else ():
+        ours = row.attack(classifier, images, labels, epsilon, seed=SEED)
+        theirs = row.reference(row.attack, classifier, images, labels, epsilon)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=row.within)
+        assert not np.array_equal(ours, images)
+
+
+@rows
+def test_adversarials_stay_in_the_ball_and_in_range_and_epsilon_0_changes_nothing(row, classifier, trained):
+    images, labels = data(row, trained)
+    for epsilon in (0.1,) if row.attack.nearest else (0.0, 1e-4, 0.1, 0.5, 2.0):
+        change = row.attack(classifier, images, labels, epsilon, seed=1).astype(np.float64) - images
+        assert (images + change).min() >= 0 and (images + change).max() <= 1
+        if not row.attack.nearest:
+            size = np.linalg.norm(change.reshape(len(images), -1), ord=row.attack.norm, axis=1)
+            assert size.max() <= epsilon + 1e-6
+
+
+@rows
+def test_no_image_survives_that_the_plain_attack_breaks(row, classifier, trained):
+    label = row.attack.label
+    plain = sweep(row, classifier, trained, survivors_only=False)
+    assert 0.1 < plain.correct[label].mean() < 0.9, "the curve must fall for this to mean anything"
+    for search in ("bisect", "full"):
+        found = sweep(row, classifier, trained, search=search)
+        matrix = found.correct[label]
+        assert np.all(matrix[:-1] >= matrix[1:]), "never rises with epsilon"
+        assert not matrix[:, ~found.clean].any()
+        assert not (matrix & ~plain.correct[label]).any()
+        ours, theirs = (each.costs[label].gradient_evaluations for each in (found, plain))
+        assert ours < theirs or row.attack.one_gradient or row.attack.nearest or not row.attack.gradients_per_step
+        assert found.costs[label].traces == row.traces
+
+
+@rows
+def test_what_is_left_of_a_sweep_is_gone_on_with(row, classifier, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_module, "SHARD_BATCHES", 1)
+    options = {"checkpoint": tmp_path, "batch_size": row.images // 2}
+    row = row._replace(epsilons=row.epsilons[1::2])
+    whole = sweep(row, classifier, trained, **options)
+    first, second = sorted(tmp_path.glob("*-?????.npz"))
+    before = first.stat().st_mtime_ns
+    second.unlink()
+    resumed = sweep(row, classifier, trained, **options)
+    np.testing.assert_array_equal(resumed.correct[row.attack.label], whole.correct[row.attack.label])
+    assert first.stat().st_mtime_ns == before and second.exists()
+
+
+@rows
+def test_an_image_falls_to_any_of_its_tries(row, classifier, trained):
+    """Every try by itself, judged at its end, against the sweep that makes them all."""
+    attack, (images, labels), radius = row.attack, data(row, trained), row.epsilons[len(row.epsilons) // 2]
+    if attack.tries > 1:
+        found = sr.evaluate(
+            classifier, images, labels, [attack], [radius], seed=SEED, survivors_only=False, batch_size=16
+        )
+        alone = [
+            attack(classifier, images, labels, radius, seed=SEED, restart=number) for number in range(attack.tries)
+        ]
+        assert not any(np.array_equal(alone[0], other) for other in alone[1:]), "no try repeats another"
+        standing = np.all([classifier.predict(adversarial) == labels for adversarial in alone], axis=0)
+        np.testing.assert_array_equal(found.correct[attack.label][0], standing)
+
+
+@rows
+def test_an_attack_is_what_its_label_says(row):
+    named = make_attack(row.attack.label, norm=row.attack.norm, steps=row.attack.steps, restarts=row.attack.restarts)
+    assert type(named) is type(row.attack) and named.label == row.attack.label
+    same = {"loss": named.loss, "targeted": named.targeted}
+    assert replace(row.attack, **same) == row.attack
+
+
+def test_names_are_told_from_the_registry():
+    assert attack_names() == "fgsm, bim, pgd, mim, spsa, cw, with -margin or -dlr, -targeted, and mim-l2"
