@@ -294,6 +294,7 @@ OUTCOMES = {
         ({"correct": [np.ones((1, 2), bool)]}, r"Received: correct=\[array"),
         ({"attacks": None}, "attacks=None"),
         ({"costs": None}, "costs=None"),
+        ({"costs": {"fgsm": {"seconds": 1.0}}}, "`costs` must be Costs, by attack. Received: costs="),
         ({"epsilons": [[1], [1, 2]]}, "`epsilons` must be an array, all its parts of one shape"),
         ({"seed": "0"}, "`seed` must be a whole number, 0 or more. Received: seed='0'"),
         ({"sha256": None}, "`sha256` must be text. Received: sha256=None"),

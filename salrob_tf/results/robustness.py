@@ -70,9 +70,10 @@ class Robustness:
         for name, (kind, what) in KINDS.items():
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"`{name}` must be {what}. Received: {name}={shown(getattr(self, name))}")
-        for name, values, one in (("flags", self.flags, Flag), ("costs", self.costs.values(), Costs)):
-            if not all(isinstance(value, one) for value in values):
-                raise ValueError(f"`{name}` must be {one.__name__} each. Received: {name}={shown(getattr(self, name))}")
+        if not all(isinstance(flag, Flag) for flag in self.flags):
+            raise ValueError(f"`flags` must be flags. Received: flags={shown(self.flags)}")
+        if not all(isinstance(cost, Costs) for cost in self.costs.values()):
+            raise ValueError(f"`costs` must be Costs, by attack. Received: costs={shown(self.costs)}")
         if self.description and not {"summary", "deterministic"} <= set(self.description):
             raise ValueError(
                 "`description` must be empty or hold a summary, and whether the model is deterministic. "
