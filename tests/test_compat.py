@@ -2,6 +2,7 @@
 
 import builtins
 from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -70,6 +71,9 @@ def test_random_states_are_found_whatever_keras_calls_them():
     model = several()
     named = [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
     assert [id(state) for state in _compat.random_states(model)] == [id(state) for state in named] and len(named) == 5
+    first, second = keras.random.SeedGenerator(0), keras.random.SeedGenerator(1)
+    no_layer = SimpleNamespace(variables=[first.state, second.state], held={"a": first, "b": [(second,)]})
+    assert len(_compat.random_states(no_layer)) == 2
     assert _compat.random_states(None) == _compat.random_states(len) == []
 
 

@@ -84,8 +84,7 @@ class SaliencyGuided(Fitted):
         super().__init__(model, **kwargs)
         self.saliency = saliency = check_flag("saliency", saliency)
         self.recipe = get_recipe(recipe)
-        self.mask_fraction = mask_fraction
-        self.kl_weight = kl_weight
+        self.mask_fraction, self.kl_weight = mask_fraction, kl_weight
         self.seed = seed = None if seed is None else check_whole("seed", seed)
         self.epochs_done = 0  # kept in files, for who counts them
         self._scheduled: dict[str, tf.Variable] = {}
