@@ -1,6 +1,7 @@
 """The package's folders: which may import which, and what the public surface holds."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from conftest import make_images
 import salrob_tf as sr
 
 PACKAGE = Path(sr.__file__).parent
-# Each folder, and those it may import; everything may import the modules that stand beside the folders.
-BESIDE = {"checks", "files"}
+# Each folder, and those it may import; everything may import the modules that stand beside the folders, but what needs
+# no TensorFlow may not import `_compat`.
+LIGHT = {"checks", "files"}
+BESIDE = {*LIGHT, "_compat"}
 MAY_IMPORT = {
     "data": set(),
     "models": {"data"},
@@ -62,7 +65,7 @@ def test_every_module_stands_in_a_folder_whose_imports_are_listed():
 @pytest.mark.parametrize("module", sorted(modules().keys() - {"__init__"}))
 def test_imports_go_in_one_direction(module):
     own = folder_of(module)
-    allowed = {own} | MAY_IMPORT.get(own, set()) | BESIDE
+    allowed = {own} | MAY_IMPORT.get(own, set()) | (LIGHT if own in {*BESIDE, "results", "reports"} else BESIDE)
     assert {name for name in imported(modules()[module]) if folder_of(name) not in allowed} == set()
 
 
@@ -70,7 +73,7 @@ def test_no_module_imports_itself_by_way_of_others():
     list(TopologicalSorter({name: set(imported(path)) for name, path in modules().items()}).static_order())
 
 
-@pytest.mark.parametrize("module", [name for name in sorted(modules()) if folder_of(name) in {"results", *BESIDE}])
+@pytest.mark.parametrize("module", [name for name in sorted(modules()) if folder_of(name) in {"results", *LIGHT}])
 def test_results_need_neither_tensorflow_nor_keras(module):
     heads = {
         (alias.name if isinstance(node, ast.Import) else node.module).split(".")[0]
@@ -79,6 +82,24 @@ def test_results_need_neither_tensorflow_nor_keras(module):
         for alias in node.names
     }
     assert heads <= {*sys.stdlib_module_names, "numpy", "scipy", "filelock", "salrob_tf"}
+
+
+def test_internals_of_libraries_are_used_in_one_module():
+    """Names that begin with one underscore are the package's own; `_compat` alone knows those of other libraries."""
+    own, used = {"_asdict", "_fields", "_replace"}, set()  # of named tuples, which Python documents
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())) if module != "_compat" else ():
+            match node:
+                case ast.Attribute(value=ast.Name("self"), attr=name, ctx=ast.Store()):
+                    own.add(name)
+                case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                    own.add(name)
+                case ast.Attribute(attr=str(name)) | ast.Constant(value=str(name)):  # `getattr(model, "_layers")`
+                    used |= {(module, name)} if re.match("_[a-z]", name) else set()
+                case ast.Import(names=[*names]) | ast.ImportFrom(names=[*names]):
+                    found = {f"{getattr(node, 'module', '')}.{alias.name}." for alias in names}
+                    assert not any(re.match(r"\.?(keras\.src|tensorflow\.python)\.", name) for name in found), module
+    assert {(module, name) for module, name in used if name not in own} == set()
 
 
 def test_no_module_bears_the_name_of_a_public_function():

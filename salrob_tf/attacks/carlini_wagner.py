@@ -7,13 +7,13 @@ CleverHans'; what is mended is stated.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import keras
 import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.attacks.carlini_wagner_l2 import CarliniWagnerL2
 
+from salrob_tf._compat import ResettableAdam
 from salrob_tf.attacks.balls import Batch
 from salrob_tf.attacks.base import Attack
 from salrob_tf.checks import check_number, check_whole
@@ -85,21 +85,7 @@ class CWL2(Attack):
             initial_const=self.initial_constant,
             learning_rate=self.learning_rate,
         )
-        attack.optimizer = _ResettableAdam(self.learning_rate)
+        attack.optimizer = ResettableAdam(self.learning_rate)
         found = attack.attack(batch.images)
         wrong = ~classifier.classifies(batch.images, batch.labels, draws=draws)
         return np.where(wrong[:, None, None, None], batch.images, found), np.zeros(0)
-
-
-class _ResettableAdam:
-    """Keras' Adam as CleverHans uses it: `variables()` are those that it sets to zero between its searches."""
-
-    def __init__(self, learning_rate: float) -> None:
-        self.adam = keras.optimizers.Adam(learning_rate)
-        self.learning_rate = self.adam.learning_rate
-
-    def variables(self) -> list[Any]:
-        return [variable for variable in self.adam.variables if variable is not self.learning_rate]
-
-    def apply_gradients(self, pairs: list[tuple[tf.Tensor, tf.Variable]]) -> None:
-        self.adam.apply_gradients(pairs)

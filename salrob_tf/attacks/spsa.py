@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
-from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss
-from tensorflow.python.util import deprecation
+from cleverhans.tf2.attacks.spsa import margin_logit_loss
 
+from salrob_tf._compat import SeededSPSAAdam, without_deprecations
 from salrob_tf.attacks.balls import Batch, clip
 from salrob_tf.attacks.base import Attack
 from salrob_tf.checks import check_number, check_whole
@@ -106,7 +106,7 @@ class SPSA(Attack):
         key: tf.Tensor,
         stops: bool,
     ) -> tf.Tensor:
-        optimizer = _SeededSPSAAdam(self.learning_rate, self.delta, self.samples, key)
+        optimizer = SeededSPSAAdam(self.learning_rate, self.delta, self.samples, key)
         sign = 1.0 if self.targeted else -1.0
 
         def loss(change: tf.Tensor) -> tf.Tensor:
@@ -122,7 +122,7 @@ class SPSA(Attack):
         def move(step: tf.Tensor, change: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, ...]:
             optimizer.step = step
             state = {"t": tf.cast(step, tf.float32), "m": [first], "u": [second]}
-            with deprecation.silence():  # CleverHans passes TensorFlow an argument of old
+            with without_deprecations():  # CleverHans passes TensorFlow an argument of old
                 (moved,), state = optimizer.minimize(loss, [change], state)
             change = clip(x + tf.clip_by_value(moved, -radius, radius)) - x
             return step + 1, change, state["m"][0], state["u"][0]
@@ -130,22 +130,3 @@ class SPSA(Attack):
         zero = tf.zeros_like(x)
         change = tf.while_loop(standing, move, (tf.constant(0), start - x, zero, zero))[1]
         return clip(x + tf.clip_by_value(change, -radius, radius))
-
-
-class _SeededSPSAAdam(SPSAAdam):
-    """CleverHans' optimizer with draws that depend on a key and the step alone, and the names that Keras 3 changed."""
-
-    def __init__(self, learning_rate: float, delta: float, samples: int, key: tf.Tensor) -> None:
-        # Not SPSAAdam's constructor, which passes `lr` on to Keras; all that its methods use is set here.
-        self.__dict__.update(
-            lr=learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-7, _num_samples=samples // 2, _num_iters=1,
-            _delta=delta, key=key, step=tf.constant(0),
-        )  # fmt: skip
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self.__dict__[name] = value
-
-    def _get_delta(self, x: tf.Tensor, delta: float) -> tf.Tensor:
-        shape = [self._num_samples, *x.shape[1:]]
-        seed = tf.random.experimental.stateless_fold_in(self.key, self.step)
-        return delta * tf.sign(tf.random.stateless_uniform(shape, seed, -1.0, 1.0))

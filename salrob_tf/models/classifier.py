@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf._compat import traced_once
 from salrob_tf.checks import brief, check_whole, shown
 from salrob_tf.data.arrays import fingerprint
 from salrob_tf.models.bounds import check_bounds, check_images_in
@@ -180,9 +181,7 @@ class Classifier:
         if key not in self._functions:
             if key != "predict" and "predict" not in self._functions:
                 self.predict_logits(self._probe.numpy())  # by which `refresh` tells whether the model is the same
-            made = tf.function(python_function, input_signature=signature, autograph=False)
-            made._omit_frequent_tracing_warning = True  # it is traced once; TensorFlow counts those of other models too
-            self._functions[key] = made
+            self._functions[key] = traced_once(tf.function(python_function, input_signature=signature, autograph=False))
         return self._functions[key]
 
     def traces(self, key: tuple[Any, ...]) -> int:

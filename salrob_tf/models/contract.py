@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf._compat import layers_of
 from salrob_tf.checks import brief, shown
 
 
@@ -212,7 +213,7 @@ def structure_of(model: keras.Model) -> str:
 
     Names are numbered, and seeds left out: each process gives them anew.
     """
-    layers = model._flatten_layers()
+    layers = layers_of(model)
     names = {step.name for step in (*layers, *getattr(model, "operations", ()))}
     numbers: dict[str, str] = {}
 

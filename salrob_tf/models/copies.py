@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf._compat import finalize, layers_of, random_states
 from salrob_tf.checks import brief
 from salrob_tf.models.logits import Forward
 
@@ -40,15 +41,15 @@ def copy_in_bfloat16(
             f"Received: {name}, of which copying raised {brief(error)}"
         ) from error
     crafted = forward_of(copy)
-    states = [variable for variable in copy.variables if variable.path.endswith("seed_generator_state")]
-    derived = [layer for layer in copy._flatten_layers() if isinstance(layer, keras.layers.Normalization)]
+    states = random_states(copy)
+    derived = list(zip(_normalisations(copy), _normalisations(model), strict=True))
 
     def forward(images: tf.Tensor) -> tf.Tensor:
         # The copy's layers with the model's weights, read at each run: training goes on after the copying.
         given = [(ours, tf.convert_to_tensor(theirs.value)) for ours, theirs in pairs]
         with keras.StatelessScope(given, initialize_variables=False) as scope:
-            for layer in derived:  # what it adapted to became constants when it was built
-                layer.finalize_state()
+            for ours, theirs in derived:  # what they adapted to became constants when they were built
+                finalize(ours, theirs)
             outputs = crafted(images)
         for state in states:  # each pass draws anew
             moved = scope.get_current_value(state)
@@ -81,9 +82,13 @@ def differ(first: Callable[[], np.ndarray], second: Callable[[], np.ndarray], wi
 
 def rounding(model: object) -> float:
     """How far logits of one model may lie apart by rounding, as a share of the largest: more in half precision."""
-    layers = model._flatten_layers() if isinstance(model, keras.Model) else ()
+    layers = layers_of(model) if isinstance(model, keras.Model) else ()
     half = any(getattr(layer, "compute_dtype", "") in ("float16", "bfloat16") for layer in layers)
     return 0.03 if half else 1e-3
+
+
+def _normalisations(model: keras.Model) -> list[keras.layers.Normalization]:
+    return [layer for layer in layers_of(model) if isinstance(layer, keras.layers.Normalization)]
 
 
 def _layer_in_bfloat16(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf._compat import random_states, traces_in
 from salrob_tf.checks import brief, shown
 from salrob_tf.data.arrays import fingerprint
 from salrob_tf.models.contract import Wrapper, batch_shape, preprocessor_of, structure_of
@@ -157,7 +158,7 @@ def form_of(model: Any) -> Form:
     if callable(model):
         if getattr(model, "structured_input_signature", None):
             try:
-                variables = model.graph.variables
+                variables = model.variables
             except AssertionError as error:
                 raise ValueError(
                     "The variables of this function are gone: hold on to the model that it is of, such as loaded = "
@@ -178,8 +179,8 @@ def _keras_model(model: keras.Model, prepare: Forward | None) -> Form:
 
     def identity() -> str:
         # Not the states that random numbers are drawn from: asking a model moves them.
-        lasting = (variable for variable in model.variables if not variable.path.endswith("seed_generator_state"))
-        variables = [np.asarray(variable) for variable in lasting]
+        moved = {id(state) for state in random_states(model)}
+        variables = [np.asarray(variable) for variable in model.variables if id(variable) not in moved]
         structure = np.frombuffer(structure_of(model).encode(), np.uint8)
         # A preprocessor by what it makes of an image.
         image = np.random.default_rng(0).random([1, *(size or 32 for size in sizes)], np.float32)
@@ -227,9 +228,8 @@ def _entry(saved: Any) -> Any:
     signatures = dict(saved.signatures)
     if "serving_default" in signatures or len(signatures) == 1:
         return signatures.get("serving_default") or next(iter(signatures.values()))
-    traced = saved.__call__.concrete_functions if callable(saved) else []
     # Not the one with training=True, and rather one for batches of any size.
-    inference = [function for function in traced if True not in function.structured_input_signature[0]]
+    inference = [function for function in traces_in(saved) if True not in function.structured_input_signature[0]]
     if inference:
         return max(inference, key=lambda function: _takes_any_number(function.structured_input_signature))
     raise ValueError(

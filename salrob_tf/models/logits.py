@@ -8,13 +8,13 @@ than they are, those of a margin loss or in L2 most of all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf._compat import left_out
 from salrob_tf.checks import brief, shown
 from salrob_tf.models.contract import outputs_probabilities
 from salrob_tf.models.gradients import SCALE
@@ -152,26 +152,10 @@ def _activations(model: keras.Model) -> Iterator[tuple[Any, str]]:
 
 def _leaving_out(forward: Forward, operation: Any, step: str) -> Forward:
     def without(images: tf.Tensor) -> tf.Tensor:
-        with _identity(operation, step):
+        with left_out(operation, step):
             return forward(images)
 
     return without
-
-
-@contextmanager
-def _identity(operation: Any, step: str) -> Iterator[None]:
-    """Let a step of an operation do nothing meanwhile.
-
-    A copy of the model would not follow its weights, and new calls of its layers would stay in the user's graph.
-    """
-    own = vars(operation)
-    before = {step: own[step]} if step in own else {}
-    own[step] = lambda outputs, *_, **__: outputs
-    try:
-        yield
-    finally:
-        del own[step]
-        own.update(before)
 
 
 def _alike(found: tf.Tensor, expected: tf.Tensor) -> bool:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf._compat import layers_of, random_states
 from salrob_tf.checks import brief
 from salrob_tf.models.contract import preprocessor_of
 from salrob_tf.models.logits import operations
@@ -102,7 +103,7 @@ def layers_that_rescale(preprocessor: Any, model: keras.Model, low: float, high:
         The class of a layer, and whether it is made for a wider range: it leaves these images in one narrower than
         0.1, or is centred above theirs.
     """
-    before = preprocessor._flatten_layers() if isinstance(preprocessor, keras.Layer) else ()
+    before = layers_of(preprocessor) if isinstance(preprocessor, keras.Layer) else ()
     for layer in [*before, *operations(model)]:
         if _is_converter(layer) or isinstance(layer, keras.layers.Rescaling):
             scale, offset = (
@@ -118,8 +119,7 @@ def layers_that_rescale(preprocessor: Any, model: keras.Model, low: float, high:
 
 
 def _random_states(model: Any) -> list[np.ndarray]:
-    variables = getattr(preprocessor_of(model), "variables", ())
-    return [np.asarray(variable).copy() for variable in variables if "seed_generator" in getattr(variable, "path", "")]
+    return [np.array(state) for state in random_states(preprocessor_of(model))]
 
 
 def _is_converter(layer: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from salrob_tf._compat import stem_of_resnet
 from salrob_tf.checks import check_choice, check_image_shape, check_whole
 from salrob_tf.models.contract import check_policy
 
@@ -89,17 +90,19 @@ def resnet18(
                 f"Received: weights={weights}, input_shape={input_shape}"
             )
     normalise = _normalisation(converter, input_shape[-1])
+    first = next(layer.name for layer in backbone.layers if not isinstance(layer, keras.layers.InputLayer))
+    convolution, pooling = stem_of_resnet(backbone) if stem == "small" else ("", ())
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = {**layer.get_config(), "dtype": dtype}
-        if stem == "small" and layer.name == "conv1_conv":
+        if layer.name == convolution:
             config["strides"] = 1
         return type(layer).from_config(config)
 
     def call(layer: keras.layers.Layer, inputs: Any, **kwargs: Any) -> Any:
-        if stem == "small" and layer.name in ("pool1_pad", "pool1_pool"):
+        if layer.name in pooling:
             return inputs
-        return layer(normalise(inputs) if layer.name == "conv1_pad" else inputs, **kwargs)
+        return layer(normalise(inputs) if layer.name == first else inputs, **kwargs)
 
     images = keras.Input(input_shape, name="images")
     features = keras.models.clone_model(backbone, images, clone_function=clone, call_function=call).output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -66,24 +67,28 @@ def saliency_maps(
         raise ValueError(f"`images` must be of shape {shape} each. Received: shape={images.shape}")
     labels = check_labels(labels, len(images), num_classes)
     _check_gradient(model, images[:1])
-    settings: dict[str, Any] = {"gradient_modifier": None, "keepdims": True, "normalize_map": False}
-    if method == "smoothgrad":
-        settings |= {"smooth_samples": samples, "smooth_noise": noise}
-    state = np.random.get_state()  # tf-keras-vis draws from NumPy's global generator
-    np.random.seed(seed)
-    try:
-        with warnings.catch_warnings():
-            # tf-keras-vis passes the one input as a list of one, which Keras remarks on and takes.
-            warnings.filterwarnings("ignore", "The structure of `inputs`", UserWarning)
-            maps = Saliency(model, clone=False)(CategoricalScore(labels.tolist()), images, **settings)
-    finally:
-        np.random.set_state(state)
-    if not np.isfinite(maps := np.asarray(maps, np.float32)).all():
+    copies: Iterable[np.ndarray] = [images] if method == "gradient" else _noisy(images, samples, noise, seed)
+    saliency, score = Saliency(model, clone=False), CategoricalScore(labels.tolist())
+    with warnings.catch_warnings():
+        # tf-keras-vis passes the one input as a list of one, which Keras remarks on and takes.
+        warnings.filterwarnings("ignore", "The structure of `inputs`", UserWarning)
+        settings: dict[str, Any] = {"gradient_modifier": None, "keepdims": True, "normalize_map": False}
+        found = [np.asarray(saliency(score, copy, **settings), np.float32) for copy in copies]
+    maps = sum(found[1:], found[0]) / len(found)
+    if not np.isfinite(maps).all():
         share = 1 - np.isfinite(maps).all(axis=(1, 2, 3)).mean()
         raise ValueError(
             f"Saliency maps must be finite. Received: gradients of NaN or infinity for {share:.1%} of them"
         )
     return maps
+
+
+def _noisy(images: np.ndarray, samples: int, noise: float, seed: int) -> Iterator[np.ndarray]:
+    """SmoothGrad's copies. tf-keras-vis would draw them from NumPy's global generator, which it does not say."""
+    generator = np.random.RandomState(seed)
+    low, high = (end(images, axis=(1, 2, 3), keepdims=True) for end in (np.min, np.max))
+    for _ in range(samples):
+        yield images + generator.normal(0.0, noise * (high - low), images.shape).astype(np.float32)
 
 
 def _check_gradient(model: keras.Model, images: np.ndarray) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from salrob_tf._compat import AroundSteps, is_asked_by_fit, layers_of
 from salrob_tf.checks import check_number, check_whole, is_whole, shown
 from salrob_tf.data.pipeline import file_errors
 from salrob_tf.models.contract import Wrapper
 from salrob_tf.training.classifier_losses import CrossEntropy, check_takes_logits
-from salrob_tf.training.inputs import checked, label_checks
+from salrob_tf.training.inputs import checked, label_checks, unpack
 
 # Those numbers that Keras' methods count with: the least that is valid, and whether they may be left open.
 COUNTS = {
@@ -26,7 +27,7 @@ COUNTS = {
 }
 
 
-class Fitted(Wrapper):
+class Fitted(AroundSteps, Wrapper):
     """A wrapper whose `compile`, `fit` and `evaluate` look at what they are given."""
 
     def compile(
@@ -39,7 +40,7 @@ class Fitted(Wrapper):
         """
         loss = CrossEntropy() if loss is None else loss
         check_takes_logits(loss)
-        half = any(layer.compute_dtype == "float16" for layer in self.model._flatten_layers())
+        half = any(layer.compute_dtype == "float16" for layer in layers_of(self.model))
         try:
             optimizer = keras.optimizers.get(optimizer)
         except (KeyError, TypeError, ValueError) as error:
@@ -98,7 +99,7 @@ class Fitted(Wrapper):
             ValueError: As `fit` does.
         """
         check_options(self.num_classes, batch_size=batch_size, **kwargs)
-        if not kwargs.get("_use_cached_eval_dataset"):  # which `fit` has looked at
+        if not is_asked_by_fit(kwargs):
             y, sample_weight = self._checked(x, y, sample_weight)
         with file_errors():
             return super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
@@ -113,20 +114,18 @@ class Fitted(Wrapper):
     def _checked(self, x: Any, y: Any, weights: Any = None) -> tuple[Any, Any]:
         return checked(x, y, weights, image_shape=self.image_shape, num_classes=self.num_classes)
 
-    def _autoconvert_optionals(self, step_func: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """What Keras puts around a step, outside of what XLA compiles: there labels can fail, and here they do."""
-        run = super()._autoconvert_optionals(step_func)
+    def _unpacked(self, data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None, tf.Tensor]:
+        return self.in_step(lambda batch: unpack(batch, self.image_shape, self.num_classes), data)
 
-        def step(data: Any) -> Any:
-            if not tf.executing_eagerly():
-                with tf.control_dependencies(label_checks(data, self.distribute_strategy, self.num_classes)):
-                    return run(data)
-            x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-            if y is None or isinstance(y, tf.distribute.DistributedValues):  # of `predict`, or shares of a batch
+    def around_step(self, run: Callable[[Any], Any], data: Any) -> Any:
+        """Run a step, or fail at the labels of its batch."""
+        if not tf.executing_eagerly():
+            with tf.control_dependencies(label_checks(data, self.distribute_strategy, self.num_classes)):
                 return run(data)
-            return run((x, *self._checked(x, y, weights)))
-
-        return step
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if y is None or isinstance(y, tf.distribute.DistributedValues):  # of `predict`, or shares of a batch
+            return run(data)
+        return run((x, *self._checked(x, y, weights)))
 
 
 def check_options(num_classes: int, **options: Any) -> None:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from salrob_tf._compat import random_states, track_loss
 from salrob_tf.checks import check_flag, check_number, check_whole
 from salrob_tf.saliency.masking import mask_size, masked_copy
 from salrob_tf.saliency.ranking import saliency_scores
@@ -16,8 +17,8 @@ from salrob_tf.saliency.recipes import Recipe, Seed, get_recipe
 from salrob_tf.training.classifier_losses import is_one_hot
 from salrob_tf.training.divergence import Divergence
 from salrob_tf.training.fitting import Fitted
-from salrob_tf.training.inputs import share_of_batch, unpack
-from salrob_tf.training.passes import Passes, alike_in_both_modes, can_be_given_weights, random_states
+from salrob_tf.training.inputs import share_of_batch
+from salrob_tf.training.passes import Passes, alike_in_both_modes, can_be_given_weights
 from salrob_tf.training.schedules import Schedule, savable, value_at
 
 VALIDATION_SEEDS = (0, 1)  # of a random ranking and of the fill, so that evaluating twice gives the same numbers
@@ -83,8 +84,7 @@ class SaliencyGuided(Fitted):
         super().__init__(model, **kwargs)
         self.saliency = saliency = check_flag("saliency", saliency)
         self.recipe = get_recipe(recipe)
-        self.mask_fraction = mask_fraction
-        self.kl_weight = kl_weight
+        self.mask_fraction, self.kl_weight = mask_fraction, kl_weight
         self.seed = seed = None if seed is None else check_whole("seed", seed)
         self.epochs_done = 0  # kept in files, for who counts them
         self._scheduled: dict[str, tf.Variable] = {}
@@ -176,7 +176,7 @@ class SaliencyGuided(Fitted):
                 "There is nothing to train: let some layers be trainable, and compile again. "
                 f"Received: {self.model.name} with no trainable weights"
             )
-        x, y, sample_weight, samples = unpack(data, self.image_shape, self.num_classes)
+        x, y, sample_weight, samples = self._unpacked(data)
         passes = Passes(self, self.reads_once)
         scores, logits, masked_logits = None, None, None
         if self.saliency and not self.shares_forward:
@@ -203,7 +203,7 @@ class SaliencyGuided(Fitted):
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """The objective and the metrics in inference mode."""
-        x, y, sample_weight, samples = unpack(data, self.image_shape, self.num_classes)
+        x, y, sample_weight, samples = self._unpacked(data)
         logits, masked_logits = None, None
         if self.saliency:
             ranking_seed, fill_seed = VALIDATION_SEEDS
@@ -257,7 +257,7 @@ class SaliencyGuided(Fitted):
             self.kl_tracker.update_state(kl * replicas, sample_weight=samples)
             loss += self.current_kl_weight * kl
             objective += share * self.current_kl_weight * kl
-        self._loss_tracker.update_state((loss + added) * replicas, sample_weight=samples)
+        track_loss(self, (loss + added) * replicas, samples)
         return objective + added
 
     def save_own_variables(self, store: Any) -> None:

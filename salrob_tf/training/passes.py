@@ -9,15 +9,9 @@ from itertools import zip_longest
 import keras
 import tensorflow as tf
 from keras import layers
-from tensorflow.python.framework.config import is_op_determinism_enabled  # Keras takes it from there too
 
+from salrob_tf._compat import apart_from_kernels, does_no_more_than_its_call, is_of_keras, layers_of
 from salrob_tf.saliency.recipes import Recipe
-
-
-def random_states(network: keras.Model) -> list[keras.Variable]:
-    """The states that layers such as dropout draw their random numbers from."""
-    return [variable for variable in network.variables if variable.path.endswith("seed_generator_state")]
-
 
 # Layers that take their weights as they are. Others may assign weights (SpectralNormalization), read variables that
 # Keras does not know (TFSMLayer), or compute in functions of their own (Lambda).
@@ -38,15 +32,15 @@ PLAIN = {
 def can_be_given_weights(network: keras.Model) -> bool:
     """Whether a network is known to compute the same with weights that were read for it: all its layers are plain."""
     return all(
-        type(layer).__module__.startswith("keras.src.models.") or _is_plain(layer)
-        for layer in network._flatten_layers()
+        (isinstance(layer, keras.Model) and is_of_keras(type(layer))) or _is_plain(layer)
+        for layer in layers_of(network)
     )
 
 
 def _is_plain(layer: keras.layers.Layer) -> bool:
-    options = (layer._remat_mode, layer.quantization_mode, layer.activity_regularizer)
-    activation = getattr(getattr(layer, "activation", None), "__module__", "keras.src")
-    return type(layer) in PLAIN and options == (None, None, None) and activation.startswith("keras.src")
+    activation = getattr(layer, "activation", None)
+    own = not hasattr(activation, "__module__") or is_of_keras(activation)
+    return type(layer) in PLAIN and layer.activity_regularizer is None and own and does_no_more_than_its_call(layer)
 
 
 class Passes:
@@ -104,7 +98,7 @@ class Passes:
 
     def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor | None]:
         """The gradients of a loss with respect to the trainable weights, `None` where it does not depend on one."""
-        with _apart_from_kernels():
+        with apart_from_kernels():
             # Regularizers, and losses that users add, read variables.
             sources = [self._model.trainable_weights, [value for _, value in self._given]]
             read, given = tape.gradient(loss, sources)
@@ -119,21 +113,6 @@ class Passes:
 def _sum(parts: Sequence[tf.Tensor | None]) -> tf.Tensor | None:
     found = [part for part in parts if part is not None]
     return sum(found[1:], found[0]) if found else None
-
-
-def _apart_from_kernels() -> AbstractContextManager[None]:
-    """Keep the gradients of convolutions' biases apart from those of their kernels.
-
-    On CPUs, TensorFlow merges the two into one operation of oneDNN, which in float32 takes 1.7 times as long as both of
-    them. It does not merge what XLA computes. XLA leaves the first ragged batch to TensorFlow, so that the last bits
-    depend on what a process saw before: not where operations must be deterministic. All other gradients are kept from
-    autoclustering thereby.
-    """
-    if tf.executing_eagerly() or tf.config.list_physical_devices("GPU") or is_op_determinism_enabled():
-        return nullcontext()
-    return tf.xla.experimental.jit_scope(
-        compile_ops=lambda node: node.op == "BiasAddGrad" and node.attr["T"].type == tf.float32.as_datatype_enum
-    )
 
 
 def alike_in_both_modes(model: keras.Model, image_shape: tuple[int, ...]) -> bool:
