@@ -48,7 +48,9 @@ def make_attack(name: str | Attack, *, norm: float = np.inf, steps: int = 40, re
         attack = ATTACKS[base](**settings)
         if attack.label == name:
             return attack
-    raise ValueError(
-        f"Unknown attack. Valid: {', '.join(ATTACKS)}, with -margin or -dlr, -targeted, and mim-l2. "
-        f"Received: attack={shown(name)}"
-    )
+    raise ValueError(f"Unknown attack. Valid: {attack_names()}. Received: attack={shown(name)}")
+
+
+def attack_names() -> str:
+    """The names that `make_attack` takes, in words."""
+    return f"{', '.join(ATTACKS)}, with -margin or -dlr, -targeted, and mim-l2"
