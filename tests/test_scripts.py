@@ -323,7 +323,7 @@ def test_reproduce_draws_cifar_as_the_paper_does(tmp_path, monkeypatch, capsys):
         (["train.py", "--data", "mnits"], "Valid: mnist5k, mnist, fashion_mnist"),
         (
             ["train.py", "--data", "{data}", "--network", "vgg"],
-            "Unknown network. Valid: cnn, resnet18, resnet18_small.",
+            "Unknown network. Valid: cnn, resnet18, resnet18_small",
         ),
         (["train.py", "--data", "{data}", "--weights", "imagenet"], "Only resnet18 takes pretrained weights. Received"),
         (["reproduce.py", "--data", "{data}", "--weights", "imagenet"], "network=cnn, weights=imagenet"),
