@@ -23,7 +23,31 @@ ONE_LINE = (ValueError, OSError, ImportError)  # errors whose message says all: 
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors are one line on stderr, without the usage; names of files are those that every library can write."""
+    """Errors are one line on stderr, without the usage; names of files are those that every library can write.
+
+    The `help` of an argument may be a function that gives it, called only where help is shown.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.late: list[tuple[argparse.Action, Callable[[], str]]] = []
+        super().__init__(**settings)
+
+    def add_argument(self, *names: Any, **settings: Any) -> Any:
+        """Add an argument, as ever."""
+        text = settings.get("help")
+        if not callable(text):
+            return super().add_argument(*names, **settings)
+        action = super().add_argument(*names, **{**settings, "help": ""})
+        self.late.append((action, text))
+        return action
+
+    def format_help(self) -> str:
+        """The help, for which TensorFlow starts where a text derives from what the package holds."""
+        if self.late:
+            with quiet_start():
+                for action, text in self.late:
+                    action.help = text()
+        return super().format_help()
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Read the command line."""
@@ -48,15 +72,22 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
-def add_data(parser: argparse.ArgumentParser, **settings: Any) -> None:
+def names(option: str, text: str = "{} (default %(default)s)") -> Callable[[], str]:
+    """A help with all that may be given for an option in the place of the braces."""
+
+    def help_text() -> str:
+        from salrob_tf.studies.words import valid
+
+        return text.format(valid(option))
+
+    return help_text
+
+
+def add_data(parser: Parser, **settings: Any) -> None:
     """Add the options that say which images, `settings` being those of `--data` itself."""
-    parser.add_argument(
-        "--data",
-        metavar="SOURCE",
-        help="mnist5k, mnist, fashion_mnist, cifar10, cifar100, an .npz file, or a folder of images in train/<class>/ "
-        "and test/<class>/" + (f" (default {settings['default']})" if "default" in settings else ""),
-        **settings,
-    )
+    text = "{}, an .npz file, or a folder of images in train/<class>/ and test/<class>/"
+    text += " (default %(default)s)" * ("default" in settings)
+    parser.add_argument("--data", metavar="SOURCE", help=names("data", text), **settings)
     parser.add_argument(
         "--image-size",
         type=int,
@@ -64,6 +95,28 @@ def add_data(parser: argparse.ArgumentParser, **settings: Any) -> None:
         metavar="N",
         help="resize a folder's images to N x N, or to two numbers, height and width",
     )
+
+
+def add_network(parser: Parser) -> None:
+    """Add the options that say which network."""
+    add = parser.add_argument
+    add("--network", default="cnn", help=names("network"))
+    add("--weights", metavar="PRESET",
+        help=names("weights", "start {} from: imagenet, or a folder of KerasHub's save_to_preset"))  # fmt: skip
+    add("--recipe", default="karkehabadi2023", help=names("recipe", "of guided training: {} (default %(default)s)"))
+
+
+def add_attacks(parser: Parser) -> None:
+    """Add the options that say which attacks on how many images."""
+    add = parser.add_argument
+    attacks = ["fgsm", "bim", "pgd", "mim"]
+    add("--attacks", nargs="+", default=attacks, help=names("attacks", f"{{}} (default {' '.join(attacks)})"))
+    add("--epsilons", nargs="+", type=float, metavar="EPSILON", help="for images in [0, 1]; default 0.05 to 0.3 for "
+        "grey images, 1/255 to 16/255 for colour")  # fmt: skip
+    add("--survivors-only", action=argparse.BooleanOptionalAction, default=True,
+        help="attack only what still stands (default), or everything at every epsilon, as in the paper")  # fmt: skip
+    add("--steps", type=int, default=40, help="of the iterative attacks (default %(default)s)")
+    add("--samples", type=int, default=1000, help="test images, chosen at random (default %(default)s, or all)")
 
 
 @contextmanager

@@ -24,8 +24,7 @@ def peak_memory() -> float:
 
 def step(data: Any, model: Any, args: argparse.Namespace) -> None:
     """Guided training steps over regular ones, ours and Keras' own, compiled as `fit` compiles them, in turn."""
-    from salrob_tf import Recipe, cnn, resnet18
-    from salrob_tf.saliency.recipes import RECIPES
+    from salrob_tf import RECIPES, Recipe, cnn, resnet18
 
     default, shared = RECIPES["karkehabadi2023"], Recipe(saliency_mode="training")
     grey, colour = data.input_shape, (32, 32, 3)
@@ -108,8 +107,7 @@ def step_memory(data: Any, model: Any, args: argparse.Namespace) -> None:
 
 def peak_of_training(kind: str) -> float:
     """Peak resident memory in MB after ten steps of the MNIST network at batch 256, or before any."""
-    from salrob_tf import cnn
-    from salrob_tf.saliency.recipes import RECIPES
+    from salrob_tf import RECIPES, cnn
 
     batch = np.random.default_rng(0).random((256, 28, 28, 1), np.float32), np.arange(256) % 10
     model = wrapped(cnn((28, 28, 1), 10), RECIPES["karkehabadi2023"] if kind == "guided" else None)
@@ -120,8 +118,7 @@ def peak_of_training(kind: str) -> float:
 
 def torch(data: Any, model: Any, args: argparse.Namespace) -> None:
     """Our guided step, of the recipe `ismail2021`, against the reference's loop in PyTorch with Captum."""
-    from salrob_tf import cnn
-    from salrob_tf.saliency.recipes import RECIPES
+    from salrob_tf import RECIPES, cnn
 
     x, y = data.x_train[:256], data.y_train[:256]
     ours = wrapped(cnn(data.input_shape, data.num_classes), RECIPES["ismail2021"])

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from _common import Parser, add_data, fit_verbosity, folder, quiet_start, run_main
+from _common import Parser, add_data, add_network, fit_verbosity, folder, names, quiet_start, run_main
 from _launch import end_with_launcher, launch
 
 
@@ -16,17 +16,15 @@ def arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add_data(parser, required=True)
-    add("--network", default="cnn", help="cnn (default), resnet18, or resnet18_small, whose stem suits small images")
-    add("--weights", metavar="PRESET", help="start resnet18 from: imagenet, or a folder of KerasHub's save_to_preset")
+    add_network(parser)
     add("--saliency", action="store_true", help="train with saliency guidance")
-    add("--recipe", default="karkehabadi2023", help="which paper's choices, or a control (default %(default)s)")
     add("--mask-fraction", type=float, default=0.5, help="share of the pixels masked (default %(default)s)")
     add("--kl-weight", type=float, default=1.0, help="lambda of Eq. 1 (default %(default)s)")
     add("--epochs", type=int, default=100, help="default %(default)s")
     add("--batch-size", type=int, default=256, help="default %(default)s")
-    add("--optimizer", default="adadelta", help="adadelta (default), adam or sgd")
+    add("--optimizer", default="adadelta", help=names("optimizer"))
     add("--learning-rate", type=float, default=0.1, help="default %(default)s")
-    add("--precision", default="float32", help="float32 (default), mixed_bfloat16 or mixed_float16")
+    add("--precision", default="float32", help=names("precision"))
     add("--augment", action="store_true", help="move training images by up to 4 pixels and flip half of them")
     add("--train-samples", type=int, metavar="N", help="train on a random choice of N images")
     add("--validation-fraction", type=float, default=0.0, metavar="F", help="share of the training images held out")
@@ -51,7 +49,7 @@ def main() -> None:
         sys.exit(launch([sys.executable, *sys.argv], args.workers))
     end_with_launcher()
     with quiet_start():
-        from salrob_tf.data.datasets import load_data
+        from salrob_tf import load_data
         from salrob_tf.studies.runs import Run, train
         from salrob_tf.training.workers import is_chief, strategy
 

@@ -112,6 +112,7 @@ def test_unknown_missing_and_broken_sources(tmp_path):
     ("source", "files"),
     [
         ("mnist", "mnist.npz"),
+        ("fashion_mnist", r"fashion-mnist/\*-ubyte.gz"),
         ("cifar10", "cifar-10-python.tar.gz, renamed to cifar-10-batches-py-target_archive,"),
         ("cifar100", "cifar-100-python.tar.gz, renamed to cifar-100-python-target_archive,"),
     ],

@@ -1,11 +1,9 @@
 """Folders of images: the same as arrays, never all in memory, and one line for whatever does not belong."""
 
 import json
-import runpy
 import signal
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from PIL import Image
 
 import salrob_tf as sr
 from salrob_tf.data.folders import ImageFiles, select
+from salrob_tf.studies.paper import predict_all
 from salrob_tf.studies.runs import Run, train
 
 RUN = Run(saliency=True, epochs=2, batch_size=32, optimizer="adam", learning_rate=0.01)
@@ -109,10 +108,7 @@ def test_training_and_evaluation_never_hold_all_images(tree, tmp_path, decoded):
     assert decoded[-2:] == [16, 4], "a sweep reads eight batches at a time"
 
 
-def test_reproduce_predicts_a_whole_test_set_in_parts(tree, decoded, monkeypatch):
-    scripts = Path(__file__).parent.parent / "scripts"
-    monkeypatch.syspath_prepend(str(scripts))
-    predict_all = runpy.run_path(str(scripts / "reproduce.py"))["predict_all"]
+def test_a_whole_test_set_is_predicted_in_parts(tree, decoded):
     data, model = sr.load_data(tree), sr.Classifier(make_network())
     found = predict_all(model, data.x_test, part=16)
     assert decoded == [16, 16, 8]

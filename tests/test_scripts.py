@@ -20,6 +20,7 @@ from conftest import make_images, make_network
 import salrob_tf as sr
 from salrob_tf.reports import figures
 from salrob_tf.results.costs import Costs
+from salrob_tf.studies import paper
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -286,10 +287,12 @@ def test_one_seed_is_two_networks_and_figure_3_shows_what_both_get_right(data, t
             return draw(*arguments)
 
         monkeypatch.setattr(figures, name, watching)
+    monkeypatch.setitem(paper.FILES, "more.md", lambda paper: f"{len(paper.results)} results")
     out = tmp_path / "one"
     run("reproduce.py", "--data", data, "--epochs", 6, "--batch-size", 32, "--steps", 2, "--samples", 30, "--out", out)
     printed = capsys.readouterr().out
     assert "| data | regular-0 | guided-0 |" in printed and "\nThese two networks" in printed
+    assert (out / "more.md").read_text() == "2 results", "another table or figure is a line of FILES"
     groups, title = drawn["robustness_curves"]
     assert list(groups) == ["regular-0", "guided-0"] and title == "rows, 30 test images, two networks, seed 0"
     adversarial, predicted, labels, ladder, _, title = drawn["adversarial_grid"]
@@ -320,7 +323,7 @@ def test_reproduce_draws_cifar_as_the_paper_does(tmp_path, monkeypatch, capsys):
         (["train.py", "--data", "mnits"], "Valid: mnist5k, mnist, fashion_mnist"),
         (
             ["train.py", "--data", "{data}", "--network", "vgg"],
-            "Unknown network. Valid: cnn, resnet18, resnet18_small.",
+            "Unknown network. Valid: cnn, resnet18, resnet18_small",
         ),
         (["train.py", "--data", "{data}", "--weights", "imagenet"], "Only resnet18 takes pretrained weights. Received"),
         (["reproduce.py", "--data", "{data}", "--weights", "imagenet"], "network=cnn, weights=imagenet"),

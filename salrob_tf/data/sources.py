@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -36,14 +38,6 @@ CIFAR100 = (
     "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
     "willow_tree", "wolf", "woman", "worm",
 )  # fmt: skip
-# Source: its name in reports, its class names, and the files that Keras keeps of it under `~/.keras/datasets`.
-KERAS_SOURCES = {
-    "mnist": ("MNIST", DIGITS, "mnist.npz"),
-    "fashion_mnist": ("Fashion-MNIST", CLOTHES, "fashion-mnist/*-ubyte.gz"),
-    "cifar10": ("CIFAR-10", CIFAR10, "cifar-10-python.tar.gz, renamed to cifar-10-batches-py-target_archive,"),
-    "cifar100": ("CIFAR-100", CIFAR100, "cifar-100-python.tar.gz, renamed to cifar-100-python-target_archive,"),
-}
-SOURCES = ("mnist5k", *KERAS_SOURCES)
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -65,16 +59,17 @@ def read_mnist5k() -> dict[str, Any]:
     }
 
 
-def read_keras(source: str) -> dict[str, Any]:
+def read_keras(source: str, name: str, files: str) -> dict[str, Any]:
     """A data set that Keras downloads and caches, by the names in `ARRAYS`.
 
     Args:
-        source: A key of `KERAS_SOURCES`.
+        source: Its module in `keras.datasets`.
+        name: What reports call it.
+        files: The files that Keras keeps of it under `~/.keras/datasets`.
 
     Raises:
         ValueError: If it cannot be downloaded or read, with what to put where.
     """
-    name, _, files = KERAS_SOURCES[source]
     try:
         (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, source).load_data()
     except Exception as error:
@@ -86,6 +81,37 @@ def read_keras(source: str) -> dict[str, Any]:
             f"Received: source={source}"
         ) from error
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+class Source(NamedTuple):
+    """A data source with a name.
+
+    Attributes:
+        name: What reports call it.
+        class_names: One per class, in the order of the labels.
+        read: Gives its arrays by the names in `ARRAYS`.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    read: Callable[[], dict[str, Any]]
+
+
+def _of_keras(source: str, name: str, class_names: tuple[str, ...], files: str) -> Source:
+    return Source(name, class_names, partial(read_keras, source, name, files))
+
+
+SOURCES = {
+    "mnist5k": Source("MNIST-5k", DIGITS, read_mnist5k),
+    "mnist": _of_keras("mnist", "MNIST", DIGITS, "mnist.npz"),
+    "fashion_mnist": _of_keras("fashion_mnist", "Fashion-MNIST", CLOTHES, "fashion-mnist/*-ubyte.gz"),
+    "cifar10": _of_keras(
+        "cifar10", "CIFAR-10", CIFAR10, "cifar-10-python.tar.gz, renamed to cifar-10-batches-py-target_archive,"
+    ),
+    "cifar100": _of_keras(
+        "cifar100", "CIFAR-100", CIFAR100, "cifar-100-python.tar.gz, renamed to cifar-100-python-target_archive,"
+    ),
+}
 
 
 def read_npz(path: Path) -> dict[str, Any]:

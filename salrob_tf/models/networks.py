@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from inspect import signature
 
 import keras
 
@@ -46,9 +46,14 @@ def cnn(input_shape: tuple[int, ...], num_classes: int, dtype: str | None = None
     return keras.Model(images, logits, name="cnn")
 
 
+def resnet18_small(input_shape: tuple[int, ...], num_classes: int, dtype: str | None = None) -> keras.Model:
+    """`resnet18` with the stem that suits small images."""
+    return resnet18(input_shape, num_classes, dtype, stem="small")
+
+
 NETWORKS: dict[str, Callable[..., keras.Model]] = {
     "cnn": cnn,
     "resnet18": resnet18,
-    "resnet18_small": partial(resnet18, stem="small"),
+    "resnet18_small": resnet18_small,
 }
-PRETRAINED = ("resnet18",)  # those that take `weights`
+PRETRAINED = tuple(name for name, build in NETWORKS.items() if "weights" in signature(build).parameters)

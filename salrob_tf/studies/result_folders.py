@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from salrob_tf.files import differences, file_digest, locked, read_json_object, remove, remove_leftovers, write_json
+from matplotlib.figure import Figure
+
+from salrob_tf.files import (
+    differences,
+    file_digest,
+    locked,
+    read_json_object,
+    remove,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
+from salrob_tf.reports import figures
 from salrob_tf.results.records import check_record
 from salrob_tf.results.robustness import Robustness
-from salrob_tf.results.storage import load_results
+from salrob_tf.results.storage import load_results, save_results
 from salrob_tf.studies.names import is_inside, safe_name
 from salrob_tf.studies.run_folders import empty_run, read_record, remove_run
 from salrob_tf.studies.sweep_folders import SWEEP, SWEEP_RECORD, holds_nothing, not_of_sweeps, sweep_of_older_version
@@ -72,11 +84,17 @@ class ResultFolder:
             self.complete = False
             return None
 
-    def record(self) -> dict[str, Any]:
-        """What `results.json` says of this run, once all other files are there."""
+    def finish(self, drawn: Mapping[str, str | Figure], results: Sequence[Robustness], **more: Any) -> None:
+        """Write tables and figures, by the names of their files, and last the results, by `save_results`."""
+        for name, content in drawn.items():
+            if isinstance(content, str):
+                write_text(self.path / name, content)
+            else:
+                figures.save_figure(content, self.path / name)
         files = _present(self.path, self._plan["files"])
         digests = {name: file_digest(self.path / name) for name in files if name.startswith("adversarials/")}
-        return {**self._plan, "files": sorted({*RESULTS, *files}), "adversarials": digests}
+        run = {**self._plan, "files": sorted({*RESULTS, *files}), "adversarials": digests}
+        save_results(self.path, results, run=run, **more)
 
     def _missing(self, beginning: str) -> list[str]:
         return [name for name in self._files if name.startswith(beginning) and not any(self.path.glob(name))]
@@ -105,10 +123,9 @@ def make_plan(
     return json.loads(json.dumps(plan, default=str))
 
 
-def reproduced(data: Any) -> tuple[str, str, str, str]:
-    """The files that reproduce.py writes for a data source: table, curves, adversarial images and saliency maps."""
-    curves = 2 if data == "cifar10" else 1  # the paper draws MNIST as Figure 1, CIFAR-10 as Figure 2
-    return "table1.md", f"figure{curves}.png", "figure3.png", "saliency.png"
+def adversarial_files(models: Sequence[str], attacks: Iterable[str]) -> list[str]:
+    """The files of adversarial images, by names of models and labels of attacks, as `make_plan` takes them."""
+    return [f"adversarials/{model}/{attack}-?????.npz" for model in models for attack in sorted(attacks)]
 
 
 def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overwrite: bool) -> dict[str, Any] | None:
@@ -222,12 +239,13 @@ def _of_older_version(record: dict[str, Any]) -> dict[str, Any]:
     files: list[str] = []
     runs: list[str] = []
     if "seeds" in arguments:
-        script, files = "reproduce.py", list(reproduced(arguments.get("data")))
+        curves = "figure2.png" if arguments.get("data") == "cifar10" else "figure1.png"
+        script, files = "reproduce.py", ["table1.md", curves, "figure3.png", "saliency.png"]
         runs = [f"models/{name}" for name in names]
     elif "models" in arguments:
         script, files = "evaluate.py", ["curves.png"]
-        attacks = sorted({curve["attack"] for curve in record["curves"]}) if arguments.get("adversarials") else []
-        files += [f"adversarials/{name}/{attack}-?????.npz" for name in names for attack in attacks]
+        if arguments.get("adversarials"):
+            files += adversarial_files(names, {curve["attack"] for curve in record["curves"]})
     return make_plan(script, arguments, list(filter(is_inside, files)), runs=list(filter(is_inside, runs)))
 
 

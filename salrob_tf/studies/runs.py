@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,6 +44,12 @@ OPTIMIZERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
     "adadelta": lambda rate: keras.optimizers.Adadelta(rate, rho=0.9, epsilon=1e-6),
     "adam": lambda rate: keras.optimizers.Adam(rate),
     "sgd": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
+}
+NAMES: dict[str, Iterable[str]] = {  # what may stand in fields of `Run`
+    "network": NETWORKS,
+    "optimizer": OPTIMIZERS,
+    "precision": PRECISIONS,
+    "keep": KEEP,
 }
 
 
@@ -91,8 +97,7 @@ class Run:
 
     def __post_init__(self) -> None:
         get_recipe(self.recipe)
-        names = {"network": NETWORKS, "optimizer": OPTIMIZERS, "precision": PRECISIONS, "keep": KEEP}
-        for key, valid in names.items():
+        for key, valid in NAMES.items():
             if getattr(self, key) not in valid:
                 raise ValueError(f"Unknown {key}. Valid: {', '.join(valid)}. Received: {key}={getattr(self, key)}")
         if not 0 <= self.validation_fraction < 1 or (self.keep == "best" and not self.validation_fraction):

@@ -1,0 +1,108 @@
+"""Test images and attacks that several models meet alike, and the sweeps over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from salrob_tf.attacks.base import Attack
+from salrob_tf.data.arrays import check_labels, choose_indices, fingerprint
+from salrob_tf.data.datasets import Dataset
+from salrob_tf.data.folders import Images, select
+from salrob_tf.evaluation.plans import check_epsilons, check_suits, choose_attacks, default_epsilons
+from salrob_tf.evaluation.sweep import DEFAULT_ATTACKS, Progress, evaluate
+from salrob_tf.models.classifier import Classifier
+from salrob_tf.results.robustness import Robustness
+
+
+class Trial(NamedTuple):
+    """What models meet, all of them the same: `evaluate` takes it by these names, `options` being more of them."""
+
+    images: Images
+    labels: np.ndarray
+    indices: np.ndarray
+    attacks: dict[str, Attack]
+    epsilons: np.ndarray
+    options: dict[str, Any]
+
+    def inputs(self, classifiers: Sequence[Classifier]) -> dict[str, str]:
+        """Digests of the images and of models, which are found to suit the trial first.
+
+        Raises:
+            ValueError: If a model has no class for a label, too few for an attack, or cannot be copied in bfloat16.
+        """
+        for each in classifiers:
+            check_suits(each, self.attacks, self.options.get("craft_dtype", "float32"))
+            check_labels(self.labels, len(self.labels), each.num_classes, f"labels for {each.name}")
+        digests = {f"model {each.name}": each.fingerprint for each in classifiers}
+        return {**digests, "images": fingerprint(self.images, self.labels)}
+
+
+def make_trial(
+    data: Dataset,
+    attacks: Sequence[str | Attack] = DEFAULT_ATTACKS,
+    epsilons: Sequence[float] | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+    **options: Any,
+) -> Trial:
+    """Choose test images at random, and check what they are attacked with.
+
+    Args:
+        data: Where they are from.
+        attacks: Names or attacks, each once.
+        epsilons: As for `evaluate`.
+        samples: How many images; all, if there are fewer.
+        seed: Seed of the choice, and of random starts.
+        **options: More of what `evaluate` takes, such as `survivors_only`.
+
+    Raises:
+        ValueError: If an attack is unknown or there twice, or an epsilon or a number is out of its range.
+    """
+    chosen = choose_attacks(attacks)
+    radii = check_epsilons(default_epsilons(data.input_shape) if epsilons is None else epsilons)
+    rows = choose_indices(len(data.x_test), min(samples, len(data.x_test)), seed)
+    return Trial(select(data.x_test, rows), data.y_test[rows], rows, chosen, radii, {"seed": seed, **options})
+
+
+def attack_all(
+    trial: Trial,
+    classifiers: Sequence[Classifier],
+    *,
+    checkpoint: Callable[[int], Path] | None = None,
+    adversarials: Callable[[str], Path] | None = None,
+    progress: Callable[[str], Progress] | None = None,
+) -> list[Robustness]:
+    """Attack models one after the other on the same images from the same random starts.
+
+    Args:
+        trial: What they meet.
+        classifiers: The models, with different names.
+        checkpoint: Gives, for the number of a model, the folder that keeps finished parts.
+        adversarials: Gives, for the name of a model, the folder for adversarial images.
+        progress: Gives, for the name of a model, what `evaluate` is to call.
+
+    Returns:
+        A result for each model.
+
+    Raises:
+        ValueError: As `evaluate` does.
+    """
+    return [
+        evaluate(
+            classifier,
+            trial.images,
+            trial.labels,
+            list(trial.attacks.values()),
+            trial.epsilons,
+            indices=trial.indices,
+            checkpoint=checkpoint and checkpoint(number),
+            adversarials=adversarials and adversarials(classifier.name),
+            progress=progress and progress(classifier.name),
+            **trial.options,
+        )
+        for number, classifier in enumerate(classifiers)
+    ]
