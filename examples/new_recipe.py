@@ -12,7 +12,6 @@ from dataclasses import replace
 import keras
 
 import salrob_tf as sr
-from salrob_tf.reports.tables import robustness_table
 
 DEFAULT = sr.RECIPES["karkehabadi2023"]
 RECIPES = {
@@ -42,7 +41,7 @@ def main() -> None:
         model.compile(keras.optimizers.Adadelta(1.0, rho=0.9, epsilon=1e-6), metrics=["accuracy"])
         model.fit(data.x_train, data.y_train, batch_size=256, epochs=args.epochs)
         results[name] = sr.evaluate(model, images, labels, "pgd", [0.1, 0.2], steps=20, name=name)
-    print(robustness_table({name: [result] for name, result in results.items()}))
+    print(sr.robustness_table({name: [result] for name, result in results.items()}))
     print(sr.compare(results["default"], results["black"]).verdict)
 
 

@@ -9,7 +9,6 @@ import argparse
 from pathlib import Path
 
 import salrob_tf as sr
-from salrob_tf.reports.figures import robustness_curves, save_figure
 
 
 def main() -> None:
@@ -35,8 +34,8 @@ def main() -> None:
     print(*results, comparison, sep="\n\n")
 
     sr.save_results(args.out, results, data_name=data.name, comparisons=[comparison])
-    figure = robustness_curves({result.model: [result] for result in results}, f"{data.name}, {len(labels)} images")
-    save_figure(figure, args.out / "curves.png")
+    figure = sr.robustness_curves({result.model: [result] for result in results}, f"{data.name}, {len(labels)} images")
+    sr.save_figure(figure, args.out / "curves.png")
     print(f"written to {args.out}")
 
 

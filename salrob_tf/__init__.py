@@ -25,7 +25,7 @@ if (
 from salrob_tf.attacks.base import Attack
 from salrob_tf.attacks.carlini_wagner import CWL2
 from salrob_tf.attacks.gradient import BIM, FGSM, MIM, PGD
-from salrob_tf.attacks.registry import ATTACKS
+from salrob_tf.attacks.registry import ATTACKS, make_attack
 from salrob_tf.attacks.spsa import SPSA
 from salrob_tf.data.datasets import Dataset, load_data
 from salrob_tf.data.pipeline import batches
@@ -34,6 +34,8 @@ from salrob_tf.evaluation.sweep import evaluate
 from salrob_tf.models.classifier import Classifier
 from salrob_tf.models.networks import cnn
 from salrob_tf.models.resnet import resnet18
+from salrob_tf.reports.figures import robustness_curves, save_figure
+from salrob_tf.reports.tables import robustness_table
 from salrob_tf.results.comparison import Comparison, compare
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import load_results, save_results
@@ -64,7 +66,11 @@ __all__ = [
     "evaluate",
     "load_data",
     "load_results",
+    "make_attack",
     "resnet18",
+    "robustness_curves",
+    "robustness_table",
     "saliency_maps",
+    "save_figure",
     "save_results",
 ]

@@ -12,7 +12,7 @@ import salrob_tf as sr
 WITHOUT = {"ATTACKS", "RECIPES"}  # dictionaries, which have no docstring
 LATER = {
     "Attack", "BIM", "CWL2", "Comparison", "FGSM", "MIM", "PGD", "RobustAccuracy", "Robustness", "SPSA", "compare",
-    "evaluate", "load_results", "save_results",
+    "evaluate", "load_results", "make_attack", "save_results",
 }  # fmt: skip
 
 

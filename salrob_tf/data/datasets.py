@@ -172,7 +172,7 @@ def load_data(source: str | Path, image_size: int | Sequence[int] | None = None)
             network); `"mnist"`, `"fashion_mnist"`, `"cifar10"` or `"cifar100"` (downloaded and cached by Keras); the
             path of an `.npz` file with the arrays `x_train`, `y_train`, `x_test` and `y_test`, as `from_arrays` takes
             them; or the path of a folder with images in `train/<class>/` and `test/<class>/`, which are decoded when
-            they are used and never all at once (see `salrob_tf.folders` for what is taken and what refused).
+            they are used and never all at once (see `salrob_tf.data.folders` for what is taken and what refused).
         image_size: Of a folder: height and width that images are resized to, one number for squares; needed
             unless all have one size.
 
