@@ -4,19 +4,31 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import make_images
 
 import salrob_tf as sr
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LITTLE = ["--train-samples", "64", "--epochs", "1"]
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # networks of one step are doubtful in every way
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "rows.npz"
+    (x_train, y_train), (x_test, y_test) = make_images(96), make_images(32, seed=1)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(data, tmp_path, monkeypatch, capsys):
     def run_example(name, *arguments):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), "--samples", "16"])
+        monkeypatch.setattr(sys, "argv", [name, "--data", str(data), *map(str, arguments), "--samples", "16"])
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return capsys.readouterr().out
 
