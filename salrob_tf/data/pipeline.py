@@ -29,6 +29,11 @@ def batches(
 ) -> tf.data.Dataset:
     """Stream images and labels; of images in files, a few batches are in memory at a time.
 
+    Example:
+        >>> stream = sr.batches(images, labels, batch_size=48, seed=0, epochs=2, augment=True)
+        >>> [len(x) for x, y in stream]
+        [48, 16, 48, 16]
+
     Args:
         images: Images `(N, height, width, channels)`, an array or the `x_train` or `x_test` of a `Dataset`.
         labels: Integers `(N,)`, or one row per image.

@@ -33,6 +33,13 @@ class Classifier:
     A model that gives probabilities is attacked by logits all the same: the softmax of a Keras model is left out; of
     the probabilities of other models the logarithms are taken. `outputs` says which.
 
+    Example:
+        >>> classifier = sr.Classifier(lambda x: network(x, training=False), "mine", input_shape=(8, 8, 1))
+        >>> classifier
+        <Classifier mine: callable, 8 x 8 x 1 images in [0, 1] to 3 logits>
+        >>> classifier.predict(images).shape
+        (64,)
+
     Args:
         model: A Keras model (a `SaliencyGuided` counts as its classifier, a KerasHub task brings its preprocessor);
             the path of a folder that `scripts/train.py` wrote, of a `.keras` or `.h5` file, or of a SavedModel

@@ -18,6 +18,10 @@ def cnn(input_shape: tuple[int, ...], num_classes: int, dtype: str | None = None
     K leaves the sizes open; 32 and 64 filters, 2x2 max-pooling and 128 hidden units are those of Ismail et al.
     2021, whose code K's method follows. There is no normalisation: images enter as they are, in [0, 1].
 
+    Example:
+        >>> sr.cnn((28, 28, 1), num_classes=10).output_shape
+        (None, 10)
+
     Args:
         input_shape: Shape of one image, `(height, width, channels)`, at least 6 x 6.
         num_classes: Number of logits.

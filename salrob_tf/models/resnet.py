@@ -46,6 +46,10 @@ def resnet18(
     32 x 32 images a single pixel in the last stage. The `"small"` stem, one 3x3 convolution with stride 1, is the
     usual one for such images (He et al. 2016, section 4.2); all else stays KerasHub's.
 
+    Example:
+        >>> sr.resnet18((32, 32, 3), num_classes=10, stem="small").output_shape  # doctest: +SKIP
+        (None, 10)
+
     Args:
         input_shape: Shape of one image, `(height, width, channels)`.
         num_classes: Number of logits.

@@ -30,6 +30,10 @@ def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "
     Bands are what `spread` gives, which a line below the panels says. Curves that are doubtful or not to be believed
     have hollow markers and a dagger, and their panel says so.
 
+    Example:
+        >>> result = sr.evaluate(network, images, labels, ["fgsm", "pgd"], [0.05, 0.1], steps=5)
+        >>> figure = sr.robustness_curves({"mine": [result]}, "64 images")
+
     Args:
         groups: Per line of the legend, the results of one network, or of networks trained alike from several seeds,
             whose mean is drawn and, thin, each seed. All on the same attacks and epsilons.
@@ -158,6 +162,10 @@ def saliency_grid(
 @plainly
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as a PNG file, whole or not at all.
+
+    Example:
+        >>> result = sr.evaluate(network, images, labels, "fgsm", [0.05, 0.1])
+        >>> sr.save_figure(sr.robustness_curves({"mine": [result]}), "curves.png")
 
     Raises:
         ValueError: If `path` is not that of a file.

@@ -48,6 +48,18 @@ def table1(data_name: str, correct: Mapping[str, Sequence[np.ndarray]], paper: s
 def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
     """Accuracy of each network, clean and under each attack at each epsilon, on the same images, as Markdown.
 
+    Example:
+        >>> result = sr.evaluate(network, images, labels, "fgsm", [0.05, 0.1])
+        >>> print(sr.robustness_table({"mine": [result]}))  # doctest: +ELLIPSIS
+        | attack | epsilon | mine |
+        | --- | --- | --- |
+        | none | 0 | ...% [...] |
+        | FGSM | 0.05 | ...% [...] |
+        | FGSM | 0.1 | ...% [...] |
+        <BLANKLINE>
+        In brackets: 95 % over 64 images (Wilson).
+        <BLANKLINE>
+
     Args:
         groups: Per network, its results, one per seed, on the same attacks and epsilons.
 

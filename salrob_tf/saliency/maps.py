@@ -29,6 +29,11 @@ def saliency_maps(
 ) -> np.ndarray:
     """Gradient of the label's logit with respect to the images.
 
+    Example:
+        >>> functional = keras.Model(network.inputs, network.outputs)
+        >>> sr.saliency_maps(functional, images[:2], labels[:2], "smoothgrad", samples=5).shape
+        (2, 8, 8, 1)
+
     Args:
         model: A Functional Keras model that gives logits, or a `SaliencyGuided` around one.
         images: Floats in [0, 1], `(N, height, width, channels)`.

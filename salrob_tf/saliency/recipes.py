@@ -21,6 +21,10 @@ Seed: TypeAlias = "int | keras.random.SeedGenerator"
 class Recipe:
     """Every choice of saliency-guided training that the papers make differently or leave open.
 
+    Example:
+        >>> recipe = sr.Recipe(ranking="signed", fill="constant", fill_value=0.5)
+        >>> model = sr.SaliencyGuided(network, recipe=recipe)
+
     Attributes:
         ranking: Which units are masked: those whose gradient has the lowest `"magnitude"` (K), the lowest value,
             `"signed"`, so the most negative ones (I), or as controls `"random"` ones or those of the `"highest"`

@@ -47,13 +47,12 @@ class SaliencyGuided(Fitted):
     computed once.
 
     Example:
-    ```python
-    keras.utils.set_random_seed(0)
-    model = SaliencyGuided(cnn((28, 28, 1), 10))
-    model.compile(keras.optimizers.Adadelta(0.1, rho=0.9, epsilon=1e-6), metrics=["accuracy"])
-    model.fit(x_train, y_train, batch_size=256, epochs=100)
-    model.export("classifier")  # the classifier alone, as a SavedModel
-    ```
+        >>> model = sr.SaliencyGuided(network, seed=0)
+        >>> model.compile(keras.optimizers.Adadelta(0.1, rho=0.9, epsilon=1e-6), metrics=["accuracy"])
+        >>> history = model.fit(images, labels, batch_size=256, epochs=1, verbose=0)
+        >>> sorted(history.history)
+        ['accuracy', 'cross_entropy', 'kl', 'loss']
+        >>> model.export("classifier", verbose=False)  # the classifier alone, as a SavedModel
 
     Args:
         model: A built Keras model from images `(N, height, width, channels)` to logits `(N, num_classes)`.
