@@ -37,6 +37,12 @@ class Attack(AttackSettings):
     the state; who runs it may put any rows together, and judges what it hands out. One whose `one_gradient` serves all
     epsilons gives `gradients` and `along`. All others give `craft`.
 
+    Example:
+        >>> attack = sr.ATTACKS["pgd"](steps=10)
+        >>> adversarial = attack(network, images, labels, epsilon=0.1)
+        >>> bool(np.abs(adversarial - images).max() <= 0.1 + 1e-6)
+        True
+
     Raises:
         ValueError: If a setting is out of its range.
     """

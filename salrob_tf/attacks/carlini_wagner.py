@@ -27,6 +27,10 @@ class CWL2(Attack):
     An image survives an epsilon if no adversarial was found within it. Untargeted only: CleverHans takes given labels
     for targets, and attacks the class predicted otherwise, which is the label of every image attacked.
 
+    Example:
+        >>> attack = sr.CWL2(steps=20, constants=2)  # few, to be quick
+        >>> nearest = attack(network, images[:8], labels[:8], epsilon=0.0)  # whatever epsilon is
+
     Attributes:
         steps: Iterations of Adam for each constant.
         constants: Steps of the binary search for the constant that weighs the margin against the distance.

@@ -18,7 +18,11 @@ from salrob_tf.models.classifier import Classifier
 
 @dataclass(frozen=True)
 class FGSM(GradientAttack):
-    """Fast gradient sign method (Goodfellow et al. 2015; K, Eq. 2): one step of size epsilon."""
+    """Fast gradient sign method (Goodfellow et al. 2015; K, Eq. 2): one step of size epsilon.
+
+    Example:
+        >>> adversarial = sr.FGSM()(sr.Classifier(network), images, labels, epsilon=0.1)
+    """
 
     name: ClassVar[str] = "fgsm"
     one_gradient: ClassVar[bool] = True
@@ -38,7 +42,11 @@ class FGSM(GradientAttack):
 
 @dataclass(frozen=True)
 class BIM(GradientAttack):
-    """Basic iterative method (Kurakin et al. 2017; K, Eq. 3): FGSM steps from the image, each projected to the ball."""
+    """Basic iterative method (Kurakin et al. 2017; K, Eq. 3): FGSM steps from the image, each projected to the ball.
+
+    Example:
+        >>> adversarial = sr.BIM(norm=2, steps=5)(network, images, labels, epsilon=0.5)
+    """
 
     name: ClassVar[str] = "bim"
     stepwise: ClassVar[bool] = True
@@ -54,7 +62,12 @@ class BIM(GradientAttack):
 
 @dataclass(frozen=True)
 class PGD(BIM):
-    """Projected gradient descent (Madry et al. 2018): BIM from a random start in the ball."""
+    """Projected gradient descent (Madry et al. 2018): BIM from a random start in the ball.
+
+    Example:
+        >>> sr.PGD(steps=10, restarts=2, loss="dlr", targeted=True).label
+        'pgd-dlr-targeted'
+    """
 
     name: ClassVar[str] = "pgd"
     random_start: ClassVar[bool] = True
@@ -64,6 +77,10 @@ class PGD(BIM):
 @dataclass(frozen=True)
 class MIM(BIM):
     """Momentum iterative method (Dong et al. 2018; K, Eq. 4): BIM along a decaying sum of normalised gradients.
+
+    Example:
+        >>> sr.MIM(steps=10, normalization="l2").label  # K, Eq. 4
+        'mim-l2'
 
     Attributes:
         decay: Decay factor of the momentum, mu, 0 or more.

@@ -20,6 +20,10 @@ ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (FGSM, BIM
 def make_attack(name: str | Attack, *, norm: float = np.inf, steps: int = 40, restarts: int = 1) -> Attack:
     """An attack by its name; an `Attack` is returned as it is.
 
+    Example:
+        >>> sr.make_attack("pgd-dlr-targeted", steps=20, restarts=2).label
+        'pgd-dlr-targeted'
+
     Args:
         name: A key of `ATTACKS`, to which `-margin` or `-dlr` (the loss), `-targeted`, and for MIM `-l2` (the
             normalisation of K's Eq. 4) may be added, in this order, as in `"pgd-dlr-targeted"`.

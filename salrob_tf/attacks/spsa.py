@@ -26,6 +26,10 @@ class SPSA(Attack):
 
     Each of the `steps` estimates a gradient from `samples` forward passes; an image that is broken goes no further.
 
+    Example:
+        >>> attack = sr.SPSA(steps=2, samples=16)  # few, to be quick
+        >>> adversarial = attack(network, images[:2], labels[:2], epsilon=0.1)
+
     Attributes:
         learning_rate: Of Adam, in the units of the images.
         delta: Size of the perturbations that estimate the gradient, in the units of the images, in (0, 1].

@@ -30,10 +30,11 @@ class RobustAccuracy(keras.callbacks.Callback):
     epoch by test images measures nothing on them. What speaks against the result, its flags, is said once.
 
     Example:
-    ```python
-    robust = RobustAccuracy(x_val[:200], y_val[:200], attack="pgd", epsilon=0.1, every=5)
-    model.fit(x_train, y_train, epochs=100, callbacks=[robust, keras.callbacks.CSVLogger("log.csv")])
-    ```
+        >>> robust = sr.RobustAccuracy(images[:16], labels[:16], attack="fgsm", epsilon=[0.1, 0.2], every=5)
+        >>> network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> history = network.fit(images, labels, epochs=1, callbacks=[robust], verbose=0)
+        >>> sorted(history.history)
+        ['loss', 'robust_accuracy_0.1', 'robust_accuracy_0.2']
 
     Args:
         images: `(N, height, width, channels)`, floats in [0, 1], or 8-bit integers where `bounds` are 0 and 255.

@@ -84,32 +84,10 @@ def inspect(
             )
         )
     if classifier.outputs == LOG_PROBABILITIES:
-        found["saturated"] = share = float(saturated(passes[0]).mean())
-        if share >= SATURATED:
-            flags.append(
-                Flag(
-                    "saturated",
-                    DOUBTFUL,
-                    share,
-                    SATURATED,
-                    f"{classifier.name} gives probabilities, and for {share:.1%} of the images all but one round to 0, "
-                    "where gradient attacks learn nothing",
-                    "Pass a model that gives logits",
-                )
-            )
-    if classifier.outputs == LOGITS and passes.min() >= 0 and passes.max() <= 1:
-        flags.append(
-            Flag(
-                "sigmoid",
-                DOUBTFUL,
-                float(passes.max()),
-                1.0,
-                f"All outputs of {classifier.name} lie in [0, 1], and they are taken for logits: if a sigmoid gives "
-                "them, attacks are too weak",
-                "Pass a model that gives logits",
-            )
-        )
-    return found, flags + _small_logits(classifier, passes[0], attacks)
+        found["saturated"] = float(saturated(passes[0]).mean())
+    return found, flags + _outputs(classifier, passes, found.get("saturated", 0.0)) + _small_logits(
+        classifier, passes[0], attacks
+    )
 
 
 def chance(classifier: Classifier, correct: np.ndarray) -> list[Flag]:
@@ -143,6 +121,22 @@ def _distance_alone(classifier: Classifier, images: np.ndarray, logits: np.ndarr
     """How far the logits of two images move where they stand alone and in another order."""
     alone = classifier.logits(tf.constant(images[1::-1])).numpy()
     return _furthest(np.stack([logits[1::-1], alone]))
+
+
+def _outputs(classifier: Classifier, passes: np.ndarray, share: float) -> list[Flag]:
+    if share >= SATURATED:
+        meaning = (
+            f"{classifier.name} gives probabilities, and for {share:.1%} of the images all but one round to 0, where "
+            "gradient attacks learn nothing"
+        )
+        return [Flag("saturated", DOUBTFUL, share, SATURATED, meaning, "Pass a model that gives logits")]
+    if classifier.outputs == LOGITS and passes.min() >= 0 and passes.max() <= 1:
+        meaning = (
+            f"All outputs of {classifier.name} lie in [0, 1], and they are taken for logits: if a sigmoid gives them, "
+            "attacks are too weak"
+        )
+        return [Flag("sigmoid", DOUBTFUL, float(passes.max()), 1.0, meaning, "Pass a model that gives logits")]
+    return []
 
 
 def _small_logits(classifier: Classifier, logits: np.ndarray, attacks: Mapping[str, Attack]) -> list[Flag]:

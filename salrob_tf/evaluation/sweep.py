@@ -71,6 +71,11 @@ def evaluate(
     expectation over transformation), all steps are taken, and an image counts as classified correctly, clean or
     attacked, where more than half of 51 fresh draws say so: judged at each step, it would fall to one lucky draw.
 
+    Example:
+        >>> result = sr.evaluate(network, images, labels, ["fgsm", "pgd"], [0.05, 0.1], steps=10)
+        >>> bool((result.accuracy("pgd") <= result.clean_accuracy).all())
+        True
+
     Args:
         model: Anything that `Classifier` takes.
         images: Floats in [0, 1], `(N, height, width, channels)`, or 8-bit integers for a `Classifier` whose `bounds`

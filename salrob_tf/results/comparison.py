@@ -42,6 +42,11 @@ class Difference:
 class Comparison:
     """Two models, attacked alike on the same images.
 
+    Example:
+        >>> first, second = (sr.evaluate(network, images, labels, "fgsm", 0.1, name=name) for name in ("one", "two"))
+        >>> sr.compare(first, second).differences[0].p_value
+        1.0
+
     Attributes:
         first: Name of the first model.
         second: Name of the second model, whose gain or loss the differences are.
@@ -127,6 +132,11 @@ class Comparison:
 
 def compare(first: Robustness, second: Robustness) -> Comparison:
     """Compare two models image by image, usually the regular network first and the guided one second.
+
+    Example:
+        >>> first, second = (sr.evaluate(network, images, labels, "fgsm", 0.1, name=name) for name in ("one", "two"))
+        >>> print(sr.compare(first, second).verdict)  # doctest: +ELLIPSIS
+        These two networks: no difference in robustness found between two and one; 0 of 1 ...
 
     Args:
         first: Outcome of one model.

@@ -30,6 +30,11 @@ KINDS = {  # what an outcome's parts are that are no arrays
 class Robustness:
     """What became of each image of one model under each attack.
 
+    Example:
+        >>> result = sr.evaluate(network, images, labels, "fgsm", [0.05, 0.1])
+        >>> result.correct["fgsm"].shape, result.accuracy("fgsm").shape, result.interval("fgsm").shape
+        ((2, 64), (2,), (2, 2))
+
     Attributes:
         model: Name of the model.
         epsilons: Radii of the balls in the user's order, float64 `(K,)`, in the units of the images.

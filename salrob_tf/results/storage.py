@@ -33,6 +33,9 @@ def save_results(
 ) -> None:
     """Write the outcomes of one or more models, attacked on the same images, as `results.json` and `correct.npz`.
 
+    Example:
+        >>> sr.save_results("results", [sr.evaluate(network, images, labels, "fgsm", 0.1)], data_name="rows")
+
     Args:
         folder: Where to; made if missing. Each file is replaced whole.
         results: One per model, with different names.
@@ -64,28 +67,35 @@ def save_results(
             raise ValueError(f"`costs` must be there for each attack. Received: costs of {shown(list(result.costs))}")
     if len({result.model for result in results}) != len(results):
         raise ValueError(f"Models need different names. Received: {[result.model for result in results]}")
+    record = _record(results, data_name, split) | {"arguments": arguments or {}}
+    if comparisons:
+        record["comparison"] = {"pairs": [comparison.record() for comparison in comparisons]}
+    if run:
+        record["run"] = run
+    try:
+        text = as_json(record)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`arguments` and `run` must be what JSON holds ({error}). Received: {shown(arguments)}"
+        ) from error
     arrays: dict[str, np.ndarray] = {"indices": first.indices}
-    curves = []
     for result in results:
         arrays[f"{result.model}/clean"] = result.clean
-        for label, correct in result.correct.items():
-            arrays[f"{result.model}/{label}"] = correct
-            curves.append(
-                {
-                    "model": result.model,
-                    "attack": label,
-                    "epsilons": result.epsilons.tolist(),
-                    "accuracy": result.accuracy(label).tolist(),
-                    "interval": result.interval(label).tolist(),
-                    "settings": result.attacks[label],
-                    "costs": asdict(result.costs[label]),
-                }
-            )
-    record = {
+        arrays |= {f"{result.model}/{label}": correct for label, correct in result.correct.items()}
+    for name in ("correct.npz", "results.json"):
+        check_file(folder / name)
+    with written_beside(folder / "correct.npz") as beside:
+        np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
+    write_text(folder / "results.json", text)
+
+
+def _record(results: Sequence[Robustness], data_name: str, split: str) -> dict[str, Any]:
+    first = results[0]
+    return {
         "schema": SCHEMA,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "environment": environment(),
-        "arguments": arguments or {},
+        "arguments": {},
         "data": {"name": data_name, "split": split, "samples": len(first.clean), "sha256": first.sha256},
         "seed": first.seed,
         "models": [
@@ -98,25 +108,29 @@ def save_results(
             }
             for result in results
         ],
-        "curves": curves,
-        **({"comparison": {"pairs": [comparison.record() for comparison in comparisons]}} if comparisons else {}),
-        **({"run": run} if run else {}),
+        "curves": [
+            {
+                "model": result.model,
+                "attack": label,
+                "epsilons": result.epsilons.tolist(),
+                "accuracy": result.accuracy(label).tolist(),
+                "interval": result.interval(label).tolist(),
+                "settings": result.attacks[label],
+                "costs": asdict(result.costs[label]),
+            }
+            for result in results
+            for label in result.correct
+        ],
     }
-    try:
-        text = as_json(record)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`arguments` and `run` must be what JSON holds ({error}). Received: {shown(arguments)}"
-        ) from error
-    for name in ("correct.npz", "results.json"):
-        check_file(folder / name)
-    with written_beside(folder / "correct.npz") as beside:
-        np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
-    write_text(folder / "results.json", text)
 
 
 def load_results(folder: str | Path) -> list[Robustness]:
     """Read what `save_results` wrote, one `Robustness` per model.
+
+    Example:
+        >>> sr.save_results("results", [sr.evaluate(network, images, labels, "fgsm", [0.05, 0.1])])
+        >>> sr.load_results("results")[0].correct["fgsm"].shape
+        (2, 64)
 
     Raises:
         ValueError: If the folder does not hold results, they are damaged or of a version that is not known, or the
