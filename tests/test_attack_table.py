@@ -50,7 +50,7 @@ def pgd(attack, classifier, images, labels, epsilon):
 
 def written_out(attack, classifier, images, labels, epsilon):
     """Steps along gradients of any loss, of MIM with the normalisation of Eq. 4, by NumPy's hand."""
-    aims = attack.aims(classifier, images, labels)[:, 0]
+    aims = attack.loss_classes(classifier, images, labels)[:, 0]
     rows = np.arange(len(images))
     batch = Batch(images, labels, aims, np.full(len(images), epsilon, np.float32), rows, 0 * rows)
     x, momentum = attack.start(batch, SEED), 0.0

@@ -55,9 +55,9 @@ class GradientAttack(Attack):
             return [moved[key] for key in keys]
 
         def whole(
-            images: tf.Tensor, labels: tf.Tensor, aims: tf.Tensor, radii: tf.Tensor, *parts: tf.Tensor
+            images: tf.Tensor, labels: tf.Tensor, loss_classes: tf.Tensor, radii: tf.Tensor, *parts: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
-            gradient, _, logits = self.gradient(classifier, dtype, parts[keys.index("images")], aims)
+            gradient, _, logits = self.gradient(classifier, dtype, parts[keys.index("images")], loss_classes)
             broken = tf.argmax(logits, axis=-1, output_type=tf.int32) != labels
             size = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3])
             return *projected(images, radii, gradient, *parts), broken, size
@@ -65,18 +65,23 @@ class GradientAttack(Attack):
         # The steps are not a loop inside the graph: there TensorFlow replaces some of its kernels by oneDNN's or not
         # as chance has it, which costs a fifth of the speed in most processes.
         if draws == 1:
-            given = (batch.images, batch.labels, batch.aims, batch.radii, *state.values())
+            given = (batch.images, batch.labels, batch.loss_classes, batch.radii, *state.values())
             run = _compiled(classifier, (self, dtype), lambda *parts: over_devices(whole, *parts), given)
             *parts, broken, sizes = run(*given)
         else:
-            gradient, sizes = self.gradients(classifier, np.asarray(state["images"]), batch.aims, dtype, draws)
+            gradient, sizes = self.gradients(classifier, np.asarray(state["images"]), batch.loss_classes, dtype, draws)
             given = (batch.images, batch.radii, gradient, *state.values())
             parts = _compiled(classifier, (self, "move"), projected, given)(*given)
             broken = np.zeros(len(batch.images), bool)
         return dict(zip(keys, parts, strict=True)), Seen(broken, sizes)
 
     def gradients(
-        self, classifier: Classifier, images: np.ndarray, aims: np.ndarray, dtype: str = "float32", draws: int = 1
+        self,
+        classifier: Classifier,
+        images: np.ndarray,
+        loss_classes: np.ndarray,
+        dtype: str = "float32",
+        draws: int = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The gradients at the images, means over `draws` passes, each up to a factor, and their largest magnitudes.
 
@@ -90,11 +95,11 @@ class GradientAttack(Attack):
             classifier,
             (self, dtype, "gradients"),
             lambda *batch: over_devices(lambda x, y: self.gradient(classifier, dtype, x, y), *batch),
-            (images, aims),
+            (images, loss_classes),
         )
         total, scale = np.zeros_like(images), np.full(len(images), np.inf, np.float32)
         for _ in range(draws):
-            gradient, its, _ = (part.numpy() for part in run(images, aims))
+            gradient, its, _ = (part.numpy() for part in run(images, loss_classes))
             # A draw of a steep loss weighs more than one of a flat loss: the mean is of gradients in one scale.
             its = np.where(np.abs(gradient).max(axis=(1, 2, 3)) == 0, np.float32(np.inf), its)
             both = np.minimum(scale, its)
@@ -106,7 +111,7 @@ class GradientAttack(Attack):
         return gradients, sizes
 
     def gradient(
-        self, classifier: Classifier, dtype: str, images: tf.Tensor, aims: tf.Tensor
+        self, classifier: Classifier, dtype: str, images: tf.Tensor, loss_classes: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Gradient of the loss with respect to the images, times a factor per image.
 
@@ -118,7 +123,7 @@ class GradientAttack(Attack):
         """
         loss, sign = LOSSES[self.loss], -1.0 if self.targeted else 1.0
         gradient, scale, logits = scaled_gradient(
-            classifier.crafting(dtype), images, lambda logits: sign * loss(aims, logits)
+            classifier.crafting(dtype), images, lambda logits: sign * loss(loss_classes, logits)
         )
         if gradient is None:
             raise ValueError(

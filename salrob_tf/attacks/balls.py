@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     Attributes:
         images: `(N, height, width, channels)`, float32 in [0, 1].
         labels: True labels, int32 `(N,)`.
-        aims: The classes whose loss is climbed or, in a targeted attack, descended, int32 `(N,)`.
+        loss_classes: The classes whose loss is maximised or, in a targeted attack, minimised, int32 `(N,)`.
         radii: Radius of each ball, float32 `(N,)`.
         indices: Index of each image in its dataset, `(N,)`.
         tries: Which try each is at, counted from 0, `(N,)`; see `AttackSettings.tries`.
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray
-    aims: np.ndarray
+    loss_classes: np.ndarray
     radii: np.ndarray
     indices: np.ndarray
     tries: np.ndarray
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
 
 
 def steepest(gradient: tf.Tensor, size: tf.Tensor, norm: float) -> tf.Tensor:
-    """The change of a given size that climbs most: CleverHans' `optimize_linear`, however small the gradient is.
+    """The change of a given size that raises a loss most: CleverHans' `optimize_linear`, however small the gradient is.
 
     CleverHans takes a norm below 1e-6 for 1e-6, which stops L2 attacks where the network is sure of itself.
     """

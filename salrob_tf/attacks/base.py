@@ -99,17 +99,17 @@ class Attack(AttackSettings):
         batch_size, draws = check_whole("batch_size", batch_size, 1), check_whole("draws", draws, 1)
         indices = check_indices(indices, len(images))
         classifier.refresh()
-        aims = self.aims(classifier, images, labels, targets, batch_size)
-        aim = aims[:, min(restart // self.restarts, aims.shape[1] - 1)]
+        loss_classes = self.loss_classes(classifier, images, labels, targets, batch_size)
+        loss_class = loss_classes[:, min(restart // self.restarts, loss_classes.shape[1] - 1)]
         radii, tries = np.full(len(images), epsilon, np.float32), np.full(len(images), restart)
-        whole = Batch(images, labels, aim, radii, indices, tries)
+        whole = Batch(images, labels, loss_class, radii, indices, tries)
         starts = range(0, len(images), batch_size)
         parts = [whole.part(slice(start, start + batch_size)) for start in starts]
         found = np.concatenate([self.craft(classifier, part, seed, draws=draws)[0] for part in parts])
         self.check_adversarials(found)
         return found
 
-    def aims(
+    def loss_classes(
         self,
         classifier: Classifier,
         images: np.ndarray,
@@ -185,7 +185,12 @@ class Attack(AttackSettings):
         return np.asarray(state["images"]), np.asarray(sizes[0])
 
     def gradients(
-        self, classifier: Classifier, images: np.ndarray, aims: np.ndarray, dtype: str = "float32", draws: int = 1
+        self,
+        classifier: Classifier,
+        images: np.ndarray,
+        loss_classes: np.ndarray,
+        dtype: str = "float32",
+        draws: int = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Gradients at images, each up to a factor, in their shape, and the largest magnitude in each, `(N,)`."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The paper's attacks (K, sections 2.2 to 2.5, Eq. 2 to 4): steps along the gradient of a loss."""
+"""The paper's attacks (Karkehabadi 2023, sections 2.2 to 2.5, Eq. 2 to 4): steps along the gradient of a loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from salrob_tf.models.classifier import Classifier
 
 @dataclass(frozen=True)
 class FGSM(GradientAttack):
-    """Fast gradient sign method (Goodfellow et al. 2015; K, Eq. 2): one step of size epsilon.
+    """Fast gradient sign method (Goodfellow et al. 2015; Karkehabadi 2023, Eq. 2): one step of size epsilon.
 
     Example:
         >>> adversarial = sr.FGSM()(sr.Classifier(network), images, labels, epsilon=0.1)
@@ -31,7 +31,7 @@ class FGSM(GradientAttack):
         self, classifier: Classifier, batch: Batch, seed: int, dtype: str = "float32", draws: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         """One step on one batch."""
-        gradients, sizes = self.gradients(classifier, batch.images, batch.aims, dtype, draws)
+        gradients, sizes = self.gradients(classifier, batch.images, batch.loss_classes, dtype, draws)
         return self.along(batch.images, gradients, batch.radii), sizes
 
     def along(self, images: np.ndarray, gradients: np.ndarray, radii: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ class FGSM(GradientAttack):
 
 @dataclass(frozen=True)
 class BIM(GradientAttack):
-    """Basic iterative method (Kurakin et al. 2017; K, Eq. 3): FGSM steps from the image, each projected to the ball.
+    """Basic iterative method (Kurakin et al. 2017; Karkehabadi 2023, Eq. 3): projected FGSM steps from the image.
 
     Example:
         >>> adversarial = sr.BIM(norm=2, steps=5)(network, images, labels, epsilon=0.5)
@@ -76,22 +76,22 @@ class PGD(BIM):
 
 @dataclass(frozen=True)
 class MIM(BIM):
-    """Momentum iterative method (Dong et al. 2018; K, Eq. 4): BIM along a decaying sum of normalised gradients.
+    """Momentum iterative method (Dong et al. 2018; Karkehabadi 2023, Eq. 4): BIM along decaying sums of gradients.
 
     Example:
-        >>> sr.MIM(steps=10, normalization="l2").label  # K, Eq. 4
+        >>> sr.MIM(steps=10, normalization="l2").label  # Karkehabadi 2023, Eq. 4
         'mim-l2'
 
     Attributes:
         decay: Decay factor of the momentum, mu, 0 or more.
         normalization: Gradients are divided by their mean magnitude, `"l1"` (Dong et al., CleverHans), or by
-            their L2 norm, `"l2"` (K, Eq. 4).
+            their L2 norm, `"l2"` (Karkehabadi 2023, Eq. 4).
     """
 
     name: ClassVar[str] = "mim"
     default_step: ClassVar[float] = 1.0  # Dong et al. 2018
     decay: float = 1.0
-    normalization: str = field(default="l1", metadata={SUFFIXES: {"l2": "l2"}})  # `-l2` is K's Eq. 4
+    normalization: str = field(default="l1", metadata={SUFFIXES: {"l2": "l2"}})  # `-l2` is Karkehabadi's Eq. 4
 
     def __post_init__(self) -> None:
         super().__post_init__()

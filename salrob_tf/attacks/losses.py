@@ -1,6 +1,6 @@
-"""The losses that attacks climb: one value per image, of labels `(N,)` and logits `(N, num_classes)`.
+"""The losses that attacks maximise: one value per image, of labels `(N,)` and logits `(N, num_classes)`.
 
-They are named functions, because CleverHans takes `labels` and `logits` by name. Targeted attacks descend them at the
+They are named functions, because CleverHans takes `labels` and `logits` by name. Targeted attacks minimise them at the
 target.
 """
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Cross-entropy, as in K, Eq. 2; its gradient vanishes where the network is sure of itself."""
+    """Cross-entropy, as in Karkehabadi 2023, Eq. 2; its gradient vanishes where the network is sure of itself."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 

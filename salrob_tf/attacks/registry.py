@@ -26,7 +26,7 @@ def make_attack(name: str | Attack, *, norm: float = np.inf, steps: int = 40, re
 
     Args:
         name: A key of `ATTACKS`, to which `-margin` or `-dlr` (the loss), `-targeted`, and for MIM `-l2` (the
-            normalisation of K's Eq. 4) may be added, in this order, as in `"pgd-dlr-targeted"`.
+            normalisation of Karkehabadi's Eq. 4) may be added, in this order, as in `"pgd-dlr-targeted"`.
         norm: `np.inf` or 2; `cw` is for 2 whatever is asked. `cw` and `spsa` have a loss of their own.
         steps: Steps of the iterative attacks; `cw` keeps its own.
         restarts: Random restarts of PGD and SPSA.

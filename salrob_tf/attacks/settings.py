@@ -101,7 +101,7 @@ class AttackSettings:
         return self.restarts * self.target_classes
 
     @property
-    def climbs_cross_entropy(self) -> bool:
+    def maximises_cross_entropy(self) -> bool:
         """Whether it follows gradients of the cross-entropy."""
         return self.takes_loss and self.loss == "cross_entropy"
 

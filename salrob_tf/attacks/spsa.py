@@ -88,15 +88,17 @@ class SPSA(Attack):
         pixels, one = tf.TensorSpec(shape, tf.float32), tf.TensorSpec([1], tf.int32)
         signature = [pixels, one, one, tf.TensorSpec([], tf.float32), pixels, tf.TensorSpec([2], tf.int32)]
 
-        def run(x: tf.Tensor, y: tf.Tensor, aim: tf.Tensor, radius: tf.Tensor, start: tf.Tensor, key: tf.Tensor) -> Any:
-            return self._optimize(classifier, x, y, aim, radius, start, key, stops=draws == 1)
+        def run(
+            x: tf.Tensor, y: tf.Tensor, loss_class: tf.Tensor, radius: tf.Tensor, start: tf.Tensor, key: tf.Tensor
+        ) -> Any:
+            return self._optimize(classifier, x, y, loss_class, radius, start, key, stops=draws == 1)
 
         attack = classifier.function((self, dtype, draws), run, signature)
         found = []
         for row, start in enumerate(starts):
-            image, label, aim, radius, index, _ = batch.part(slice(row, row + 1))
+            image, label, loss_class, radius, index, _ = batch.part(slice(row, row + 1))
             key = [seed % 2**31, int(index[0]) % 2**31]
-            found.append(attack(image, label, aim, radius[0], start[None], key).numpy())
+            found.append(attack(image, label, loss_class, radius[0], start[None], key).numpy())
         return np.concatenate(found), np.zeros(0)
 
     def _optimize(
@@ -104,7 +106,7 @@ class SPSA(Attack):
         classifier: Classifier,
         x: tf.Tensor,
         label: tf.Tensor,
-        aim: tf.Tensor,
+        loss_class: tf.Tensor,
         radius: tf.Tensor,
         start: tf.Tensor,
         key: tf.Tensor,
@@ -115,7 +117,9 @@ class SPSA(Attack):
 
         def loss(change: tf.Tensor) -> tf.Tensor:
             # CleverHans' margin is of one label and a batch of logits; it is high where the label is unlikely.
-            return sign * margin_logit_loss(classifier.logits(x + change), aim, nb_classes=classifier.num_classes)
+            return sign * margin_logit_loss(
+                classifier.logits(x + change), loss_class, nb_classes=classifier.num_classes
+            )
 
         def standing(step: tf.Tensor, change: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
             if not stops:

@@ -1,4 +1,4 @@
-"""Images and labels (K, section 3.1): every source becomes one `Dataset` of images in [0, 1]."""
+"""Images and labels (Karkehabadi 2023, section 3.1): every source becomes one `Dataset` of images in [0, 1]."""
 
 from __future__ import annotations
 

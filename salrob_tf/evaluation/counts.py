@@ -31,11 +31,11 @@ class Counts(Costs):
 
     Attributes:
         attacked: Images that a gradient was taken of.
-        flat: Those whose very first gradient was zero everywhere.
+        zeros: Those whose very first gradient was zero everywhere.
     """
 
     attacked: int = 0
-    flat: int = 0
+    zeros: int = 0
 
     def add(self, other: Counts) -> None:
         """Add what another part of the work took."""
@@ -45,4 +45,4 @@ class Counts(Costs):
     def costs(self, traces: int) -> Costs:
         """What it comes to in the end."""
         kept = {each.name: getattr(self, each.name) for each in fields(Costs)}
-        return Costs(**kept | {"traces": traces, "zero_gradients": self.flat / max(1, self.attacked)})
+        return Costs(**kept | {"traces": traces, "zero_gradients": self.zeros / max(1, self.attacked)})

@@ -156,7 +156,7 @@ def _small_logits(classifier: Classifier, logits: np.ndarray, attacks: Mapping[s
             )
         ]
     small = gap < SMALLEST_GAP and logits.shape[-1] > 2  # of two classes, both losses have one direction
-    concerned = [label for label, attack in attacks.items() if attack.climbs_cross_entropy and small]
+    concerned = [label for label, attack in attacks.items() if attack.maximises_cross_entropy and small]
     return [
         Flag(
             "small logits",

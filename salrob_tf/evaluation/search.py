@@ -59,7 +59,9 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.batch_size = min(self.batch_size, len(self.images))
-        self.aims = self.attack.aims(self.classifier, self.images, self.labels, batch_size=self.batch_size)
+        self.loss_classes = self.attack.loss_classes(
+            self.classifier, self.images, self.labels, batch_size=self.batch_size
+        )
         self.radii = self.epsilons.astype(np.float32)
         self.found = self.images.copy()
         self.brackets = Brackets(self.clean, self.epsilons)
@@ -85,7 +87,7 @@ class Sweep:
         return self.brackets.correct
 
     def everything(self) -> np.ndarray:
-        """Attack every image at every epsilon by itself, all steps, and judge the last one (as in K's figures).
+        """Attack every image at every epsilon by itself, all steps, and judge the last one (as in the paper).
 
         Returns:
             `correct`, boolean `(K, N)`. With `keep_all`, `found` then holds the adversarials `(K, N, height, width,
@@ -160,7 +162,7 @@ class Sweep:
         self._count(slots.row, 1)
         self.counts.padding += self._missing(len(slots)) * self.draws.gradient
         if len(seen.sizes):
-            self._count_flat(slots.row[slots.steps == 0], seen.sizes[slots.steps == 0])
+            self._count_zero_gradients(slots.row[slots.steps == 0], seen.sizes[slots.steps == 0])
         slots.steps += 1
         return seen.broken
 
@@ -201,12 +203,12 @@ class Sweep:
             return np.full(len(self.images), len(self.epsilons) // 2)
         quiet = replace(self, attack=scout, dtype="float32", report=lambda *_: None, counts=Counts())
         guess = quiet.survivors("full").sum(axis=0)
-        self.counts.add(replace(quiet.counts, attacked=0, flat=0))
+        self.counts.add(replace(quiet.counts, attacked=0, zeros=0))
         return guess
 
     def _batch(self, rows: np.ndarray, k: np.ndarray, tries: np.ndarray) -> Batch:
-        aims = self.aims[rows, tries // self.attack.restarts]
-        return Batch(self.images[rows], self.labels[rows], aims, self.radii[k], self.indices[rows], tries)
+        loss_classes = self.loss_classes[rows, tries // self.attack.restarts]
+        return Batch(self.images[rows], self.labels[rows], loss_classes, self.radii[k], self.indices[rows], tries)
 
     def _batches(self, rows: np.ndarray) -> list[np.ndarray]:
         return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
@@ -222,7 +224,7 @@ class Sweep:
         adversarial, sizes = self.attack.craft(
             self.classifier, self._batch(rows, k, tries), self.seed, self.dtype, self.draws.gradient
         )
-        self._count_flat(rows, sizes)
+        self._count_zero_gradients(rows, sizes)
         return adversarial
 
     def _direction(self, number: int, rows: np.ndarray) -> np.ndarray:
@@ -230,13 +232,13 @@ class Sweep:
         if number not in self._directions:
             gradients = self._directions[number] = np.zeros_like(self.images)
             for part in self._batches(rows):
-                images, aims = self._padded(self.images[part]), self._padded(self.aims[part, number])
+                images, loss_classes = self._padded(self.images[part]), self._padded(self.loss_classes[part, number])
                 draws = self.draws.gradient
-                found, sizes = self.attack.gradients(self.classifier, images, aims, self.dtype, draws)
+                found, sizes = self.attack.gradients(self.classifier, images, loss_classes, self.dtype, draws)
                 gradients[part] = found[: len(part)]
                 self._count(part, 1)
                 self.counts.padding += self._missing(len(part)) * draws
-                self._count_flat(part, sizes[: len(part)])
+                self._count_zero_gradients(part, sizes[: len(part)])
         return self._directions[number]
 
     def _broken(self, adversarial: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -253,12 +255,12 @@ class Sweep:
         self.counts.gradient_evaluations += passes * self.attack.gradients_per_step * self.draws.gradient
         self.counts.forward_evaluations += passes * self.attack.forwards_per_step
 
-    def _count_flat(self, rows: np.ndarray, sizes: np.ndarray) -> None:
+    def _count_zero_gradients(self, rows: np.ndarray, sizes: np.ndarray) -> None:
         """Note the largest magnitudes in first gradients, those of each image's first attempt."""
         if len(sizes):
             first = ~self._begun[rows]
             self.counts.attacked += int(np.sum(first))
-            self.counts.flat += int(np.sum(sizes[first] == 0))
+            self.counts.zeros += int(np.sum(sizes[first] == 0))
             self._begun[rows] = True
 
     def _padded(self, batch: np.ndarray) -> np.ndarray:

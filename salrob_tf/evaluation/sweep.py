@@ -1,4 +1,4 @@
-"""Attacking one model with every attack at every epsilon (K, section 3), streamed and resumable."""
+"""Attacking one model with every attack at every epsilon (Karkehabadi 2023, section 3), streamed and resumable."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def evaluate(
         batch_size: Images per gradient, at most.
         survivors_only: Attack only what still stands: an image misclassified as it is, or broken at a smaller
             epsilon, counts as broken, and one that breaks stops costing gradients. `False` attacks every image at
-            every epsilon by itself and judges the last step, as in K's figures; accuracy may then rise with epsilon.
+            every epsilon by itself and judges the last step, as in the paper's figures; accuracy may then rise with it.
         search: Of survivors: `"bisect"` finds the smallest epsilon that breaks an image from where the attack before
             broke it, on the assumption that an image which survives one epsilon survives all smaller ones; `"full"`
             goes up one by one.

@@ -18,8 +18,8 @@ from salrob_tf.evaluation.plans import Plan
 from salrob_tf.results.costs import Costs
 from salrob_tf.results.flags import DOUBTFUL, NOT_BELIEVED, NOTE, Flag
 
-FLAT = 0.01  # share of images with zero gradients from which on a result is doubtful
-ALL_FLAT = 0.99
+ZERO = 0.01  # share of images with zero gradients from which on a result is doubtful
+ALL_ZERO = 0.99
 SAMPLED = 50  # images that random noise is tried on
 
 
@@ -95,20 +95,20 @@ def zero_gradients(sample: Sample, plan: Plan, label: str, share: float, without
         return []
     remedy = f"{without}, or give the step that has no gradient, such as rounding, a straight-through one"
     attack, images = plan.attacks[label], sample.images[: plan.batch_size]
-    if attack.climbs_cross_entropy and len(images):
+    if attack.maximises_cross_entropy and len(images):
         # Where the model is sure of itself, the gradient of cross-entropy rounds to 0, and that of a margin does not.
         other = replace(attack, loss="margin")
         with suppress(ValueError):  # gradients of that loss may not be finite
-            aims = other.aims(plan.classifier, images, sample.labels[: plan.batch_size])[:, 0]
-            sizes = other.gradients(plan.classifier, images, aims, plan.dtype(label))[1]
-            if np.mean(sizes == 0) < FLAT:
+            loss_classes = other.loss_classes(plan.classifier, images, sample.labels[: plan.batch_size])[:, 0]
+            sizes = other.gradients(plan.classifier, images, loss_classes, plan.dtype(label))[1]
+            if np.mean(sizes == 0) < ZERO:
                 believed = f"Believe {other.label} instead" if other.label in plan.attacks else f"Try {other.label}"
                 remedy = (
                     f"{believed}: the gradient of cross-entropy vanishes where the model is sure of itself. {without}"
                 )
-    severity = NOT_BELIEVED if share >= ALL_FLAT else DOUBTFUL if share >= FLAT else NOTE
+    severity = NOT_BELIEVED if share >= ALL_ZERO else DOUBTFUL if share >= ZERO else NOTE
     meaning = f"the gradient was zero for {share:.1%} of the images attacked, where the attack learns nothing"
-    return [Flag("zero gradients", severity, share, FLAT, meaning, remedy, label)]
+    return [Flag("zero gradients", severity, share, ZERO, meaning, remedy, label)]
 
 
 def _without_gradients(attacks: Mapping[str, Attack], believed: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What an attack may see of a model (K, section 2, "white-box"): logits of images in [0, 1], in inference mode."""
+"""What an attack sees of a model (Karkehabadi 2023, section 2): logits of images in [0, 1], in inference mode."""
 
 from __future__ import annotations
 

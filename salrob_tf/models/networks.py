@@ -1,4 +1,4 @@
-"""Networks (K, section 3.1, Model Architecture): ordinary Functional models from images in [0, 1] to logits."""
+"""Networks (Karkehabadi 2023, section 3.1): ordinary Functional models from images in [0, 1] to logits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from salrob_tf.models.resnet import resnet18
 
 
 def cnn(input_shape: tuple[int, ...], num_classes: int, dtype: str | None = None) -> keras.Model:
-    """K's MNIST network: two 3x3 convolutions with stride 1, two dense layers, dropout 0.25 and 0.5.
+    """Karkehabadi's MNIST network: two 3x3 convolutions with stride 1, two dense layers, dropout 0.25 and 0.5.
 
-    K leaves the sizes open; 32 and 64 filters, 2x2 max-pooling and 128 hidden units are those of Ismail et al.
-    2021, whose code K's method follows. There is no normalisation: images enter as they are, in [0, 1].
+    The paper leaves the sizes open; 32 and 64 filters, 2x2 max-pooling and 128 hidden units are those of Ismail et al.
+    2021, whose code Karkehabadi's method follows. There is no normalisation: images enter as they are, in [0, 1].
 
     Example:
         >>> sr.cnn((28, 28, 1), num_classes=10).output_shape

@@ -1,4 +1,4 @@
-"""ResNet-18 (K, section 3.1; He et al. 2016), KerasHub's implementation and weights as one flat Functional model."""
+"""ResNet-18 (Karkehabadi 2023, section 3.1; He et al. 2016), KerasHub's, as one flat Functional model."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def resnet18(
     weights: str | Path | None = None,
     stem: str = "imagenet",
 ) -> keras.Model:
-    """K's CIFAR-10 network: ResNet-18, pretrained on ImageNet if `weights` says so, with a new head.
+    """Karkehabadi's CIFAR-10 network: ResNet-18, pretrained on ImageNet if `weights` says so, with a new head.
 
     The layers are KerasHub's, in one Functional model without a model inside, so that it reloads without KerasHub.
     Images keep their size. They are normalised as the preset's image converter does it; without preset or converter,
     by ImageNet's mean and standard deviation per channel, so that networks with and without pretrained weights differ
     in nothing else. Images that do not have three channels get the average of the three.
 
-    The `"imagenet"` stem, a 7x7 convolution with stride 2 and a pooling with stride 2, is the one K used; it leaves
+    The `"imagenet"` stem, a 7x7 convolution with stride 2 and a pooling with stride 2, is the paper's; it leaves
     32 x 32 images a single pixel in the last stage. The `"small"` stem, one 3x3 convolution with stride 1, is the
     usual one for such images (He et al. 2016, section 4.2); all else stays KerasHub's.
 

@@ -1,4 +1,4 @@
-"""The paper's figures (K, Figures 1 to 3) and saliency maps side by side, drawn with matplotlib."""
+"""The paper's figures (Karkehabadi 2023, Figures 1 to 3) and saliency maps side by side, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ plainly = style.context("default")  # whatever a matplotlibrc says: one that ask
 
 @plainly
 def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "") -> Figure:
-    """Accuracy against epsilon, a panel per attack, with a band (K, Figures 1 and 2); epsilon 0 is clean.
+    """Accuracy against epsilon, a panel per attack, with a band (Karkehabadi 2023, Figures 1, 2); epsilon 0 is clean.
 
     Bands are what `spread` gives, which a line below the panels says. Curves that are doubtful or not to be believed
     have hollow markers and a dagger, and their panel says so.
@@ -81,7 +81,7 @@ def adversarial_grid(
     class_names: Sequence[str],
     title: str = "",
 ) -> Figure:
-    """Adversarial images with the predicted class under each, epsilon growing downward (K, Figure 3).
+    """Adversarial images with the predicted class under each, epsilon growing downward (Karkehabadi 2023, Figure 3).
 
     Args:
         adversarial: Per network, from left to right, its images `(K, N, height, width, channels)`, in [0, 1].

@@ -1,4 +1,4 @@
-"""Tables for people (K, Table 1)."""
+"""Tables for people (Karkehabadi 2023, Table 1)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from salrob_tf.checks import check_choice, shown
 from salrob_tf.results.robustness import Robustness, check_groups, epsilon_text, spread
 
-# K, Table 1: name, test accuracy of the regular and of the guided network, after 100 epochs.
+# Karkehabadi 2023, Table 1: name, test accuracy of the regular and of the guided network, after 100 epochs.
 PAPER_TABLE_1 = {"mnist": ("MNIST", 0.993, 0.988), "cifar10": ("CIFAR-10", 0.828, 0.822)}
 
 
 def table1(data_name: str, correct: Mapping[str, Sequence[np.ndarray]], paper: str | None = None) -> str:
-    """K's Table 1, test accuracies, as Markdown.
+    """Karkehabadi's Table 1, test accuracies, as Markdown.
 
     Args:
         data_name: What the data is called.

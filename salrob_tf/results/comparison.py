@@ -1,4 +1,4 @@
-"""What the outcomes of single images say about accuracies and about two models (K, section 4).
+"""What the outcomes of single images say about accuracies and about two models (Karkehabadi 2023, section 4).
 
 All of it describes two given networks on images drawn like these. Whether two ways of training differ is a question
 about networks drawn by other seeds: where the ways do not differ at all, two networks still do in most cases.

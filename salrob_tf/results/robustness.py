@@ -1,4 +1,4 @@
-"""Which images survive which attack at which epsilon (K, section 3): everything else derives from this."""
+"""Which images survive which attack at which epsilon (Karkehabadi 2023, section 3): all else derives from this."""
 
 from __future__ import annotations
 

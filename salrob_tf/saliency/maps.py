@@ -1,4 +1,4 @@
-"""Saliency maps (K, section 1.1) by tf-keras-vis, raw and signed, so that maps of two networks can be compared."""
+"""Saliency maps (Karkehabadi 2023, section 1.1) by tf-keras-vis, signed, so that two networks compare."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Every choice of saliency-guided training that the papers make differently or leave open.
 
-K is Karkehabadi 2023, "Does saliency-based training bring robustness for deep neural networks in image
-classification?"; I is Ismail, Corrada Bravo and Feizi 2021, "Improving deep learning interpretability by saliency
-guided training" (NeurIPS), whose method K follows. Where they differ or say nothing, a `Recipe` says what is done.
+Karkehabadi 2023 is "Does saliency-based training bring robustness for deep neural networks in image classification?";
+it follows Ismail, Corrada Bravo and Feizi 2021, "Improving deep learning interpretability by saliency guided training"
+(NeurIPS). Where they differ or say nothing, a `Recipe` says what is done.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Recipe:
         >>> model = sr.SaliencyGuided(network, recipe=recipe)
 
     Attributes:
-        ranking: Which units are masked: those whose gradient has the lowest `"magnitude"` (K), the lowest value,
-            `"signed"`, so the most negative ones (I), or as controls `"random"` ones or those of the `"highest"`
-            magnitude.
-        gradient_of: What is differentiated: the `"logit"` of the class (K), its `"log_softmax"` (I on MNIST), or
-            the cross-entropy `"loss"` against it.
+        ranking: Which units are masked: those whose gradient has the lowest `"magnitude"` (Karkehabadi 2023), the
+            lowest value, `"signed"`, so the most negative ones (Ismail et al. 2021), or as controls `"random"` ones or
+            those of the `"highest"` magnitude.
+        gradient_of: What is differentiated: the `"logit"` of the class (Karkehabadi 2023), its `"log_softmax"`
+            (Ismail et al. 2021 on MNIST), or the cross-entropy `"loss"` against it.
         target_class: The class: the `"true"` label or the `"predicted"` one.
         saliency_mode: How the network runs in the saliency pass: `"inference"`, or `"training"`, which is the very
             pass over the clean images that the loss takes, with its dropout masks.
@@ -44,9 +44,10 @@ class Recipe:
         divergence: How the two outputs p = f(x) and q = f(x~) are compared: `"forward"` KL(p || q), `"reversed"`
             KL(q || p), `"symmetric"`, the mean of both, or `"stop_gradient"`, KL(p || q) with p held constant.
         moving_statistics: Which passes of the loss update moving statistics, such as BatchNormalization's: that over
-            the `"clean"` images alone, or `"both"` (I's code). Both normalise by their own batch in any case.
-        dropout: Whether the masked images meet `"independent"` dropout masks (I's code) or, `"shared"`, those that
-            the clean images met. So for all layers that draw random numbers by a `keras.random.SeedGenerator`.
+            the `"clean"` images alone, or `"both"` (Ismail et al.'s code). Both normalise by their own batch.
+        dropout: Whether the masked images meet `"independent"` dropout masks (Ismail et al.'s code) or,
+            `"shared"`, those that the clean images met. So for all layers that draw random numbers by a
+            `keras.random.SeedGenerator`.
 
     Raises:
         ValueError: If a field has a value that is not listed, `mask_count` is no whole number, 0 or more, or

@@ -130,12 +130,12 @@ def correct_in_test(data: Dataset, classifiers: Iterable[Classifier]) -> dict[st
 
 
 def accuracy_table(data: Dataset, correct: Mapping[str, np.ndarray], source: str = "") -> str:
-    """K's Table 1 as Markdown, of what `correct_in_test` gives, with the paper's line where it has the data source."""
+    """The paper's Table 1 of what `correct_in_test` gives, with its own line where it has the data source."""
     return tables.table1(f"{data.name}, {len(data.x_test)} test images", by_kind(correct), PAPER_LINES.get(source))
 
 
 def accuracy_curves(data: Dataset, results: Sequence[Robustness]) -> Figure:
-    """K's Figure 1 or 2: accuracy against epsilon, a panel per attack."""
+    """Karkehabadi's Figure 1 or 2: accuracy against epsilon, a panel per attack."""
     seeds = list(dict.fromkeys(result.model.rpartition("-")[2] for result in results))
     whose = f"two networks, seed {seeds[0]}" if len(seeds) == 1 else f"networks of seeds {seeds[0]} to {seeds[-1]}"
     title = f"{data.name}, {len(results[0].clean)} test images, {whose}"
@@ -145,7 +145,7 @@ def accuracy_curves(data: Dataset, results: Sequence[Robustness]) -> Figure:
 def adversarial_images(
     data: Dataset, classifiers: Iterable[Classifier], epsilons: Iterable[float], right: np.ndarray
 ) -> Figure:
-    """K's Figure 3: what FGSM makes of test images, one of a class.
+    """Karkehabadi's Figure 3: what FGSM makes of test images, one of a class.
 
     Args:
         data: Whose test images.

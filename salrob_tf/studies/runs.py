@@ -40,7 +40,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 KEEP = ("last", "best")
 
 OPTIMIZERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
-    # K names Adadelta and its learning rate; rho and epsilon are PyTorch's, which I's code trained with, not Keras'.
+    # The paper names Adadelta and its learning rate; rho and epsilon are PyTorch's, as Ismail et al. had, not Keras'.
     "adadelta": lambda rate: keras.optimizers.Adadelta(rate, rho=0.9, epsilon=1e-6),
     "adam": lambda rate: keras.optimizers.Adam(rate),
     "sgd": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),

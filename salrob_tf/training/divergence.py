@@ -1,4 +1,4 @@
-"""The divergence that guided training minimises (K, Eq. 1)."""
+"""The divergence that guided training minimises (Karkehabadi 2023, Eq. 1)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 class Divergence(keras.losses.Loss):
-    """Divergence between the predictions on clean and on masked images (K, Eq. 1), a Keras loss of two logits.
+    """Divergence between the predictions on clean and on masked images (Karkehabadi 2023, Eq. 1), a Keras loss.
 
     Args:
         direction: The `divergence` of a `Recipe`.

@@ -29,7 +29,7 @@ class SaliencyGuided(Fitted):
     """Train a classifier with or without saliency guidance, by `fit`.
 
     Each step of guided training ranks the pixels of every image by the network's input gradient, fills the lowest
-    ranked ones, and minimises (K, Eq. 1)
+    ranked ones, and minimises (Karkehabadi 2023, Eq. 1)
 
         cross-entropy(f(x), y) + kl_weight x KL(f(x) || f(x~)),
 
