@@ -219,6 +219,21 @@ class SeededSPSAAdam:
         return delta * tf.sign(tf.random.stateless_uniform(shape, seed, -1.0, 1.0))
 
 
+class PerImage:
+    """A number that `CarliniWagnerL2` makes one constant per image of.
+
+    It multiplies ones in the shape of the images by its `initial_const`, and losses of images `(N,)` by that: for
+    colour images the shapes do not fit, for grey ones each loss is weighted by the constants of all images and by their
+    pixels. So the product with these ones is a vector. In CleverHans 4.0.0, the one version that is let in.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __rmul__(self, ones: tf.Tensor) -> tf.Tensor:
+        return self.value * ones[:, 0, 0, 0]
+
+
 class ResettableAdam:
     """Keras' Adam as CleverHans uses it: `variables()` are those that it sets to zero between its searches.
 

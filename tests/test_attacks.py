@@ -150,3 +150,16 @@ def test_an_attack_whose_settings_overflow_is_named_and_not_counted(trained):
     for survivors_only in (True, False):
         with pytest.raises(ValueError, match=message):
             sr.evaluate(model, images[:4], labels[:4], [attack], [0.01], survivors_only=survivors_only)
+
+
+def test_carlini_wagner_attacks_each_colour_image_by_a_constant_of_its_own():
+    """CleverHans' constants have the shape of the images, which does not fit losses per image."""
+    images, _ = make_images(7, shape=(8, 8, 3))
+    model = make_network(shape=(8, 8, 3))
+    predicted = sr.Classifier(model).predict(images)
+    attack = sr.CWL2(steps=30, constants=3, learning_rate=0.1, initial_constant=1.0)
+    found = attack(model, images, predicted, 0.1)
+    assert np.all(sr.Classifier(model).predict(found) != predicted)
+    alone = np.concatenate([attack(model, images[row, None], predicted[row, None], 0.1) for row in range(2)])
+    sizes, expected = (np.linalg.norm((x - images[:2]).reshape(2, -1), axis=1) for x in (found[:2], alone))
+    np.testing.assert_allclose(sizes, expected, rtol=0.1)  # only when a batch aborts depends on its other images

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.attacks.carlini_wagner_l2 import CarliniWagnerL2
 
-from salrob_tf._compat import ResettableAdam
+from salrob_tf._compat import PerImage, ResettableAdam
 from salrob_tf.attacks.balls import Batch
 from salrob_tf.attacks.base import Attack
 from salrob_tf.checks import check_number, check_whole
@@ -86,7 +86,7 @@ class CWL2(Attack):
             binary_search_steps=self.constants,
             max_iterations=self.steps,
             confidence=self.confidence,
-            initial_const=self.initial_constant,
+            initial_const=PerImage(self.initial_constant),
             learning_rate=self.learning_rate,
         )
         attack.optimizer = ResettableAdam(self.learning_rate)
