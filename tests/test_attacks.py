@@ -1,4 +1,6 @@
 import re
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 import salrob_tf as sr
 from salrob_tf.attacks.balls import Batch
+from salrob_tf.attacks.base import Seen
 from salrob_tf.attacks.registry import make_attack
 
 
@@ -163,3 +166,48 @@ def test_carlini_wagner_attacks_each_colour_image_by_a_constant_of_its_own():
     alone = np.concatenate([attack(model, images[row, None], predicted[row, None], 0.1) for row in range(2)])
     sizes, expected = (np.linalg.norm((x - images[:2]).reshape(2, -1), axis=1) for x in (found[:2], alone))
     np.testing.assert_allclose(sizes, expected, rtol=0.1)  # only when a batch aborts depends on its other images
+
+
+@dataclass(frozen=True)
+class Restarted(sr.FGSM):
+    """One gradient, and restarts that change nothing."""
+
+    restarts: int = 2
+
+
+@dataclass(frozen=True)
+class Idle(sr.Attack):
+    """Goes step by step and finds no gradient."""
+
+    name: ClassVar[str] = "idle"
+    stepwise: ClassVar[bool] = True
+    takes_loss: ClassVar[bool] = True
+    steps: int = 2
+
+    def step(self, classifier, batch, state, dtype="float32", draws=1):
+        return state, Seen(np.zeros(len(batch.images), bool), np.zeros(len(batch.images), np.float32))
+
+
+def test_attacks_of_the_users_run_on_what_they_declare(trained):
+    model, images, labels = trained
+    for targeted in ({}, {"targeted": True, "target_classes": 2}):
+        ours = sr.evaluate(model, images, labels, Restarted(**targeted), [0.1, 0.2])
+        plain = sr.evaluate(model, images, labels, sr.FGSM(**targeted), [0.1, 0.2])
+        (found,), (expected,) = ours.correct.values(), plain.correct.values()
+        np.testing.assert_array_equal(found, expected)
+    with pytest.warns(UserWarning, match="^idle: the gradient was zero for 100.0%"):
+        idle = sr.evaluate(model, images, labels, Idle(), [0.1, 0.2])
+    assert (idle.correct["idle"] == idle.clean).all() and idle.doubt("idle") == "not to be believed"
+
+
+def test_results_of_other_target_classes_are_not_compared(trained):
+    model, images, labels = trained
+    attack = sr.BIM(steps=1, targeted=True)
+    one, two = (
+        sr.evaluate(model, images[:8], labels[:8], replace(attack, target_classes=count), [0.1]) for count in (1, 2)
+    )
+    del one.attacks["bim-targeted"]["target_classes"]  # as results of an older version
+    with pytest.raises(ValueError, match="their attacks or their settings differ"):
+        sr.compare(one, two)
+    two.attacks["bim-targeted"]["target_classes"] = 1
+    sr.compare(one, two)

@@ -1,5 +1,6 @@
 """The survivors' sweep against attacking everything, and what it saves, keeps and refuses."""
 
+import json
 import os
 import signal
 import time
@@ -455,6 +456,16 @@ def test_a_checkpoint_is_of_one_model_settings_and_images(trained, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"cannot be resumed.*{what}|{what}.*cannot be resumed"):
             run(**changes)
+
+
+def test_a_checkpoint_of_another_version_is_named_with_its_remedy(trained, tmp_path):
+    model, images, labels = trained
+    sr.evaluate(model, images, labels, "fgsm", [0.1], checkpoint=tmp_path)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    del settings["parts"]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"^This is a sweep of another version .*: remove its folder. Received: "):
+        sr.evaluate(model, images, labels, "fgsm", [0.1], checkpoint=tmp_path)
 
 
 def test_adversarials_that_are_gone_or_of_another_run_are_made_again_and_said(trained, tmp_path):

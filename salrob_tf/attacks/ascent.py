@@ -27,6 +27,7 @@ class GradientAttack(Attack):
     """Steps along the gradient of a loss, each projected to the ball: `move` is the update rule."""
 
     takes_loss: ClassVar[bool] = True
+    stepwise: ClassVar[bool] = True
 
     def move(self, state: State, gradient: tf.Tensor, epsilon: tf.Tensor) -> State:
         """One step before it is projected to the ball.

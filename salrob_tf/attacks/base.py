@@ -76,11 +76,11 @@ class Attack(AttackSettings):
             labels: True labels, integers `(N,)`.
             epsilon: Radius of the ball, 0 or more, in the units of the images.
             targets: Target classes of a targeted attack, `(N,)`; by default the likeliest wrong ones.
-            seed: Seed of random starts. A start depends on the seed, the image's index and the restart alone; it
+            seed: Seed of random starts. A start depends on the seed, the image's index and `restart` alone; it
                 is drawn in the unit ball and scaled by epsilon.
             indices: One index per image, by default 0 to N - 1, so that a subset starts as it does in the whole.
-            restart: Which restart this is, counted from 0; of a targeted attack, those beyond `restarts` are towards
-                the next likeliest classes.
+            restart: Which try this is, counted from 0; of a targeted attack without `targets`, tries beyond `restarts`
+                are towards the next of its `target_classes`.
             batch_size: Images per gradient, at most.
             draws: Over how many passes each gradient is averaged, for models that draw random numbers (Athalye et
                 al. 2018, expectation over transformation).

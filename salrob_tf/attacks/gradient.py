@@ -25,6 +25,7 @@ class FGSM(GradientAttack):
     """
 
     name: ClassVar[str] = "fgsm"
+    stepwise: ClassVar[bool] = False
     one_gradient: ClassVar[bool] = True
 
     def craft(
@@ -49,7 +50,6 @@ class BIM(GradientAttack):
     """
 
     name: ClassVar[str] = "bim"
-    stepwise: ClassVar[bool] = True
     default_step: ClassVar[float] = 2.5  # Madry et al. 2018, appendix B: enough to reach the boundary and move along it
     steps: int = 40
     relative_step: float | None = None

@@ -89,7 +89,8 @@ class AttackSettings:
     @property
     def label(self) -> str:
         """What results and figures call the attack, and `make_attack` knows it by; one sweep needs different ones."""
-        suffixes = (each.metadata.get(SUFFIXES, {}).get(getattr(self, each.name)) for each in fields(self))
+        named = (each for each in fields(self) if SUFFIXES in each.metadata)
+        suffixes = (each.metadata[SUFFIXES].get(getattr(self, each.name)) for each in named)
         return "-".join([self.name, *filter(None, suffixes)])
 
     @property
@@ -146,7 +147,7 @@ class AttackSettings:
         """
         if self.loss == "dlr" and num_classes < 3:
             raise ValueError(f"The DLR loss needs three classes or more: use margin. Received: {num_classes}")
-        if self.target_classes >= num_classes:
+        if self.targeted and self.target_classes >= num_classes:
             raise ValueError(
                 f"`target_classes` must be fewer than the classes, {num_classes}. Received: "
                 f"target_classes={self.target_classes}"

@@ -96,8 +96,8 @@ class SPSA(Attack):
         attack = classifier.function((self, dtype, draws), run, signature)
         found = []
         for row, start in enumerate(starts):
-            image, label, loss_class, radius, index, _ = batch.part(slice(row, row + 1))
-            key = [seed % 2**31, int(index[0]) % 2**31]
+            image, label, loss_class, radius, index, number = batch.part(slice(row, row + 1))
+            key = [(seed + int(number[0]) * 2**11) % 2**31, int(index[0]) % 2**31]
             found.append(attack(image, label, loss_class, radius[0], start[None], key).numpy())
         return np.concatenate(found), np.zeros(0)
 

@@ -37,6 +37,11 @@ class Checkpoint:
             found = read_json_object(path, "the settings.json of a sweep", "remove its folder, or choose another")
             asked = json.loads(self._settings)
             different = [key for key in {**found, **asked} if found.get(key) != asked.get(key)]
+            if found.get("parts") != asked.get("parts"):
+                raise ValueError(
+                    "This is a sweep of another version and cannot be resumed: remove its folder. "
+                    f"Received: {self.folder}"
+                )
             if different:
                 what = "; ".join(f"{key}={found.get(key)} there, {asked.get(key)} asked" for key in different)
                 raise ValueError(f"The sweep in {self.folder} is another one and cannot be resumed: {what}")

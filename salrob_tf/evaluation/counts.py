@@ -27,7 +27,7 @@ SEVERAL_DRAWS = Draws(10, 51)
 
 @dataclass
 class Counts(Costs):
-    """Costs as they add up, and how many images had a usable gradient.
+    """Costs as they add up, and how many images had no usable gradient.
 
     Attributes:
         attacked: Images that a gradient was taken of.

@@ -156,7 +156,7 @@ class Noise:
             yield radius, self._breaks(cheap, dtype, radius)
 
     def _telling(self, attack: Attack, epsilon: float) -> float | None:
-        """A radius that SPSA reaches, at which noise breaks about a third of some images and leaves enough."""
+        """A radius that the attack reaches, at which noise breaks about a third of some images and leaves enough."""
         reach, counts = max(float(epsilon), attack.reach), {}
         for radius in 0.85 ** np.arange(40):
             broken = self.broken(attack, radius) if radius <= reach else None
@@ -187,7 +187,7 @@ class Noise:
         return sweep
 
     def _flat(self, attack: Attack) -> float:
-        """Share of the images whose logits stay the same where noise of the attack's delta is added."""
+        """Share of the images whose logits stay the same where noise of the attack's resolution is added."""
         noise = _noise(np.random.default_rng(self.seed), self.images.shape, np.inf, corner=True)
         moved = np.clip(self.images + np.float32(attack.resolution) * noise, 0, 1)
         before, after = (self.classifier.predict_logits(images, self.batch_size) for images in (self.images, moved))
@@ -198,7 +198,7 @@ def _in_fewer_steps(attack: Attack, steps: int, size: str, largest: float) -> At
     """The attack in at most so many steps, which lead as far."""
     if attack.steps <= steps:
         return attack
-    given = getattr(attack, size)
+    given = getattr(attack, size, None)
     longer = {} if given is None else {size: min(largest, given * attack.steps / steps)}
     return replace(attack, steps=steps, **longer)
 

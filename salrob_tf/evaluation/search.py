@@ -217,7 +217,10 @@ class Sweep:
         """Attack some images whole; `among` are all that the same gradients, if one serves all epsilons, may serve."""
         if self.attack.one_gradient:
             directions = np.stack(
-                [self._direction(number, among)[row] for row, number in zip(rows, tries, strict=True)]
+                [
+                    self._direction(target, among)[row]
+                    for row, target in zip(rows, tries // self.attack.restarts, strict=True)
+                ]
             )
             return self.attack.along(self.images[rows], directions, self.radii[k])
         self._count(rows, self.attack.steps)
@@ -227,19 +230,19 @@ class Sweep:
         self._count_zero_gradients(rows, sizes)
         return adversarial
 
-    def _direction(self, number: int, rows: np.ndarray) -> np.ndarray:
-        """Gradients at the images as they are, `(N, height, width, channels)`, those of `rows` for one try."""
-        if number not in self._directions:
-            gradients = self._directions[number] = np.zeros_like(self.images)
+    def _direction(self, target: int, rows: np.ndarray) -> np.ndarray:
+        """Gradients at the images as they are, `(N, height, width, channels)`, those of `rows` for a target class."""
+        if target not in self._directions:
+            gradients = self._directions[target] = np.zeros_like(self.images)
             for part in self._batches(rows):
-                images, loss_classes = self._padded(self.images[part]), self._padded(self.loss_classes[part, number])
+                images, loss_classes = self._padded(self.images[part]), self._padded(self.loss_classes[part, target])
                 draws = self.draws.gradient
                 found, sizes = self.attack.gradients(self.classifier, images, loss_classes, self.dtype, draws)
                 gradients[part] = found[: len(part)]
                 self._count(part, 1)
                 self.counts.padding += self._missing(len(part)) * draws
                 self._count_zero_gradients(part, sizes[: len(part)])
-        return self._directions[number]
+        return self._directions[target]
 
     def _broken(self, adversarial: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Judge adversarials by the untouched model, in float32."""

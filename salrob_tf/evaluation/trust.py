@@ -98,7 +98,7 @@ def zero_gradients(sample: Sample, plan: Plan, label: str, share: float, without
     if attack.maximises_cross_entropy and len(images):
         # Where the model is sure of itself, the gradient of cross-entropy rounds to 0, and that of a margin does not.
         other = replace(attack, loss="margin")
-        with suppress(ValueError):  # gradients of that loss may not be finite
+        with suppress(ValueError, NotImplementedError):  # gradients of that loss may not be finite
             loss_classes = other.loss_classes(plan.classifier, images, sample.labels[: plan.batch_size])[:, 0]
             sizes = other.gradients(plan.classifier, images, loss_classes, plan.dtype(label))[1]
             if np.mean(sizes == 0) < ZERO:

@@ -35,6 +35,7 @@ def copy_in_bfloat16(
     try:
         copy = keras.models.clone_model(model, clone_function=_layer_in_bfloat16, recursive=True)
         pairs = list(zip(copy.weights, model.weights, strict=True))
+        derived = list(zip(_normalisations(copy), _normalisations(model), strict=True))
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             "Only a Functional or Sequential Keras model can be attacked in bfloat16. "
@@ -42,7 +43,6 @@ def copy_in_bfloat16(
         ) from error
     crafted = forward_of(copy)
     states = random_states(copy)
-    derived = list(zip(_normalisations(copy), _normalisations(model), strict=True))
 
     def forward(images: tf.Tensor) -> tf.Tensor:
         # The copy's layers with the model's weights, read at each run: training goes on after the copying.

@@ -42,14 +42,14 @@ def check_record(record: dict[str, Any]) -> dict[str, Any]:
         if not older or "flags" in model:
             _check_flags(model.get("flags"), f"{where}flags")
         if model["description"]:
-            _check(model["description"], f"{where}description.", summary=str, deterministic=bool)
+            _check(model["description"], where if older else f"{where}description.", summary=str, deterministic=bool)
     costs = {each.name: (int, float) for each in fields(Costs)}
     for number, curve in enumerate(record["curves"]):
         where = f"curves[{number}]."
         _check(curve, where, model=str, attack=str, epsilons=list, accuracy=list, interval=list)
         _check(curve, where, settings=dict, costs=dict)
-        _check(curve["settings"], f"{where}settings.", norm=str, steps=int)
-        _check(curve["costs"], f"{where}costs.", **costs)
+        _check(curve["settings"], where if older else f"{where}settings.", norm=str, steps=int)
+        _check(curve["costs"], where if older else f"{where}costs.", **costs)
         valid = all(is_number(epsilon) and epsilon >= 0 for epsilon in curve["epsilons"])
         if not valid or curve["settings"]["steps"] < 1:
             raise ValueError(f"results.json: curves[{number}] has epsilons or steps that no sweep has")

@@ -233,8 +233,8 @@ def _shared(label: str, mine: Robustness, other: Robustness) -> dict[str, Any]:
     Those lack `begins_at` and `target_classes`, and have the search that was asked for also where nothing is bisected.
     """
     settings, theirs = mine.attacks[label], other.attacks[label]
-    later = ("begins_at", "target_classes")
-    kept = {key: value for key, value in settings.items() if key not in later or key in theirs}
+    later = {"begins_at": settings.get("begins_at"), "target_classes": 1}
+    kept = {key: value for key, value in settings.items() if key in theirs or later.get(key, ...) != value}
     if settings.get("search") == "bisect" and "begins_at" not in settings:
         if label.startswith("fgsm"):
             kept["search"] = "full"

@@ -1,4 +1,4 @@
-"""A copy of the images without the pixels that matter little (K, Algorithm 1, line 4)."""
+"""A copy of the images without the pixels that matter little (Karkehabadi 2023, Algorithm 1, line 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pixels matter little: the ranking of an image's pixels by the input gradient (K, Algorithm 1, line 3)."""
+"""Which pixels matter little: an image's pixels ranked by the gradient (Karkehabadi 2023, Algorithm 1, line 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper (K): its networks trained, attacked alike, and each of its tables and figures drawn by itself.
+"""The paper: its networks trained, attacked alike, and each of its tables and figures drawn by itself.
 
 A network is called `<kind>-<seed>`, a kind being what networks of several seeds have in common.
 """
@@ -137,7 +137,8 @@ def accuracy_table(data: Dataset, correct: Mapping[str, np.ndarray], source: str
 def accuracy_curves(data: Dataset, results: Sequence[Robustness]) -> Figure:
     """Karkehabadi's Figure 1 or 2: accuracy against epsilon, a panel per attack."""
     seeds = list(dict.fromkeys(result.model.rpartition("-")[2] for result in results))
-    whose = f"two networks, seed {seeds[0]}" if len(seeds) == 1 else f"networks of seeds {seeds[0]} to {seeds[-1]}"
+    count = {2: "two"}.get(len(results), len(results))
+    whose = f"{count} networks, seed {seeds[0]}" if len(seeds) == 1 else f"networks of seeds {seeds[0]} to {seeds[-1]}"
     title = f"{data.name}, {len(results[0].clean)} test images, {whose}"
     return figures.robustness_curves(results_by_kind(results), title)
 

@@ -1,4 +1,4 @@
-"""Saliency-guided training (K, Algorithm 1, line 5, and Eq. 1) as a Keras model around any classifier."""
+"""Saliency-guided training (Karkehabadi 2023, Algorithm 1 and Eq. 1) as a Keras model around any classifier."""
 
 from __future__ import annotations
 
