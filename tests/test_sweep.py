@@ -73,6 +73,25 @@ def test_every_attack_starts_without_momentum(trained, monkeypatch):
     assert not np.concatenate(starts).any() and len(np.concatenate(starts)) > 2 * 64
 
 
+def test_all_tries_of_an_image_are_made_at_one_epsilon(trained, monkeypatch):
+    """Also where a bisection learns meanwhile that its guesses are off."""
+    model, images, labels = trained
+    init, begun = sr.PGD.init, []
+
+    def watching(self, classifier, batch, seed):
+        begun.extend(zip(batch.indices.tolist(), batch.tries.tolist(), batch.radii.tolist(), strict=True))
+        return init(self, classifier, batch, seed)
+
+    monkeypatch.setattr(sr.PGD, "init", watching)
+    monkeypatch.setattr(sr.PGD, "scout", None)  # so that it begins in the middle
+    sr.evaluate(model, images, labels, sr.PGD(steps=2, restarts=3), np.linspace(0.01, 0.3, 30), batch_size=4)
+    last = {}
+    for index, number, radius in begun:
+        assert number == 0 or last[index] == (number - 1, radius)
+        last[index] = number, radius
+    assert max(number for _, number, _ in begun) == 2
+
+
 def test_a_success_that_only_the_crafting_copy_sees_does_not_count(trained, monkeypatch):
     honest = sweep(trained, sr.PGD(steps=9))
     tilt = tf.constant([3.0, 0.0, 0.0])

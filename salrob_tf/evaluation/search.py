@@ -216,12 +216,10 @@ class Sweep:
     def _craft(self, rows: np.ndarray, k: np.ndarray, tries: np.ndarray, among: np.ndarray) -> np.ndarray:
         """Attack some images whole; `among` are all that the same gradients, if one serves all epsilons, may serve."""
         if self.attack.one_gradient:
-            directions = np.stack(
-                [
-                    self._direction(target, among)[row]
-                    for row, target in zip(rows, tries // self.attack.restarts, strict=True)
-                ]
-            )
+            directions, targets = np.empty_like(self.images[rows]), tries // self.attack.restarts
+            for target in np.unique(targets):
+                these = targets == target
+                directions[these] = self._direction(int(target), among)[rows[these]]
             return self.attack.along(self.images[rows], directions, self.radii[k])
         self._count(rows, self.attack.steps)
         adversarial, sizes = self.attack.craft(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import Any
 
 import keras
@@ -78,8 +79,8 @@ def saliency_maps(
         # tf-keras-vis passes the one input as a list of one, which Keras remarks on and takes.
         warnings.filterwarnings("ignore", "The structure of `inputs`", UserWarning)
         settings: dict[str, Any] = {"gradient_modifier": None, "keepdims": True, "normalize_map": False}
-        found = [np.asarray(saliency(score, copy, **settings), np.float32) for copy in copies]
-    maps = sum(found[1:], found[0]) / len(found)
+        found = (np.asarray(saliency(score, copy, **settings), np.float32) for copy in copies)
+        maps = reduce(np.add, found) / (1 if method == "gradient" else samples)
     if not np.isfinite(maps).all():
         share = 1 - np.isfinite(maps).all(axis=(1, 2, 3)).mean()
         raise ValueError(
