@@ -22,11 +22,14 @@ if (
         name=__name__,
     )
 
+from salrob_tf.attacks.apgd import APGD
 from salrob_tf.attacks.base import Attack
 from salrob_tf.attacks.carlini_wagner import CWL2
+from salrob_tf.attacks.fab import FAB
 from salrob_tf.attacks.gradient import BIM, FGSM, MIM, PGD
 from salrob_tf.attacks.registry import ATTACKS, make_attack
 from salrob_tf.attacks.spsa import SPSA
+from salrob_tf.attacks.square import Square
 from salrob_tf.data.datasets import Dataset, load_data
 from salrob_tf.data.pipeline import batches
 from salrob_tf.evaluation.callbacks import RobustAccuracy
@@ -44,9 +47,11 @@ from salrob_tf.saliency.recipes import RECIPES, Recipe
 from salrob_tf.training.guided import SaliencyGuided
 
 __all__ = [
+    "APGD",
     "ATTACKS",
     "BIM",
     "CWL2",
+    "FAB",
     "FGSM",
     "MIM",
     "PGD",
@@ -60,6 +65,7 @@ __all__ = [
     "RobustAccuracy",
     "Robustness",
     "SaliencyGuided",
+    "Square",
     "batches",
     "cnn",
     "compare",

@@ -9,11 +9,15 @@ import tensorflow as tf
 from conftest import make_images, make_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import optimize
 
 import salrob_tf as sr
 from salrob_tf.attacks.balls import Batch
 from salrob_tf.attacks.base import Seen
+from salrob_tf.attacks.fab import smallest_change
+from salrob_tf.attacks.losses import ascended
 from salrob_tf.attacks.registry import make_attack
+from salrob_tf.attacks.square import two_lobes
 
 
 def unit_starts(attack, indices, seed, restart):
@@ -61,7 +65,10 @@ def test_names_settings_and_their_errors(trained):
     assert make_attack("mim-l2", steps=20) == sr.MIM(np.inf, 20, normalization="l2")
     assert sr.PGD(steps=50).step_size(0.3) == pytest.approx(0.015) and sr.BIM(steps=2).step_size(1.0) == 1
     assert sr.MIM(steps=10).step_size(0.5) == pytest.approx(0.05) and sr.FGSM().step_size(0.3) == 0.3
-    with pytest.raises(ValueError, match="Valid: fgsm, bim, pgd, mim, spsa, cw.*, with .*Received: attack='deepfool'"):
+    with pytest.raises(
+        ValueError,
+        match="Valid: fgsm, bim, pgd, mim, apgd, fab, square, spsa, cw.*, with .*Received: attack='deepfool'",
+    ):
         make_attack("deepfool")
     for wrong in ({"steps": 0}, {"norm": 1}, {"restarts": 0}, {"relative_step": 0.0}, {"relative_step": 1.5}):
         with pytest.raises(ValueError, match=f"Received: {next(iter(wrong))}="):
@@ -211,3 +218,97 @@ def test_results_of_other_target_classes_are_not_compared(trained):
         sr.compare(one, two)
     two.attacks["bim-targeted"]["target_classes"] = 1
     sr.compare(one, two)
+
+
+def test_a_targeted_dlr_does_not_vanish_where_the_target_is_third():
+    """Croce and Hein 2020, Eq. 7; over the gap of Eq. 6 it is -1 whatever the first three logits are."""
+    logits = tf.constant([[5.0, 3.0, 1.5, 1.0, -2.0], [4.0, 3.5, 3.0, -1.0, -1.0]])
+    targets = tf.constant([2, 2])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = ascended("dlr", targeted=True)(targets, logits)
+    expected = [-(5.0 - 1.5) / (5.0 - (1.5 + 1.0) / 2), -(4.0 - 3.0) / (4.0 - (3.0 - 1.0) / 2)]
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    gradient = tape.gradient(loss, logits).numpy()
+    assert np.all(gradient[:, 0] < 0) and np.all(gradient[:, 2] > 0)
+    assert np.all(ascended("dlr", targeted=False)(tf.constant([0, 0]), logits).numpy() < 0)
+
+
+def test_a_targeted_dlr_needs_four_classes(trained):
+    model, images, labels = trained
+    with pytest.raises(ValueError, match="at a target class needs four classes or more: use margin. Received: 3"):
+        sr.APGD(loss="dlr", targeted=True)(model, images, labels, 0.1)
+
+
+def test_apgd_and_fab_try_nine_classes_or_as_many_as_there_are():
+    assert [sr.APGD(targeted=True).tries(classes) for classes in (2, 5, 10, 1000)] == [1, 4, 9, 9]
+    assert sr.FAB(targeted=True, target_classes=3).tries(1000) == 3 and sr.FAB().tries(1000) == 1
+
+
+def test_fab_takes_the_smallest_change_that_reaches_a_hyperplane():
+    """Against quadratic and linear programs of SciPy's."""
+    rng = np.random.default_rng(0)
+    x, w = rng.random((6, 2, 3, 1)).astype(np.float32), rng.standard_normal((6, 2, 3, 1)).astype(np.float32)
+    w[:, 0, 0] = 0
+    for norm in (np.inf, 2.0):
+        for gap in (0.3, -0.4, 100.0):
+            gaps = np.full(6, gap, np.float32)
+            found = smallest_change(tf.constant(x), tf.constant(w), tf.constant(gaps), norm).numpy().reshape(6, -1)
+            for change, pixels, weights in zip(found, x.reshape(6, -1), w.reshape(6, -1), strict=True):
+                room = np.where(np.sign(weights) * np.sign(gap) > 0, 1 - pixels, pixels)
+                if (np.abs(weights) * room).sum() < abs(gap):
+                    np.testing.assert_allclose(change, np.sign(weights) * np.sign(gap) * room, atol=1e-6)
+                    continue
+                np.testing.assert_allclose(change @ weights, gap, atol=1e-5)
+                assert change[0] == 0 and np.all((pixels + change >= -1e-6) & (pixels + change <= 1 + 1e-6))
+                box = [(-p, 1 - p) for p in pixels]
+                if norm == 2:
+                    best = optimize.minimize(
+                        lambda z: z @ z, 0 * pixels, bounds=box, method="SLSQP", tol=1e-12,
+                        constraints={"type": "eq", "fun": lambda z, w=weights, gap=gap: z @ w - gap},
+                    )  # fmt: skip
+                    assert np.linalg.norm(change) <= np.sqrt(best.fun) + 1e-4
+                else:
+                    # Variables: the change, and a bound on its magnitudes, which is what is made smallest.
+                    eye, one = np.eye(6), np.ones((6, 1))
+                    best = optimize.linprog(
+                        [0] * 6 + [1], np.block([[eye, -one], [-eye, -one]]), np.zeros(12),
+                        [[*weights, 0]], [gap], [*box, (0, None)],
+                    )  # fmt: skip
+                    assert np.abs(change).max() <= best.fun + 1e-5
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2.0])
+def test_square_starts_with_stripes_or_tiles_at_the_edge_of_the_ball(trained, norm):
+    classifier = sr.Classifier(trained[0])
+    grey, rows = np.full((5, 16, 20, 3), 0.5, np.float32), np.arange(5)
+    batch = Batch(grey, rows, rows, np.full(5, 0.25, np.float32), rows, 0 * rows)
+    attack = sr.Square(norm, steps=3)
+    change = attack.init(classifier, batch, 0)["images"] - grey
+    np.testing.assert_allclose(np.linalg.norm(change.reshape(5, -1), norm, axis=1), 0.25, rtol=1e-5)
+    if norm == np.inf:
+        assert np.all(np.abs(change) == 0.25) and np.array_equal(change, np.broadcast_to(change[:, :1], change.shape))
+    else:
+        assert (
+            change[:, :15, 2:17].any(axis=3).mean() > 0.8 and not change[:, 15:].any() and not change[:, :, 17:].any()
+        )
+    assert not np.array_equal(change[0], change[1])
+    again = attack.init(classifier, batch._replace(tries=rows + 1), 0)["images"] - grey
+    assert not np.array_equal(change, again)
+    np.testing.assert_allclose([np.linalg.norm(two_lobes(side)) for side in (2, 3, 7, 12)], 1, rtol=1e-9)
+
+
+def test_settings_of_apgd_fab_and_square_are_checked():
+    for wrong in ({"momentum": 0.0}, {"rising_share": 1.5}, {"steps": 0}, {"restarts": 0}):
+        with pytest.raises(ValueError, match=f"Received: {next(iter(wrong))}="):
+            sr.APGD(**wrong)
+    for wrong in ({"most_bias": -1.0}, {"overshoot": 0.5}, {"backward": 0.0}):
+        with pytest.raises(ValueError, match=f"Received: {next(iter(wrong))}="):
+            sr.FAB(**wrong)
+    with pytest.raises(ValueError, match="Received: share=0"):
+        sr.Square(share=0)
+    with pytest.raises(ValueError, match="Square is an untargeted attack. Received: targeted=True"):
+        sr.Square(targeted=True)
+    for kind in (sr.FAB, sr.Square):
+        with pytest.raises(ValueError, match="climbs a margin of its own"):
+            kind(loss="dlr")

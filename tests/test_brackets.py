@@ -68,7 +68,7 @@ def test_at_epsilon_0_nothing_is_attacked_and_nothing_breaks():
     assert brackets.correct.tolist() == [[True, False], [False, False]]
 
 
-@pytest.mark.parametrize(("size", "broken"), [(None, 9), (0.05, 0), (0.1, 0), (0.35, 3), (5.0, 9)])
+@pytest.mark.parametrize(("size", "broken"), [(np.inf, 9), (0.05, 0), (0.1, 0), (0.35, 3), (5.0, 9)])
 def test_the_nearest_adversarial_settles_an_image(size, broken):
     brackets = Brackets(np.ones(1, bool), EPSILONS)
     brackets.settles(0, size)

@@ -12,11 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
-from cleverhans.tf2.utils import clip_eta
 
-from salrob_tf.attacks.balls import Batch, clip, steepest
-from salrob_tf.attacks.base import Attack, Seen, State
-from salrob_tf.attacks.losses import LOSSES
+from salrob_tf.attacks.balls import Ball, Batch, clip, steepest
+from salrob_tf.attacks.base import Attack, Seen, State, missing_gradient
+from salrob_tf.attacks.losses import ascended
 from salrob_tf.models.classifier import Classifier
 from salrob_tf.models.devices import over_devices
 from salrob_tf.models.gradients import scaled_gradient
@@ -29,18 +28,19 @@ class GradientAttack(Attack):
     takes_loss: ClassVar[bool] = True
     stepwise: ClassVar[bool] = True
 
-    def move(self, state: State, gradient: tf.Tensor, epsilon: tf.Tensor) -> State:
+    def move(self, state: State, gradient: tf.Tensor, loss: tf.Tensor, ball: Ball) -> State:
         """One step before it is projected to the ball.
 
         Args:
             state: Tensors, each with one row per image.
             gradient: Of the loss with respect to the images, each up to a factor above 0.
-            epsilon: Radii, `(N, 1, 1, 1)`.
+            loss: What is ascended, `(N,)`, at the images of the state.
+            ball: What the images are projected to.
 
         Returns:
             The state after the step, with the same keys.
         """
-        moved = clip(state["images"] + steepest(gradient, self.step_size(epsilon), self.norm))
+        moved = clip(state["images"] + steepest(gradient, self.step_size(ball.epsilon), self.norm))
         return {**state, "images": moved}
 
     def step(
@@ -49,19 +49,21 @@ class GradientAttack(Attack):
         """One step, compiled and traced once for each model."""
         keys = tuple(state)
 
-        def projected(images: tf.Tensor, radii: tf.Tensor, gradient: tf.Tensor, *parts: tf.Tensor) -> list[tf.Tensor]:
-            epsilon = radii[:, None, None, None]
-            moved = self.move(dict(zip(keys, parts, strict=True)), gradient, epsilon)
-            moved["images"] = clip(images + clip_eta(moved["images"] - images, self.norm, epsilon))
+        def projected(
+            images: tf.Tensor, radii: tf.Tensor, gradient: tf.Tensor, loss: tf.Tensor, *parts: tf.Tensor
+        ) -> list[tf.Tensor]:
+            ball = Ball(images, radii[:, None, None, None], self.norm)
+            moved = self.move(dict(zip(keys, parts, strict=True)), gradient, loss, ball)
+            moved["images"] = ball.project(moved["images"])
             return [moved[key] for key in keys]
 
         def whole(
             images: tf.Tensor, labels: tf.Tensor, loss_classes: tf.Tensor, radii: tf.Tensor, *parts: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
-            gradient, _, logits = self.gradient(classifier, dtype, parts[keys.index("images")], loss_classes)
+            gradient, _, loss, logits = self.gradient(classifier, dtype, parts[keys.index("images")], loss_classes)
             broken = tf.argmax(logits, axis=-1, output_type=tf.int32) != labels
             size = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3])
-            return *projected(images, radii, gradient, *parts), broken, size
+            return *projected(images, radii, gradient, loss, *parts), broken, size
 
         # The steps are not a loop inside the graph: there TensorFlow replaces some of its kernels by oneDNN's or not
         # as chance has it, which costs a fifth of the speed in most processes.
@@ -70,8 +72,9 @@ class GradientAttack(Attack):
             run = _compiled(classifier, (self, dtype), lambda *parts: over_devices(whole, *parts), given)
             *parts, broken, sizes = run(*given)
         else:
-            gradient, sizes = self.gradients(classifier, np.asarray(state["images"]), batch.loss_classes, dtype, draws)
-            given = (batch.images, batch.radii, gradient, *state.values())
+            images = np.asarray(state["images"])
+            gradient, losses, sizes = self._mean_gradients(classifier, images, batch.loss_classes, dtype, draws)
+            given = (batch.images, batch.radii, gradient, losses, *state.values())
             parts = _compiled(classifier, (self, "move"), projected, given)(*given)
             broken = np.zeros(len(batch.images), bool)
         return dict(zip(keys, parts, strict=True)), Seen(broken, sizes)
@@ -92,15 +95,24 @@ class GradientAttack(Attack):
         Raises:
             ValueError: If a gradient is missing or not finite.
         """
+        gradients, _, sizes = self._mean_gradients(classifier, images, loss_classes, dtype, draws)
+        return gradients, sizes
+
+    def _mean_gradients(
+        self, classifier: Classifier, images: np.ndarray, loss_classes: np.ndarray, dtype: str, draws: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean gradients, mean losses `(N,)` and the largest magnitudes in the gradients `(N,)`."""
         run = _compiled(
             classifier,
             (self, dtype, "gradients"),
-            lambda *batch: over_devices(lambda x, y: self.gradient(classifier, dtype, x, y), *batch),
+            lambda *batch: over_devices(lambda x, y: self.gradient(classifier, dtype, x, y)[:3], *batch),
             (images, loss_classes),
         )
         total, scale = np.zeros_like(images), np.full(len(images), np.inf, np.float32)
+        losses = np.zeros(len(images), np.float32)
         for _ in range(draws):
-            gradient, its, _ = (part.numpy() for part in run(images, loss_classes))
+            gradient, its, loss = (part.numpy() for part in run(images, loss_classes))
+            losses += loss / draws
             # A draw of a steep loss weighs more than one of a flat loss: the mean is of gradients in one scale.
             its = np.where(np.abs(gradient).max(axis=(1, 2, 3)) == 0, np.float32(np.inf), its)
             both = np.minimum(scale, its)
@@ -109,29 +121,26 @@ class GradientAttack(Attack):
         gradients = total / draws
         sizes = np.abs(gradients).max(axis=(1, 2, 3))
         self.check_gradients(classifier, sizes)
-        return gradients, sizes
+        return gradients, losses, sizes
 
     def gradient(
         self, classifier: Classifier, dtype: str, images: tf.Tensor, loss_classes: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Gradient of the loss with respect to the images, times a factor per image.
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Gradient of what is ascended with respect to the images, times a factor per image.
 
         Returns:
-            The gradient, the factors `(N,)`, and the logits of the same pass.
+            The gradient, the factors `(N,)`, what is ascended `(N,)`, and the logits of the same pass.
 
         Raises:
             ValueError: If there is no gradient.
         """
-        loss, sign = LOSSES[self.loss], -1.0 if self.targeted else 1.0
-        gradient, scale, logits = scaled_gradient(
-            classifier.crafting(dtype), images, lambda logits: sign * loss(loss_classes, logits)
+        loss = ascended(self.loss, self.targeted)
+        gradient, scale, losses, logits = scaled_gradient(
+            classifier.crafting(dtype), images, lambda logits: loss(loss_classes, logits)
         )
         if gradient is None:
-            raise ValueError(
-                f"{classifier.name} has no gradient with respect to its images: attack it with spsa, which takes none, "
-                "or give the step that has none, such as rounding, a straight-through gradient"
-            )
-        return gradient, scale, logits
+            raise missing_gradient(classifier)
+        return gradient, scale, losses, logits
 
 
 def _compiled(

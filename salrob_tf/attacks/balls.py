@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from cleverhans.tf2.utils import optimize_linear
+from cleverhans.tf2.utils import clip_eta, optimize_linear
 
 from salrob_tf.checks import shown
 
@@ -63,3 +63,21 @@ def steepest(gradient: tf.Tensor, size: tf.Tensor, norm: float) -> tf.Tensor:
 def clip(images: tf.Tensor) -> tf.Tensor:
     """Images clipped to [0, 1]."""
     return tf.clip_by_value(images, 0.0, 1.0)
+
+
+class Ball(NamedTuple):
+    """What adversarial images of a batch stay in.
+
+    Attributes:
+        images: Their centres, `(N, height, width, channels)`.
+        epsilon: Their radii, `(N, 1, 1, 1)`.
+        norm: Their norm.
+    """
+
+    images: tf.Tensor
+    epsilon: tf.Tensor
+    norm: float
+
+    def project(self, moved: tf.Tensor) -> tf.Tensor:
+        """The nearest images in the balls, clipped to [0, 1]."""
+        return clip(self.images + clip_eta(moved - self.images, self.norm, self.epsilon))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from salrob_tf.attacks.balls import Batch
 from salrob_tf.attacks.settings import AttackSettings
@@ -135,7 +137,9 @@ class Attack(AttackSettings):
         if targets is None:
             logits = classifier.predict_logits(images, batch_size)
             logits[np.arange(len(labels)), labels] = -np.inf
-            return np.argsort(-logits, axis=-1, kind="stable")[:, : self.target_classes].astype(np.int32)
+            return np.argsort(-logits, axis=-1, kind="stable")[:, : self.targets_of(classifier.num_classes)].astype(
+                np.int32
+            )
         targets = check_labels(targets, len(images), classifier.num_classes, "targets")
         if np.any(targets == labels):
             raise ValueError(
@@ -165,6 +169,10 @@ class Attack(AttackSettings):
         """
         raise NotImplementedError
 
+    def outcome(self, state: State, draws: int = 1) -> np.ndarray:
+        """The adversarial images that the last step left, of gradients averaged over so many draws."""
+        return np.asarray(state["images"])
+
     def craft(
         self, classifier: Classifier, batch: Batch, seed: int, dtype: str = "float32", draws: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +190,7 @@ class Attack(AttackSettings):
             state, seen = self.step(classifier, batch, state, dtype, draws)
             sizes.append(seen.sizes)
         self.check_gradients(classifier, np.stack(sizes))
-        return np.asarray(state["images"]), np.asarray(sizes[0])
+        return self.outcome(state, draws), np.asarray(sizes[0])
 
     def gradients(
         self,
@@ -229,3 +237,18 @@ class Attack(AttackSettings):
                 f"{self.label} must lead to images of numbers: one of its settings makes float32 overflow. Received: "
                 f"NaN in {share:.1%} of them, with {shown(self)}"
             )
+
+
+def mean_logits(classifier: Classifier, draws: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Logits, of several draws their mean."""
+    if draws == 1:
+        return classifier.logits
+    return lambda images: tf.add_n([classifier.logits(images) for _ in range(draws)]) / draws
+
+
+def missing_gradient(classifier: Classifier) -> ValueError:
+    """What is said of a model that no gradient goes through."""
+    return ValueError(
+        f"{classifier.name} has no gradient with respect to its images: attack it with square or spsa, which take "
+        "none, or give the step that has none, such as rounding, a straight-through gradient"
+    )

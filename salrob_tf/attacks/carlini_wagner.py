@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import tensorflow as tf
 from cleverhans.tf2.attacks.carlini_wagner_l2 import CarliniWagnerL2
 
 from salrob_tf._compat import PerImage, ResettableAdam
 from salrob_tf.attacks.balls import Batch
-from salrob_tf.attacks.base import Attack
+from salrob_tf.attacks.base import Attack, mean_logits
 from salrob_tf.checks import check_number, check_whole
 from salrob_tf.models.classifier import Classifier
 
@@ -62,8 +61,7 @@ class CWL2(Attack):
             **{setting: check_number(setting, getattr(self, setting), above=0) for setting in positive},
         )
 
-    @property
-    def gradients_per_step(self) -> int:
+    def gradients_per_step(self, num_classes: int) -> int:
         """At most: CleverHans aborts early where a batch makes no progress."""
         return self.constants
 
@@ -74,12 +72,8 @@ class CWL2(Attack):
 
         Of several `draws`, the mean of their logits is attacked.
         """
-
-        def logits(images: tf.Tensor) -> tf.Tensor:
-            return tf.add_n([classifier.logits(images) for _ in range(draws)]) / draws
-
         attack = CarliniWagnerL2(
-            classifier.logits if draws == 1 else logits,
+            mean_logits(classifier, draws),
             batch_size=len(batch.images),
             clip_min=0.0,
             clip_max=1.0,

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from salrob_tf.attacks.ascent import GradientAttack
-from salrob_tf.attacks.balls import Batch, clip, steepest
+from salrob_tf.attacks.balls import Ball, Batch, clip, steepest
 from salrob_tf.attacks.base import State
 from salrob_tf.attacks.settings import SUFFIXES
 from salrob_tf.checks import check_choice, check_number
@@ -104,12 +104,12 @@ class MIM(BIM):
         """A state without momentum."""
         return {**super().init(classifier, batch, seed), "momentum": np.zeros_like(batch.images)}
 
-    def move(self, state: State, gradient: tf.Tensor, epsilon: tf.Tensor) -> State:
+    def move(self, state: State, gradient: tf.Tensor, loss: tf.Tensor, ball: Ball) -> State:
         """One step along the decayed sum of the normalised gradients."""
         if self.normalization == "l1":
             size = tf.reduce_mean(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
         else:
             size = tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=[1, 2, 3], keepdims=True))
         momentum = self.decay * state["momentum"] + gradient / tf.maximum(size, 1e-12)
-        images = state["images"] + steepest(momentum, self.step_size(epsilon), self.norm)
+        images = state["images"] + steepest(momentum, self.step_size(ball.epsilon), self.norm)
         return {"images": images, "momentum": momentum}

@@ -27,7 +27,23 @@ def dlr(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return margin(labels, logits) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
 
 
-LOSSES: dict[str, Callable[..., tf.Tensor]] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+def dlr_targeted(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """The margin of the target over a gap that does not vanish with it, of four or more logits (ibid., Eq. 7).
+
+    Over the gap of `dlr` it is the same number for all images whose target is third, and its gradient is zero.
+    """
+    ordered = tf.math.top_k(logits, 4).values
+    return margin(targets, logits) / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + 1e-12)
+
+
+Loss = Callable[..., tf.Tensor]
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+AT_A_TARGET: dict[str, Loss] = {**LOSSES, "dlr": dlr_targeted}
+
+
+def ascended(loss: str, targeted: bool) -> Loss:
+    """What steps go up on: a loss of the label, or the negative of one at the target class."""
+    return (lambda targets, logits: -AT_A_TARGET[loss](targets, logits)) if targeted else LOSSES[loss]
 
 
 def _best_other(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

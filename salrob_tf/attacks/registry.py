@@ -7,14 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from salrob_tf.attacks.apgd import APGD
 from salrob_tf.attacks.base import Attack
 from salrob_tf.attacks.carlini_wagner import CWL2
+from salrob_tf.attacks.fab import FAB
 from salrob_tf.attacks.gradient import BIM, FGSM, MIM, PGD
 from salrob_tf.attacks.settings import SUFFIXES
 from salrob_tf.attacks.spsa import SPSA
+from salrob_tf.attacks.square import Square
 from salrob_tf.checks import shown
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (FGSM, BIM, PGD, MIM, SPSA, CWL2)}
+ATTACKS: dict[str, type[Attack]] = {
+    attack.name: attack for attack in (FGSM, BIM, PGD, MIM, APGD, FAB, Square, SPSA, CWL2)
+}
 
 
 def make_attack(name: str | Attack, *, norm: float = np.inf, steps: int = 40, restarts: int = 1) -> Attack:

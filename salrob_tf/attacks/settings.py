@@ -13,6 +13,7 @@ from salrob_tf.attacks.starts import MOST_TRIES
 from salrob_tf.checks import check_choice, check_flag, check_number, check_whole
 
 SUFFIXES = "suffixes"  # metadata of a field: what values of it add to the names of attacks
+MOST_TARGETS = 9  # that AutoAttack tries (Croce and Hein 2020, section 5)
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class AttackSettings:
         loss: The loss that is maximised, a key of `LOSSES`.
         targeted: Whether images are driven to a target class, instead of away from their label. What counts as
             broken stays the same: not classified as the label.
-        target_classes: How many target classes a targeted attack tries, from the likeliest wrong one on.
+        target_classes: How many target classes a targeted attack tries, from the likeliest wrong one on; `None` is 9,
+            or all wrong ones where there are fewer.
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -39,6 +41,7 @@ class AttackSettings:
     random_start: ClassVar[bool] = False
     default_step: ClassVar[float] = 1.0
     takes_loss: ClassVar[bool] = False  # whether `loss` is what it maximises; if not, it has one of its own
+    uses_gradients: ClassVar[bool] = True  # whether gradients of the model drive it
     stepwise: ClassVar[bool] = False  # whether it has `init` and `step`, so that unlike images share a batch
     one_gradient: ClassVar[bool] = False  # whether one gradient of each image serves all epsilons
     nearest: ClassVar[bool] = False  # whether it looks for the nearest adversarial, whatever epsilon is
@@ -54,7 +57,7 @@ class AttackSettings:
         metadata={SUFFIXES: {loss: loss for loss in LOSSES if loss != "cross_entropy"}},
     )
     targeted: bool = field(default=False, kw_only=True, metadata={SUFFIXES: {True: "targeted"}})
-    target_classes: int = field(default=1, kw_only=True)
+    target_classes: int | None = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         self._settle(
@@ -63,20 +66,21 @@ class AttackSettings:
             targeted=check_flag("targeted", self.targeted),
             steps=check_whole("steps", self.steps, 1),
             restarts=check_whole("restarts", self.restarts, 1, MOST_TRIES),
-            target_classes=check_whole("target_classes", self.target_classes, 1),
         )
+        if self.target_classes is not None:
+            self._settle(target_classes=check_whole("target_classes", self.target_classes, 1))
         if self.loss != "cross_entropy" and not self.takes_loss:
             raise ValueError(
                 f"{self.name} climbs a margin of its own: leave the loss out. Received: loss={self.loss!r}"
             )
-        if self.target_classes > 1 and not self.targeted:
+        if not self.targeted and (self.target_classes or 1) > 1:
             raise ValueError(
                 f"Only a targeted attack has target classes. Received: target_classes={self.target_classes}"
             )
-        if self.tries > MOST_TRIES:
+        if self.restarts * (self.target_classes or MOST_TARGETS) > MOST_TRIES:
             raise ValueError(
                 f"`restarts` times `target_classes` must be {MOST_TRIES} or less. Received: {self.restarts} times "
-                f"{self.target_classes}"
+                f"{self.target_classes or MOST_TARGETS}"
             )
         if self.relative_step is not None:
             self._settle(relative_step=check_number("relative_step", self.relative_step, above=0, high=1))
@@ -93,13 +97,16 @@ class AttackSettings:
         suffixes = (each.metadata[SUFFIXES].get(getattr(self, each.name)) for each in named)
         return "-".join([self.name, *filter(None, suffixes)])
 
-    @property
-    def tries(self) -> int:
+    def targets_of(self, num_classes: int) -> int:
+        """How many classes an image is driven to, of so many that there are; 1 where it is driven from its label."""
+        return min(self.target_classes or MOST_TARGETS, num_classes - 1) if self.targeted else 1
+
+    def tries(self, num_classes: int) -> int:
         """How often an image is attacked at an epsilon before it counts as standing: each target class, each restart.
 
         Try t is restart `t % restarts` towards target class `t // restarts`.
         """
-        return self.restarts * self.target_classes
+        return self.restarts * self.targets_of(num_classes)
 
     @property
     def maximises_cross_entropy(self) -> bool:
@@ -114,12 +121,10 @@ class AttackSettings:
         """
         return not (self.one_gradient or self.nearest)
 
-    @property
-    def gradients_per_step(self) -> int:
-        """Gradients that a step takes of each image, 0 where the attack is not driven by any."""
-        return 1
+    def gradients_per_step(self, num_classes: int) -> int:
+        """Gradients that a step takes of each image, of a model with so many classes."""
+        return int(self.uses_gradients)
 
-    @property
     def forwards_per_step(self) -> int:
         """Forward passes that a step makes of each image beside its gradients."""
         return 0
@@ -145,9 +150,10 @@ class AttackSettings:
         Raises:
             ValueError: If the loss or the target classes need more.
         """
-        if self.loss == "dlr" and num_classes < 3:
-            raise ValueError(f"The DLR loss needs three classes or more: use margin. Received: {num_classes}")
-        if self.targeted and self.target_classes >= num_classes:
+        if self.loss == "dlr" and num_classes < 3 + self.targeted:
+            least = "at a target class needs four" if self.targeted else "needs three"
+            raise ValueError(f"The DLR loss {least} classes or more: use margin. Received: {num_classes}")
+        if self.targeted and (self.target_classes or 1) >= num_classes:
             raise ValueError(
                 f"`target_classes` must be fewer than the classes, {num_classes}. Received: "
                 f"target_classes={self.target_classes}"

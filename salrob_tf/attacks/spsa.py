@@ -38,6 +38,7 @@ class SPSA(Attack):
 
     name: ClassVar[str] = "spsa"
     random_start: ClassVar[bool] = True
+    uses_gradients: ClassVar[bool] = False
     steps: int = 40
     restarts: int = field(default=1, kw_only=True)
     learning_rate: float = 0.01
@@ -56,12 +57,6 @@ class SPSA(Attack):
         if self.samples % 2:
             raise ValueError(f"`samples` must be even, 2 or more. Received: samples={self.samples}")
 
-    @property
-    def gradients_per_step(self) -> int:
-        """None."""
-        return 0
-
-    @property
     def forwards_per_step(self) -> int:
         """Those that estimate the gradient, and one that looks whether the image still stands."""
         return self.samples + 1

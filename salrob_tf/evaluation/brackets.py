@@ -79,9 +79,9 @@ class Brackets:
         self.broken[row] = max(self._floor + 1, smallest)
         self._learn(row)
 
-    def settles(self, row: int, size: float | None) -> None:
-        """Note the nearest adversarial of an image, after which no epsilon is open; `None` where there is none."""
-        if size is not None:
+    def settles(self, row: int, size: float) -> None:
+        """Note how far the nearest adversarial of an image is, after which no epsilon is open; infinity for none."""
+        if size < np.inf:
             self.broken[row] = max(self._floor + 1, int(np.searchsorted(self.epsilons, size - BALL_TOLERANCE)))
         self.survived[row] = self.broken[row] - 1
 

@@ -47,7 +47,7 @@ class Noise:
 
         There are as many draws as an attack looks whether an image is broken. It is `None` where a logit is not finite.
         """
-        looks = attack.tries * (1 if self.draws.judging > 1 else attack.steps)
+        looks = attack.tries(self.classifier.num_classes) * (1 if self.draws.judging > 1 else attack.steps)
         key = attack.norm, float(epsilon), int(np.clip(looks, FEWEST_NOISES, MOST_NOISES))
         if key not in self._found:
             self._found[key] = self._broken(*key)
@@ -87,7 +87,7 @@ class Noise:
         tried = [(float(epsilon), ~row) for epsilon, row in zip(epsilons, correct, strict=True) if epsilon]
         p_value, whole = self._compared(attack, reversed(tried))
         severity, remedy = NOT_BELIEVED, f"Its gradients lead nowhere. {without}"
-        if p_value > LEVEL and attack.gradients_per_step:
+        if p_value > LEVEL and attack.uses_gradients:
             elsewhere, all_there = self._compared(attack, self._elsewhere(attack, dtype))
             p_value, whole = min(p_value, elsewhere), whole and all_there
             if p_value > LEVEL and attack.relative_step is not None:
@@ -169,7 +169,7 @@ class Noise:
 
     def _breaks(self, attack: Attack, dtype: str, radius: float) -> np.ndarray | None:
         """Which images the attack breaks at a radius, or of the first `FEWEST` where it takes them one by one."""
-        some = slice(None if attack.gradients_per_step else FEWEST)
+        some = slice(None if attack.uses_gradients else FEWEST)
         sweep = self._attacked(attack, dtype, self.images[some], radius)
         return None if sweep is None else sweep.brackets.broken == 0
 

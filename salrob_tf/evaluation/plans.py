@@ -16,7 +16,7 @@ from salrob_tf.evaluation.brackets import SEARCHES
 from salrob_tf.models.classifier import Classifier
 
 CRAFT_DTYPES = ("float32", "bfloat16")
-PARTS = 2  # version of what the parts of a checkpoint hold
+PARTS = 3  # version of what the parts of a checkpoint hold
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Plan:
         for label, attack in self.attacks.items():
             search, before = self.search if self.survivors_only else "independent", next(reversed(found), None)
             found[label] = _settings_of(attack, search, before, self.dtype(label))
+            if attack.targeted:
+                found[label]["target_classes"] = attack.targets_of(self.classifier.num_classes)
         return found
 
     @property

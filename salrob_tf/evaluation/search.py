@@ -62,9 +62,11 @@ class Sweep:
         self.loss_classes = self.attack.loss_classes(
             self.classifier, self.images, self.labels, batch_size=self.batch_size
         )
+        self.tries = self.attack.tries(self.classifier.num_classes)
         self.radii = self.epsilons.astype(np.float32)
         self.found = self.images.copy()
         self.brackets = Brackets(self.clean, self.epsilons)
+        self._nearest = np.full(len(self.images), np.inf)
         self._begun = np.zeros(len(self.images), bool)
         self._directions: dict[int, np.ndarray] = {}
 
@@ -106,7 +108,7 @@ class Sweep:
         pairs, reported = 0, 0
         for k in range(len(self.epsilons)):
             for rows in self._batches(every):
-                for number in range(self.attack.tries):
+                for number in range(self.tries):
                     adversarial = self._craft(rows, np.full(len(rows), k), np.full(len(rows), number), every)
                     standing = correct[k, rows]
                     if self.keep_all:
@@ -132,8 +134,9 @@ class Sweep:
                 hit[hit] = self._broken(found[hit], slots.row[hit])
             ended = np.flatnonzero((slots.steps == steps) & ~hit)
             if len(ended):
-                hit[ended] = self._broken(slots.state["images"][ended], slots.row[ended])
-                found[ended] = slots.state["images"][ended]
+                state = {key: part[ended] for key, part in slots.state.items()}
+                found[ended] = self.attack.outcome(state, self.draws.gradient)
+                hit[ended] = self._broken(found[ended], slots.row[ended])
             done = np.flatnonzero(hit | (slots.steps == steps))
             for slot in done:
                 slots.tries[slot] = self._judge(
@@ -180,16 +183,17 @@ class Sweep:
 
     def _judge(self, row: int, k: int, number: int, adversarial: np.ndarray | None) -> int:
         """Note what a try at epsilon k did to an image; the number of its next try, 0 where it is at its last."""
-        if adversarial is None and number + 1 < self.attack.tries:
-            return number + 1
-        size = None
+        size, last = np.inf, number + 1 == self.tries
         if adversarial is not None:
             change = (adversarial.astype(np.float64) - self.images[row]).reshape(-1)
             size = float(np.linalg.norm(change, ord=self.attack.norm))
-            self.found[row] = adversarial
-        if self.attack.nearest:
-            self.brackets.settles(row, size)
-        elif size is None:
+            if size < self._nearest[row] or not self.attack.nearest:
+                self._nearest[row], self.found[row] = size, adversarial
+        if self.attack.nearest and (last or self._nearest[row] <= self.epsilons[0]):
+            self.brackets.settles(row, self._nearest[row])
+        elif self.attack.nearest or (adversarial is None and not last):
+            return number + 1
+        elif adversarial is None:
             self.brackets.survives(row, k)
         else:
             self.brackets.falls(row, k, size)
@@ -253,8 +257,10 @@ class Sweep:
 
     def _count(self, rows: np.ndarray, steps: int) -> None:
         passes = len(rows) * steps
-        self.counts.gradient_evaluations += passes * self.attack.gradients_per_step * self.draws.gradient
-        self.counts.forward_evaluations += passes * self.attack.forwards_per_step
+        self.counts.gradient_evaluations += (
+            passes * self.attack.gradients_per_step(self.classifier.num_classes) * self.draws.gradient
+        )
+        self.counts.forward_evaluations += passes * self.attack.forwards_per_step()
 
     def _count_zero_gradients(self, rows: np.ndarray, sizes: np.ndarray) -> None:
         """Note the largest magnitudes in first gradients, those of each image's first attempt."""

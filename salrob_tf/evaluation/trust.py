@@ -70,13 +70,13 @@ def flags_of(sample: Sample, plan: Plan, costs: Mapping[str, Costs], *, draws: D
     noise = Noise(plan.classifier, sample.images, sample.labels, plan.seed, draws, plan.batch_size)
     found: dict[str, list[Flag]] = {}
     believed = None
-    for label in sorted(plan.attacks, key=lambda label: plan.attacks[label].gradients_per_step > 0):
+    for label in sorted(plan.attacks, key=lambda label: plan.attacks[label].uses_gradients):
         attack, dtype = plan.attacks[label], plan.dtype(label)
         without = _without_gradients(plan.attacks, believed)
         found[label] = zero_gradients(sample, plan, label, costs[label].zero_gradients, without)
         if not at_chance and not any(flag.severity == NOT_BELIEVED for flag in found[label]):  # or no more need be said
             found[label] += noise.flag(label, attack, dtype, sample.left(label), plan.ascending, without)
-        if not attack.gradients_per_step and not any(flag.withholds for flag in found[label]):
+        if not attack.uses_gradients and not any(flag.withholds for flag in found[label]):
             believed = label
     return [flag for label in plan.attacks for flag in found[label]]
 
@@ -114,5 +114,5 @@ def zero_gradients(sample: Sample, plan: Plan, label: str, share: float, without
 def _without_gradients(attacks: Mapping[str, Attack], believed: str | None) -> str:
     if believed:
         return f"Believe {believed}, which takes no gradient"
-    run = next((label for label, attack in attacks.items() if not attack.gradients_per_step), None)
+    run = next((label for label, attack in attacks.items() if not attack.uses_gradients), None)
     return f"See what is said of {run}" if run else "Attack it with spsa, which takes no gradient"

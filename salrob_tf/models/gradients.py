@@ -13,7 +13,7 @@ SCALE = 16.0
 
 def scaled_gradient(
     forward: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, target: Callable[[tf.Tensor], tf.Tensor]
-) -> tuple[tf.Tensor | None, tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor | None, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Gradient of one number per image with respect to that image, times a power of two per image.
 
     A power of two changes no direction, and none of a gradient's bits where nothing underflows.
@@ -24,8 +24,8 @@ def scaled_gradient(
         target: What is differentiated, `(N,)`, a function of float32 outputs.
 
     Returns:
-        The gradient in the shape and dtype of the images, `None` if there is none; the powers of two `(N,)`; and the
-        outputs of the network. An outer tape sees the outputs, but nothing of the gradient.
+        The gradient in the shape and dtype of the images, `None` if there is none; the powers of two `(N,)`; what is
+        differentiated; and the outputs of the network. An outer tape sees the outputs, but nothing of the gradient.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
@@ -37,7 +37,7 @@ def scaled_gradient(
     upstream = head.gradient(numbers, logits)
     scale = tf.minimum(SCALE / _power_of_two(tf.reduce_max(tf.abs(upstream), axis=-1)), 2.0**100)
     gradient = tape.gradient(logits, images, output_gradients=upstream * scale[:, tf.newaxis])
-    return None if gradient is None else tf.stop_gradient(gradient), scale, outputs
+    return None if gradient is None else tf.stop_gradient(gradient), scale, numbers, outputs
 
 
 def _power_of_two(numbers: tf.Tensor) -> tf.Tensor:

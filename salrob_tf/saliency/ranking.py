@@ -77,7 +77,7 @@ def _scaled_gradient(
         return -tf.nn.sparse_softmax_cross_entropy_with_logits(chosen, logits)
 
     forward = lambda batch: model(batch, training=recipe.saliency_mode == "training")  # noqa: E731
-    gradient, scale, outputs = scaled_gradient(forward, images, target)
+    gradient, scale, _, outputs = scaled_gradient(forward, images, target)
     if gradient is None:
         raise ValueError(
             "A network without a gradient with respect to its images gives no ranking of pixels: rank them at random "
