@@ -23,6 +23,7 @@ if (
     )
 
 from salrob_tf.attacks.apgd import APGD
+from salrob_tf.attacks.autoattack import AutoAttack
 from salrob_tf.attacks.base import Attack
 from salrob_tf.attacks.carlini_wagner import CWL2
 from salrob_tf.attacks.fab import FAB
@@ -58,6 +59,7 @@ __all__ = [
     "RECIPES",
     "SPSA",
     "Attack",
+    "AutoAttack",
     "Classifier",
     "Comparison",
     "Dataset",

@@ -73,3 +73,27 @@ def test_the_nearest_adversarial_settles_an_image(size, broken):
     brackets = Brackets(np.ones(1, bool), EPSILONS)
     brackets.settles(0, size)
     assert brackets.broken.tolist() == [broken] and not len(brackets.open)
+
+
+@settings(max_examples=60, deadline=None)
+@given(thresholds=thresholds, data=st.data())
+def test_what_other_attacks_broke_is_asked_about_from_there_down(thresholds, data):
+    """Where nothing smaller breaks an image, one attack shows it; where all may, each is found."""
+    count = len(thresholds)
+    before = np.array(data.draw(st.lists(st.integers(0, 9), min_size=count, max_size=count)))
+    brackets = Brackets(np.ones(count, bool), EPSILONS, before, before)
+    asked = search(brackets, lambda row, k: EPSILONS[k] if k >= thresholds[row] else None)
+    np.testing.assert_array_equal(brackets.broken, np.minimum(before, thresholds))
+    assert asked >= np.sum(before > 0)
+    if np.all(before <= thresholds):
+        assert asked == np.sum(before > 0)
+    one_by_one = Brackets(np.ones(count, bool), EPSILONS, None, before)
+    search(one_by_one, lambda row, k: EPSILONS[k] if k >= thresholds[row] else None)
+    np.testing.assert_array_equal(one_by_one.broken, np.minimum(before, thresholds))
+
+
+def test_a_nearest_adversarial_that_is_further_than_another_changes_nothing():
+    brackets = Brackets(np.ones(2, bool), EPSILONS, None, np.array([3, 3]))
+    brackets.settles(0, 0.85)
+    brackets.settles(1, 0.15)
+    assert brackets.broken.tolist() == [3, 1] and not len(brackets.open)

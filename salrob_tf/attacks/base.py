@@ -49,6 +49,10 @@ class Attack(AttackSettings):
         ValueError: If a setting is out of its range.
     """
 
+    def members(self, classifier: Classifier) -> tuple[Attack, ...]:
+        """The attacks that are run one after the other, each on what those before left: this one."""
+        return (self,)
+
     @property
     def scout(self) -> Attack | None:
         """A quick attack that tells a search where it is best begun."""
@@ -249,6 +253,6 @@ def mean_logits(classifier: Classifier, draws: int) -> Callable[[tf.Tensor], tf.
 def missing_gradient(classifier: Classifier) -> ValueError:
     """What is said of a model that no gradient goes through."""
     return ValueError(
-        f"{classifier.name} has no gradient with respect to its images: attack it with square or spsa, which take "
-        "none, or give the step that has none, such as rounding, a straight-through gradient"
+        f"{classifier.name} has no gradient with respect to its images: attack it with spsa, or with square, which "
+        "take none, or give the step that has none, such as rounding, a straight-through gradient"
     )

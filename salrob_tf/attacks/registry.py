@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.attacks.apgd import APGD
+from salrob_tf.attacks.autoattack import AutoAttack
 from salrob_tf.attacks.base import Attack
 from salrob_tf.attacks.carlini_wagner import CWL2
 from salrob_tf.attacks.fab import FAB
@@ -21,9 +22,12 @@ ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack for attack in (FGSM, BIM, PGD, MIM, APGD, FAB, Square, SPSA, CWL2)
 }
 
+ENSEMBLES: dict[str, type[AutoAttack]] = {AutoAttack.label: AutoAttack}
+Entry = Attack | AutoAttack  # what a sweep has a curve for
 
-def make_attack(name: str | Attack, *, norm: float = np.inf, steps: int = 40, restarts: int = 1) -> Attack:
-    """An attack by its name; an `Attack` is returned as it is.
+
+def make_attack(name: str | Entry, *, norm: float = np.inf, steps: int = 40, restarts: int = 1) -> Entry:
+    """An attack by its name; an `Attack` or an `AutoAttack` is returned as it is.
 
     Example:
         >>> sr.make_attack("pgd-dlr-targeted", steps=20, restarts=2).label
@@ -31,16 +35,20 @@ def make_attack(name: str | Attack, *, norm: float = np.inf, steps: int = 40, re
 
     Args:
         name: A key of `ATTACKS`, to which `-margin` or `-dlr` (the loss), `-targeted`, and for MIM `-l2` (the
-            normalisation of Karkehabadi's Eq. 4) may be added, in this order, as in `"pgd-dlr-targeted"`.
+            normalisation of Karkehabadi's Eq. 4) may be added, in this order, as in `"pgd-dlr-targeted"`; or
+            `autoattack`, an ensemble.
         norm: `np.inf` or 2; `cw` is for 2 whatever is asked. `cw` and `spsa` have a loss of their own.
-        steps: Steps of the iterative attacks; `cw` keeps its own.
-        restarts: Random restarts of PGD and SPSA.
+        steps: Steps of the iterative attacks; `cw`, `autoattack` and its members (`apgd`, `fab`, `square`) keep
+            theirs.
+        restarts: Random restarts of those that start at random.
 
     Raises:
         ValueError: If there is no attack of that name, or a setting is out of its range.
     """
-    if isinstance(name, Attack):
+    if isinstance(name, Entry):
         return name
+    if name in ENSEMBLES:
+        return ENSEMBLES[name](norm)
     base, *suffixes = str(name).split("-")
     if base in ATTACKS:
         kind = ATTACKS[base]
@@ -68,7 +76,7 @@ def attack_names() -> str:
         for suffix in suffixes
         if setting not in common
     ]
-    return f"{', '.join([*ATTACKS, f'with {shared[0]}', *shared[1:]])}, and {', '.join(own)}"
+    return f"{', '.join([*ATTACKS, *ENSEMBLES, f'with {shared[0]}', *shared[1:]])}, and {', '.join(own)}"
 
 
 def _suffixes(kind: type[Attack]) -> list[tuple[str, list[str]]]:

@@ -23,17 +23,25 @@ class Brackets:
             search is to start there, move away from it in doubling steps until the answer lies between, and halve
             that, on the assumption that an image which survives one epsilon survives all smaller ones. Without one
             it goes up the epsilons one by one, which assumes nothing.
+        broken: For each image the first epsilon that is known to break it, as an index from 0 to K, `(N,)`, if any is.
     """
 
-    def __init__(self, clean: np.ndarray, epsilons: np.ndarray, guess: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        clean: np.ndarray,
+        epsilons: np.ndarray,
+        guess: np.ndarray | None = None,
+        broken: np.ndarray | None = None,
+    ) -> None:
         self.epsilons, self.guess = epsilons, guess
-        self._pivot = np.zeros(len(clean), np.int64)
+        broken = np.full(len(clean), len(epsilons)) if broken is None else broken
+        self._pivot = broken.astype(np.int64) - 1
         # By how much each guess was too low so far, on average of so many answers.
         self._shift, self._answers = (np.zeros(len(epsilons) + 1) for _ in range(2))
         self._floor = int(np.sum(epsilons == 0)) - 1
         # Known to survive everything up to `survived`, and to be broken from `broken` on: neighbours when all is known.
         self.survived = np.where(clean, self._floor, -1)
-        self.broken = np.where(clean, len(epsilons), 0)
+        self.broken = np.where(clean, np.maximum(broken, self._floor + 1), 0)
 
     @property
     def known(self) -> np.ndarray:
@@ -82,7 +90,8 @@ class Brackets:
     def settles(self, row: int, size: float) -> None:
         """Note how far the nearest adversarial of an image is, after which no epsilon is open; infinity for none."""
         if size < np.inf:
-            self.broken[row] = max(self._floor + 1, int(np.searchsorted(self.epsilons, size - BALL_TOLERANCE)))
+            within = max(self._floor + 1, int(np.searchsorted(self.epsilons, size - BALL_TOLERANCE)))
+            self.broken[row] = min(self.broken[row], within)
         self.survived[row] = self.broken[row] - 1
 
     def _learn(self, row: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from salrob_tf.attacks.base import Attack
+from salrob_tf.attacks.registry import Entry
 from salrob_tf.checks import check_whole, shown
 from salrob_tf.data.arrays import check_labels
 from salrob_tf.evaluation.plans import check_epsilons, check_options, choose_attacks
@@ -58,7 +58,7 @@ class RobustAccuracy(keras.callbacks.Callback):
         self,
         images: np.ndarray,
         labels: np.ndarray,
-        attack: str | Attack = "pgd",
+        attack: str | Entry = "pgd",
         epsilon: float | Sequence[float] = 0.1,
         *,
         every: int = 1,

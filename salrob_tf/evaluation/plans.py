@@ -10,7 +10,7 @@ import numpy as np
 
 from salrob_tf.attacks.balls import NORMS
 from salrob_tf.attacks.base import Attack
-from salrob_tf.attacks.registry import make_attack
+from salrob_tf.attacks.registry import Entry, make_attack
 from salrob_tf.checks import check_choice, check_flag, check_whole, shown
 from salrob_tf.evaluation.brackets import SEARCHES
 from salrob_tf.models.classifier import Classifier
@@ -25,7 +25,8 @@ class Plan:
 
     Attributes:
         classifier: The model.
-        attacks: By label, in the order in which they are run.
+        chains: By label, in the order in which they are run, one attack, or the members of an ensemble, each of which
+            attacks what those before left.
         epsilons: Radii, in the user's order, float64 `(K,)`.
         seed: Seed of random starts.
         batch_size: Images per gradient, at most.
@@ -36,7 +37,7 @@ class Plan:
     """
 
     classifier: Classifier
-    attacks: Mapping[str, Attack]
+    chains: Mapping[str, tuple[Attack, ...]]
     epsilons: np.ndarray
     seed: int
     batch_size: int
@@ -50,23 +51,49 @@ class Plan:
         """The radii, each once, ascending."""
         return np.unique(self.epsilons)
 
-    def dtype(self, label: str) -> str:
+    @property
+    def attacks(self) -> dict[str, Attack]:
+        """By label the attack, or the member of an ensemble whose gradients are the hardest to lead astray."""
+        weight = lambda attack: (attack.uses_gradients, not attack.maximises_cross_entropy)  # noqa: E731
+        return {label: max(chain, key=weight) for label, chain in self.chains.items()}
+
+    def dtype(self, attack: Attack) -> str:
         """What an attack's gradients are computed in.
 
         FGSM's one gradient is not worth the loss, and attacks that are run whole take float32.
         """
-        return self.craft_dtype if self.attacks[label].stepwise else "float32"
+        return self.craft_dtype if attack.stepwise else "float32"
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """What each attack and its sweep are: all that an image's outcome depends on, as JSON holds it."""
         found: dict[str, dict[str, Any]] = {}
-        for label, attack in self.attacks.items():
+        for label, chain in self.chains.items():
             search, before = self.search if self.survivors_only else "independent", next(reversed(found), None)
-            found[label] = _settings_of(attack, search, before, self.dtype(label))
-            if attack.targeted:
-                found[label]["target_classes"] = attack.targets_of(self.classifier.num_classes)
+            if len(chain) == 1:
+                found[label] = self._settings_of(chain[0], search, before)
+                continue
+            search = "full" if search == "independent" else search
+            members: dict[str, Any] = {}
+            for attack in chain:
+                members[attack.label] = self._settings_of(attack, search, next(reversed(members), before))
+            found[label] = {"norm": _text_of(chain[0].norm), "steps": chain[0].steps, "members": members}
         return found
+
+    def _settings_of(self, attack: Attack, search: str, before: str | None) -> dict[str, Any]:
+        if attack.nearest:
+            search = "nearest"
+        elif search == "bisect" and not attack.bisects:
+            search = "full"
+        how: dict[str, Any] = {"search": search, "craft_dtype": self.dtype(attack)}
+        if search == "bisect":
+            how["begins_at"] = before or (attack.scout.name if attack.scout else "the middle")
+        settings = asdict(attack)
+        if attack.targeted:
+            settings["target_classes"] = attack.targets_of(self.classifier.num_classes)
+        else:
+            del settings["target_classes"]
+        return {**settings, "norm": _text_of(attack.norm), "relative_step": attack.step_size(1.0), **how}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -97,28 +124,36 @@ def check_options(
     return check_whole("seed", seed), check_whole("batch_size", batch_size, 1)
 
 
-def check_suits(classifier: Classifier, attacks: Mapping[str, Attack], craft_dtype: str) -> None:
+def check_suits(
+    classifier: Classifier, attacks: Mapping[str, Entry], craft_dtype: str
+) -> dict[str, tuple[Attack, ...]]:
     """See whether attacks can be run on a model, before anything is written.
+
+    Returns:
+        By label, what is run.
 
     Raises:
         ValueError: If the model has too few classes for one, or cannot be copied in bfloat16.
     """
     classifier.crafting(craft_dtype)
-    for attack in attacks.values():
-        attack.check_classes(classifier.num_classes)
+    chains = {label: attack.members(classifier) for label, attack in attacks.items()}
+    for chain in chains.values():
+        for attack in chain:
+            attack.check_classes(classifier.num_classes)
+    return chains
 
 
-def choose_attacks(attacks: str | Attack | Sequence[str | Attack], **settings: Any) -> dict[str, Attack]:
+def choose_attacks(attacks: str | Entry | Sequence[str | Entry], **settings: Any) -> dict[str, Entry]:
     """Attacks by their labels.
 
     Args:
-        attacks: Names or `Attack` objects; one or several.
+        attacks: Names, `Attack` or `AutoAttack` objects; one or several.
         **settings: Passed on to `make_attack` with names.
 
     Raises:
         ValueError: If there are none, one is unknown, or two have one label.
     """
-    if isinstance(attacks, str | Attack):
+    if isinstance(attacks, str | Entry):
         attacks = [attacks]
     # Of a dictionary only the names would be used, and a set has an order of its own in each process.
     listed = isinstance(attacks, Sequence | Iterator) or getattr(attacks, "ndim", 0) == 1
@@ -135,19 +170,8 @@ def choose_attacks(attacks: str | Attack | Sequence[str | Attack], **settings: A
     return by_label
 
 
-def _settings_of(attack: Attack, search: str, before: str | None, dtype: str) -> dict[str, Any]:
-    norm = next(text for text, value in NORMS.items() if value == attack.norm)
-    if attack.nearest:
-        search = "nearest"
-    elif search == "bisect" and not attack.bisects:
-        search = "full"
-    how: dict[str, Any] = {"search": search, "craft_dtype": dtype}
-    if search == "bisect":
-        how["begins_at"] = before or (attack.scout.name if attack.scout else "the middle")
-    settings = asdict(attack)
-    if not attack.targeted:
-        del settings["target_classes"]
-    return {**settings, "norm": norm, "relative_step": attack.step_size(1.0), **how}
+def _text_of(norm: float) -> str:
+    return next(text for text, value in NORMS.items() if value == norm)
 
 
 def default_epsilons(input_shape: tuple[int, ...]) -> tuple[float, ...]:

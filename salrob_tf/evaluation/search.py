@@ -35,6 +35,8 @@ class Sweep:
         batch_size: Images per gradient.
         dtype: What gradients are computed in. Successes are judged in float32 in any case.
         report: Called with the number of images whose fate became known, and that of those still standing.
+        before: What other attacks left of the images, `(K, N)`, never rising with epsilon, and their adversarials as
+            `survivors` leaves them in `found`: only what still stands is attacked, from the largest such epsilon down.
         guess: For each image a guess of the first epsilon that breaks it, as an index, `(N,)`, from another attack;
             only where a search begins depends on it. Without one, the attack's scout is asked.
         keep_all: Whether `everything` keeps its adversarials, which take K times the memory of the images.
@@ -52,6 +54,7 @@ class Sweep:
     batch_size: int
     dtype: str
     report: Callable[[int, int], None]
+    before: tuple[np.ndarray, np.ndarray] | None = None
     guess: np.ndarray | None = None
     keep_all: bool = False
     draws: Draws = ONE_DRAW
@@ -64,11 +67,17 @@ class Sweep:
         )
         self.tries = self.attack.tries(self.classifier.num_classes)
         self.radii = self.epsilons.astype(np.float32)
-        self.found = self.images.copy()
-        self.brackets = Brackets(self.clean, self.epsilons)
-        self._nearest = np.full(len(self.images), np.inf)
+        self.found = (self.before[1] if self.before else self.images).copy()
+        self.brackets = Brackets(self.clean, self.epsilons, broken=self._broken_before)
+        change = (self.found - self.images).reshape(len(self.images), -1)
+        moved = change.any(axis=1)  # what other attacks have not broken is handed on as it is
+        self._nearest = np.where(moved, np.linalg.norm(change.astype(np.float64), self.attack.norm, axis=1), np.inf)
         self._begun = np.zeros(len(self.images), bool)
         self._directions: dict[int, np.ndarray] = {}
+
+    @property
+    def _broken_before(self) -> np.ndarray | None:
+        return self.before[0].sum(axis=0) if self.before else None
 
     def survivors(self, search: str) -> np.ndarray:
         """Attack only what still stands.
@@ -82,8 +91,9 @@ class Sweep:
             smallest epsilon for each image that was broken, and the image itself for the others.
         """
         if search == "bisect" and self.attack.bisects:
-            guess = self._ask_scout() if self.guess is None else self.guess
-            self.brackets = Brackets(self.clean, self.epsilons, guess)
+            known = self._broken_before if self.before else self.guess
+            guess = self._ask_scout() if known is None else known
+            self.brackets = Brackets(self.clean, self.epsilons, guess, self._broken_before)
         self.report(int(self.brackets.known.sum()), self.brackets.standing)
         self._in_slots() if self.attack.stepwise else self._in_rounds()
         return self.brackets.correct

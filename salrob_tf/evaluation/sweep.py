@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from salrob_tf.attacks.base import Attack
+from salrob_tf.attacks.registry import Entry
 from salrob_tf.attacks.starts import check_indices
 from salrob_tf.checks import check_folder, shown
 from salrob_tf.data.arrays import check_labels, fingerprint
@@ -33,6 +34,7 @@ from salrob_tf.evaluation.search import Sweep
 from salrob_tf.evaluation.trust import Sample, flags_of
 from salrob_tf.files import check_file, locked, written_beside
 from salrob_tf.models.classifier import as_classifier
+from salrob_tf.results.costs import Member, sum_of
 from salrob_tf.results.flags import Flag
 from salrob_tf.results.robustness import LONGEST_NAME, Robustness, is_printable
 
@@ -48,7 +50,7 @@ def evaluate(
     model: Any,
     images: Any,
     labels: np.ndarray | None = None,
-    attacks: str | Attack | Sequence[str | Attack] = DEFAULT_ATTACKS,
+    attacks: str | Entry | Sequence[str | Entry] = DEFAULT_ATTACKS,
     epsilons: float | Sequence[float] | np.ndarray | None = None,
     *,
     norm: float | str = np.inf,
@@ -82,7 +84,8 @@ def evaluate(
             are 0 and 255; or images in files, as `load_data` gives them for a folder, or a `tf.data.Dataset` of
             batches of images and labels, both of which are streamed.
         labels: True labels, integers `(N,)`; none with a dataset.
-        attacks: Names of attacks, or `Attack` objects, which bring settings of their own; one or several.
+        attacks: Names of attacks, or `Attack` or `AutoAttack` objects, which bring settings of their own; one or
+            several.
         epsilons: Radii of the balls, 0 or more, in the units of the images, in any order; `default_epsilons`
             unless given.
         norm: `np.inf` (`"inf"`) or 2, for attacks given by name.
@@ -93,6 +96,7 @@ def evaluate(
         survivors_only: Attack only what still stands: an image misclassified as it is, or broken at a smaller
             epsilon, counts as broken, and one that breaks stops costing gradients. `False` attacks every image at
             every epsilon by itself and judges the last step, as in the paper's figures; accuracy may then rise with it.
+            Ensembles attack only what still stands in any case.
         search: Of survivors: `"bisect"` finds the smallest epsilon that breaks an image from where the attack before
             broke it, on the assumption that an image which survives one epsilon survives all smaller ones; `"full"`
             goes up one by one.
@@ -132,9 +136,9 @@ def evaluate(
     if radii.max() > 1 and any(attack.norm == np.inf for attack in chosen.values()):
         warnings.warn(f"epsilon {radii.max():g} is larger than the range of the images, [0, 1]", stacklevel=2)
     classifier.refresh()
-    check_suits(classifier, chosen, craft_dtype)
+    chains = check_suits(classifier, chosen, craft_dtype)
     keep = adversarials is not None
-    plan = Plan(classifier, chosen, radii, seed, batch_size, survivors_only, search, craft_dtype, keep)
+    plan = Plan(classifier, chains, radii, seed, batch_size, survivors_only, search, craft_dtype, keep)
     if checkpoint and adversarials and os.path.realpath(checkpoint) == os.path.realpath(adversarials):
         raise ValueError(f"`checkpoint` and `adversarials` must be different folders. Received: both {checkpoint}")
     if indices is not None:
@@ -162,13 +166,14 @@ class _Work:
         total: int | None,
     ) -> None:
         self.plan, self.indices, self.kept, self.adversarials = plan, indices, kept, adversarials
-        self.progress, self.total = progress, None if total is None else total * len(plan.attacks)
+        self.progress, self.total = progress, None if total is None else total * len(plan.chains)
         self.digests = hashlib.sha256(), hashlib.sha256()
         self.number = self.seen = self.done = 0
         self.draws, self.sample = ONE_DRAW, Sample()
         self.clean: list[np.ndarray] = []
-        self.correct: dict[str, list[np.ndarray]] = {label: [] for label in plan.attacks}
-        self.counts = {label: Counts() for label in plan.attacks}
+        # For each member of each chain, what it left, shard by shard, and what it cost.
+        self.left: dict[str, list[list[np.ndarray]]] = {label: [[] for _ in run] for label, run in plan.chains.items()}
+        self.counts = {label: [Counts() for _ in chain] for label, chain in plan.chains.items()}
 
     def take(self, x: np.ndarray, y: np.ndarray) -> None:
         """Attack a shard with every attack."""
@@ -182,10 +187,9 @@ class _Work:
         clean = self._look(x, y, sha256)
         sampled = self.sample.take(x, y, clean)
         guess = None
-        for label in self.plan.attacks:
+        for label in self.plan.chains:
             report = _Report(self.progress, label, self.done, self.total)
             correct = self._attack(label, _Shard(x, y, rows, clean, sha256), guess, report)
-            self.correct[label].append(correct)
             self.sample.keep(label, correct[:, sampled])
             guess = correct.sum(axis=0)
             self.done += len(x)
@@ -213,28 +217,54 @@ class _Work:
         return clean
 
     def _attack(self, label: str, shard: _Shard, guess: np.ndarray | None, report: _Report) -> np.ndarray:
-        """What an attack leaves of a shard, `(K, N)`, done now or kept from before."""
-        file = None if self.adversarials is None else self.adversarials / f"{label}-{self.number:05d}.npz"
+        """What an attack leaves of a shard, or the last of an ensemble, `(K, N)`."""
+        chain, before = self.plan.chains[label], None
+        for number, attack in enumerate(chain):
+            last = number == len(chain) - 1
+            name = label if len(chain) == 1 else f"{label}-{attack.label}"
+            file = self.adversarials / f"{label}-{self.number:05d}.npz" if self.adversarials and last else None
+            # What becomes known is told once; until then, how many stand.
+            told = report if last else lambda known, standing: report(0, standing)
+            part = self._part(name, attack, shard, guess, before, file, told)
+            correct, found = part.pop("correct"), part.pop("found", shard.images)
+            self.left[label][number].append(correct)
+            self.counts[label][number].add(Counts(**{key: value.item() for key, value in part.items()}))
+            before = correct, found
+        return correct
+
+    def _part(
+        self,
+        name: str,
+        attack: Attack,
+        shard: _Shard,
+        guess: np.ndarray | None,
+        before: tuple[np.ndarray, np.ndarray] | None,
+        file: Path | None,
+        report: Callable[[int, int], None],
+    ) -> dict[str, np.ndarray]:
+        """What one attack did to a shard, done now or kept from before; with `file` its adversarials are there."""
         if file is not None:
             check_file(file)
-        part = self.kept.load(label, self.number, shard.sha256, file) if self.kept else None
-        if part is None:
-            plan, began = self.plan, time.perf_counter()
-            sweep = Sweep(
-                plan.attacks[label], plan.classifier, shard.images, shard.labels, shard.clean, plan.ascending,
-                shard.indices, plan.seed, plan.batch_size, plan.dtype(label), report, guess, plan.keep, self.draws,
-            )  # fmt: skip
-            outcome = sweep.survivors(plan.search) if plan.survivors_only else sweep.everything()
-            sweep.counts.seconds = time.perf_counter() - began
-            part = {"correct": outcome} | {key: np.array(value) for key, value in vars(sweep.counts).items()}
-            if file is not None:
-                with written_beside(file) as beside:
-                    np.savez_compressed(beside, indices=shard.indices, images=sweep.found)
-            if self.kept:
-                self.kept.save(label, self.number, shard.sha256, file, **part)
-        correct = part.pop("correct")
-        self.counts[label].add(Counts(**{key: value.item() for key, value in part.items()}))
-        return correct
+        part = self.kept.load(name, self.number, shard.sha256, file) if self.kept else None
+        if part is not None:
+            return part
+        plan, began = self.plan, time.perf_counter()
+        sweep = Sweep(
+            attack, plan.classifier, shard.images, shard.labels, shard.clean, plan.ascending, shard.indices, plan.seed,
+            plan.batch_size, plan.dtype(attack), report, before, guess, plan.keep, self.draws,
+        )  # fmt: skip
+        independent = not plan.survivors_only and name in plan.chains
+        outcome = sweep.everything() if independent else sweep.survivors(plan.search if plan.survivors_only else "full")
+        sweep.counts.seconds = time.perf_counter() - began
+        part = {"correct": outcome} | {key: np.array(value) for key, value in vars(sweep.counts).items()}
+        if file is not None:
+            with written_beside(file) as beside:
+                np.savez_compressed(beside, indices=shard.indices, images=sweep.found)
+        elif plan.keep:
+            part["found"] = sweep.found
+        if self.kept:
+            self.kept.save(name, self.number, shard.sha256, file, **part)
+        return part
 
     def result(self, name: str | None) -> Robustness:
         """All shards together, and what speaks against them."""
@@ -244,27 +274,42 @@ class _Work:
         guessing = chance(plan.classifier, clean)
         if not self.said:
             _warn(guessing, above=2)
+        order = np.searchsorted(plan.ascending, plan.epsilons)
+        members = {label: self._members(label, order) for label in plan.chains}
         costs = {
-            label: counts.costs(plan.classifier.traces((plan.attacks[label], plan.dtype(label))))
-            for label, counts in self.counts.items()
+            label: sum_of([each.costs for each in members[label]], self._zero_gradients(label)) for label in plan.chains
         }
         found = flags_of(self.sample, plan, costs, draws=self.draws, at_chance=bool(guessing))
         _warn(found, above=2)
-        order = np.searchsorted(plan.ascending, plan.epsilons)
         return Robustness(
             model=name or plan.classifier.name,
             epsilons=plan.epsilons,
             indices=np.arange(self.seen) if self.indices is None else self.indices,
             clean=clean,
-            correct={label: np.concatenate(parts, axis=1)[order] for label, parts in self.correct.items()},
+            correct={label: np.concatenate(left[-1], axis=1)[order] for label, left in self.left.items()},
             attacks=plan.settings,
             costs=costs,
+            members={label: each for label, each in members.items() if len(each) > 1},
             seed=plan.seed,
             sha256=hashlib.sha256("".join(digest.hexdigest() for digest in self.digests).encode()).hexdigest(),
             path=plan.classifier.path,
             description=self.description,
             flags=(*self.flags, *guessing, *found),
         )
+
+    def _members(self, label: str, order: np.ndarray) -> tuple[Member, ...]:
+        """What each attack of a chain left and cost; `order` is that of the user's epsilons."""
+        found = []
+        for attack, left, counts in zip(self.plan.chains[label], self.left[label], self.counts[label], strict=True):
+            costs = counts.costs(self.plan.classifier.traces((attack, self.plan.dtype(attack))))
+            accuracy = np.concatenate(left, axis=1)[order].mean(axis=1)
+            found.append(Member(attack.label, tuple(accuracy.tolist()), costs))
+        return tuple(found)
+
+    def _zero_gradients(self, label: str) -> float:
+        """The share of zero gradients of the member that stands for a chain."""
+        at = self.plan.chains[label].index(self.plan.attacks[label])
+        return self.counts[label][at].costs(0).zero_gradients
 
 
 class _Shard(NamedTuple):

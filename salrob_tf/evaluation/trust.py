@@ -71,13 +71,14 @@ def flags_of(sample: Sample, plan: Plan, costs: Mapping[str, Costs], *, draws: D
     found: dict[str, list[Flag]] = {}
     believed = None
     for label in sorted(plan.attacks, key=lambda label: plan.attacks[label].uses_gradients):
-        attack, dtype = plan.attacks[label], plan.dtype(label)
+        attack, dtype = plan.attacks[label], plan.dtype(plan.attacks[label])
         without = _without_gradients(plan.attacks, believed)
         found[label] = zero_gradients(sample, plan, label, costs[label].zero_gradients, without)
         if not at_chance and not any(flag.severity == NOT_BELIEVED for flag in found[label]):  # or no more need be said
             found[label] += noise.flag(label, attack, dtype, sample.left(label), plan.ascending, without)
         if not attack.uses_gradients and not any(flag.withholds for flag in found[label]):
             believed = label
+        found[label] += _without_members(plan, label)
     return [flag for label in plan.attacks for flag in found[label]]
 
 
@@ -100,7 +101,7 @@ def zero_gradients(sample: Sample, plan: Plan, label: str, share: float, without
         other = replace(attack, loss="margin")
         with suppress(ValueError, NotImplementedError):  # gradients of that loss may not be finite
             loss_classes = other.loss_classes(plan.classifier, images, sample.labels[: plan.batch_size])[:, 0]
-            sizes = other.gradients(plan.classifier, images, loss_classes, plan.dtype(label))[1]
+            sizes = other.gradients(plan.classifier, images, loss_classes, plan.dtype(attack))[1]
             if np.mean(sizes == 0) < ZERO:
                 believed = f"Believe {other.label} instead" if other.label in plan.attacks else f"Try {other.label}"
                 remedy = (
@@ -109,6 +110,19 @@ def zero_gradients(sample: Sample, plan: Plan, label: str, share: float, without
     severity = NOT_BELIEVED if share >= ALL_ZERO else DOUBTFUL if share >= ZERO else NOTE
     meaning = f"the gradient was zero for {share:.1%} of the images attacked, where the attack learns nothing"
     return [Flag("zero gradients", severity, share, ZERO, meaning, remedy, label)]
+
+
+def _without_members(plan: Plan, label: str) -> list[Flag]:
+    """A flag if an ensemble was run without those of its members that take gradients."""
+    chain = plan.chains[label]
+    if label == chain[0].label or any(attack.uses_gradients for attack in chain):
+        return []
+    meaning = (
+        f"{plan.classifier.name} has no gradient with respect to its images, so that of {label} only "
+        f"{chain[0].label} was run, which asks for outputs alone and is weaker"
+    )
+    remedy = "Give the step that has no gradient, such as rounding, a straight-through one"
+    return [Flag("no gradient", DOUBTFUL, 0, 1, meaning, remedy, label)]
 
 
 def _without_gradients(attacks: Mapping[str, Attack], believed: str | None) -> str:

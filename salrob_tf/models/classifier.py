@@ -197,12 +197,17 @@ class Classifier:
         return sum(run.experimental_get_tracing_count() for run in kept)
 
     @property
+    def repeats(self) -> bool:
+        """Whether the same images have the same logits when the model is asked again."""
+        first, second = (self.logits(self._probe).numpy() for _ in range(2))
+        return bool(np.array_equal(first, second))
+
+    @property
     def fingerprint(self) -> str:
         """Identity of the model, as a hexadecimal digest: of its weights, its files, or what a callable gives."""
         if self._form.identity is None:
-            first, second = (self.logits(self._probe).numpy() for _ in range(2))
-            same = np.array_equal(first, second)  # if not, nothing but the name is left to tell
-            return fingerprint(first if same else np.frombuffer(self.name.encode(), np.uint8))
+            name = np.frombuffer(self.name.encode(), np.uint8)  # nothing else tells random callables apart
+            return fingerprint(self.logits(self._probe).numpy() if self.repeats else name)
         return self._form.identity()
 
     def check(self, images: Any) -> np.ndarray:

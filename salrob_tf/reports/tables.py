@@ -65,7 +65,7 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
 
     Returns:
         A Markdown table, its cells those of `table1`. A dagger marks what is doubtful or not to be believed; lines
-        below say why.
+        below say why. Of each ensemble a table follows with the accuracy after each of its attacks, and what it cost.
 
     Raises:
         ValueError: If there are no results, or they are not of the same attacks, epsilons and images.
@@ -90,7 +90,22 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
         if flag.withholds
     ]
     clean = {name: [result.clean for result in results] for name, results in groups.items()}
-    return "\n".join([_markdown(rows) + _brackets(clean), *(f"{doubt}\n" for doubt in doubts)])
+    ensembles = [
+        _members(result, label) for results in groups.values() for result in results for label in result.members
+    ]
+    return "\n".join([_markdown(rows) + _brackets(clean), *(f"{doubt}\n" for doubt in doubts), *ensembles])
+
+
+def _members(result: Robustness, label: str) -> str:
+    costs = ["gradients", "forward passes", "seconds"]
+    rows = [[f"{result.model}, {label.upper()}, after", *map(epsilon_text, result.epsilons), *costs]]
+    rows.append(["---"] * len(rows[0]))
+    for member in result.members[label]:
+        spent = member.costs
+        passes = (f"{number:,}" for number in (spent.gradient_evaluations, spent.forward_evaluations))
+        accuracies = (f"{accuracy:.1%}" for accuracy in member.accuracy)
+        rows.append([member.attack.upper(), *accuracies, *passes, f"{spent.seconds:.1f}"])
+    return _markdown(rows)
 
 
 def _is_outcome(outcome: Any) -> bool:

@@ -1,8 +1,10 @@
-"""What attacking a model cost."""
+"""What attacking a model cost, attack by attack."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 
 @dataclass
@@ -24,3 +26,23 @@ class Costs:
     padding: int = 0
     traces: int = 0
     zero_gradients: float = 0.0
+
+
+class Member(NamedTuple):
+    """An attack of an ensemble, which attacks what those before it left.
+
+    Attributes:
+        attack: Its label.
+        accuracy: Robust accuracy after it for each epsilon, in the order of the result, in [0, 1].
+        costs: What it cost.
+    """
+
+    attack: str
+    accuracy: tuple[float, ...]
+    costs: Costs
+
+
+def sum_of(costs: Sequence[Costs], zero_gradients: float) -> Costs:
+    """What several attacks cost together; shares do not add up, and the one that counts is given."""
+    added = {each.name: sum(getattr(cost, each.name) for cost in costs) for each in fields(Costs)}
+    return Costs(**added | {"zero_gradients": zero_gradients})

@@ -48,8 +48,16 @@ def check_record(record: dict[str, Any]) -> dict[str, Any]:
         where = f"curves[{number}]."
         _check(curve, where, model=str, attack=str, epsilons=list, accuracy=list, interval=list)
         _check(curve, where, settings=dict, costs=dict)
+        if "members" in curve:
+            _check(curve, where, members=list)
         _check(curve["settings"], where if older else f"{where}settings.", norm=str, steps=int)
         _check(curve["costs"], where if older else f"{where}costs.", **costs)
+        for place, member in enumerate(curve.get("members", [])):
+            inside = f"{where}members[{place}]."
+            _check(member, inside, attack=str, accuracy=list, costs=dict)
+            _check(member["costs"], f"{inside}costs.", **costs)
+            if len(member["accuracy"]) != len(curve["epsilons"]) or not all(map(is_number, member["accuracy"])):
+                raise ValueError(f"results.json: {inside}accuracy is not one number for each epsilon")
         valid = all(is_number(epsilon) and epsilon >= 0 for epsilon in curve["epsilons"])
         if not valid or curve["settings"]["steps"] < 1:
             raise ValueError(f"results.json: curves[{number}] has epsilons or steps that no sweep has")

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from salrob_tf.checks import as_array, check_whole, shown
-from salrob_tf.results.costs import Costs
+from salrob_tf.results.costs import Costs, Member
 from salrob_tf.results.flags import Flag, worst
 
 LONGEST_NAME = 1000
@@ -23,6 +23,7 @@ KINDS = {  # what an outcome's parts are that are no arrays
     "path": (str | None, "text or None"),
     "description": (dict, "a dictionary"),
     "flags": (tuple | list, "a tuple of flags"),
+    "members": (dict, "a dictionary, by attack"),
 }
 
 
@@ -48,6 +49,7 @@ class Robustness:
         path: Where the model was loaded from, or `None`.
         description: What was found out about the model; see `inspect`.
         flags: What speaks against these results.
+        members: Per label of an ensemble, its attacks in their order, `Member`.
 
     Raises:
         ValueError: If an argument is of another kind, or they do not fit together.
@@ -65,6 +67,7 @@ class Robustness:
     path: str | None = None
     description: dict[str, Any] = field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
+    members: dict[str, tuple[Member, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not is_printable(self.model):
@@ -84,6 +87,8 @@ class Robustness:
                 "`description` must be empty or hold a summary, and whether the model is deterministic. "
                 f"Received: description={shown(self.description)}"
             )
+        if not all(isinstance(member, Member) for members in self.members.values() for member in members):
+            raise ValueError(f"`members` must be Members, by attack. Received: members={shown(self.members)}")
         if set(self.correct) != set(self.attacks):
             raise ValueError(
                 "`correct` must hold a matrix, and `attacks` settings, for the same labels. "
@@ -140,6 +145,8 @@ class Robustness:
         lines.append(f"{'epsilon':10}" + "".join(f"{epsilon_text(epsilon):>10}" for epsilon in self.epsilons))
         for label in self.correct:
             doubt = f"  {doubt}" if (doubt := self.doubt(label)) else ""
+            for member in self.members.get(label, ()):
+                lines.append(f"  {member.attack}: " + " ".join(f"{accuracy:.1%}" for accuracy in member.accuracy))
             lines.append(f"{label:10}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) + doubt)
         return "\n".join([*lines, *map(str, self.flags)])
 

@@ -13,7 +13,7 @@ import numpy as np
 from salrob_tf.checks import check_folder, shown
 from salrob_tf.files import as_json, check_file, environment, read_json_object, write_text, written_beside
 from salrob_tf.results.comparison import Comparison, chance_flags
-from salrob_tf.results.costs import Costs
+from salrob_tf.results.costs import Costs, Member
 from salrob_tf.results.flags import Flag
 from salrob_tf.results.records import SCHEMA, check_agreement, check_record, is_number, read_arrays
 from salrob_tf.results.robustness import Robustness, check_comparable, check_result
@@ -117,11 +117,21 @@ def _record(results: Sequence[Robustness], data_name: str, split: str) -> dict[s
                 "interval": result.interval(label).tolist(),
                 "settings": result.attacks[label],
                 "costs": asdict(result.costs[label]),
+                **_members(result, label),
             }
             for result in results
             for label in result.correct
         ],
     }
+
+
+def _members(result: Robustness, label: str) -> dict[str, Any]:
+    """The attacks of an ensemble; nothing of a single attack."""
+    members = [
+        {"attack": member.attack, "accuracy": list(member.accuracy), "costs": asdict(member.costs)}
+        for member in result.members.get(label, ())
+    ]
+    return {"members": members} if members else {}
 
 
 def load_results(folder: str | Path) -> list[Robustness]:
@@ -163,9 +173,14 @@ def _build(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Robust
                 clean=arrays[f"{model['name']}/clean"],
                 correct={label: arrays[f"{model['name']}/{label}"] for label in curves},
                 attacks={label: curve["settings"] for label, curve in curves.items()},
-                costs={
-                    label: Costs(**{each.name: curve["costs"][each.name] for each in fields(Costs)})
+                costs={label: _costs(curve["costs"]) for label, curve in curves.items()},
+                members={
+                    label: tuple(
+                        Member(member["attack"], tuple(member["accuracy"]), _costs(member["costs"]))
+                        for member in curve["members"]
+                    )
                     for label, curve in curves.items()
+                    if curve.get("members")
                 },
                 seed=record["seed"],
                 sha256=record["data"]["sha256"],
@@ -175,6 +190,10 @@ def _build(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Robust
             )
         )
     return results
+
+
+def _costs(record: dict[str, Any]) -> Costs:
+    return Costs(**{each.name: record[each.name] for each in fields(Costs)})
 
 
 def _flags(model: dict[str, Any], clean: np.ndarray) -> tuple[Flag, ...]:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from matplotlib.figure import Figure
 
-from salrob_tf.attacks.base import Attack
 from salrob_tf.attacks.gradient import FGSM
+from salrob_tf.attacks.registry import Entry
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.data.folders import Images
 from salrob_tf.models.classifier import Classifier
@@ -51,9 +51,7 @@ def places(names: Iterable[str]) -> dict[str, str]:
     return {name: f"models/{name}" for name in names}
 
 
-def check_all(
-    folder: Path, data: Dataset, runs: Mapping[str, Run], attacks: Iterable[Attack], **existing: bool
-) -> None:
+def check_all(folder: Path, data: Dataset, runs: Mapping[str, Run], attacks: Iterable[Entry], **existing: bool) -> None:
     """See whether `train_all` would begin and `attacks` suit the data, before the first minute of training.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from salrob_tf.attacks.base import Attack
+from salrob_tf.attacks.registry import Entry
 from salrob_tf.data.arrays import check_labels, choose_indices, fingerprint
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.data.folders import Images, select
@@ -24,7 +24,7 @@ class Trial(NamedTuple):
     images: Images
     labels: np.ndarray
     indices: np.ndarray
-    attacks: dict[str, Attack]
+    attacks: dict[str, Entry]
     epsilons: np.ndarray
     options: dict[str, Any]
 
@@ -43,7 +43,7 @@ class Trial(NamedTuple):
 
 def make_trial(
     data: Dataset,
-    attacks: Sequence[str | Attack] = DEFAULT_ATTACKS,
+    attacks: Sequence[str | Entry] = DEFAULT_ATTACKS,
     epsilons: Sequence[float] | None = None,
     samples: int = 1000,
     seed: int = 0,

@@ -1,0 +1,161 @@
+"""AutoAttack: its members one after the other, each on what those before left."""
+
+import json
+from dataclasses import asdict
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import make_images, make_network
+
+import salrob_tf as sr
+from salrob_tf.attacks import autoattack
+from salrob_tf.evaluation import sweep as sweep_module
+
+EPSILONS = [0.05, 0.1, 0.15, 0.2]
+LABELS = ["apgd", "apgd-dlr", "fab-targeted", "square"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """The members with budgets that suit tests."""
+    monkeypatch.setattr(autoattack, "APGD", lambda *given, **more: sr.APGD(*given, steps=8, **more))
+    monkeypatch.setattr(autoattack, "FAB", lambda *given, **more: sr.FAB(*given, steps=4, **more))
+    monkeypatch.setattr(autoattack, "Square", lambda *given, **more: sr.Square(*given, steps=20, **more))
+
+
+@pytest.fixture(scope="module")
+def classifier(trained):
+    return sr.Classifier(trained[0])
+
+
+def labels_of(model, **settings):
+    return [member.label for member in sr.AutoAttack(**settings).members(sr.Classifier(model))]
+
+
+def test_members_are_those_of_the_paper_with_their_budgets(monkeypatch):
+    monkeypatch.undo()
+    members = sr.AutoAttack(2).members(sr.Classifier(make_network(classes=10)))
+    assert [member.label for member in members] == ["apgd", "apgd-dlr-targeted", "fab-targeted", "square"]
+    assert [member.steps for member in members] == [100, 100, 100, 5000] and {each.norm for each in members} == {2}
+    assert [member.tries(10) for member in members] == [1, 9, 9, 1]
+
+
+def test_few_classes_have_no_dlr_loss_that_needs_more():
+    assert labels_of(make_network(classes=4)) == ["apgd", "apgd-dlr-targeted", "fab-targeted", "square"]
+    assert labels_of(make_network(classes=3)) == LABELS
+    assert labels_of(make_network(classes=2)) == ["apgd", "fab-targeted", "square"]
+    assert labels_of(make_network(classes=2), version="rand") == ["apgd"]
+    with pytest.raises(ValueError, match="Received: version='plus'"):
+        sr.AutoAttack(version="plus")
+
+
+def test_networks_that_draw_random_numbers_get_the_version_for_them():
+    network = make_network()
+    noisy = lambda images: network(images) + tf.random.normal([tf.shape(images)[0], 3])  # noqa: E731
+    classifier = sr.Classifier(noisy, "noisy", input_shape=(8, 8, 1))
+    assert [each.label for each in sr.AutoAttack().members(classifier)] == ["apgd", "apgd-dlr"]
+    assert len(sr.AutoAttack(version="standard").members(classifier)) == 4
+
+
+def test_each_member_attacks_what_those_before_left(classifier, trained):
+    """Against the members run by hand at each epsilon, an image that fell at a smaller one being broken."""
+    images, labels = trained[1][:32], trained[2][:32]
+    found = sr.evaluate(classifier, images, labels, ["autoattack"], EPSILONS, batch_size=16)
+    assert [member.attack for member in found.members["autoattack"]] == LABELS
+    standing = np.tile(found.clean, (len(EPSILONS), 1))
+    for attack, member in zip(sr.AutoAttack().members(classifier), found.members["autoattack"], strict=True):
+        for k, epsilon in enumerate(EPSILONS):
+            made = attack(classifier, images, labels, epsilon)
+            size = np.abs(made - images).max(axis=(1, 2, 3))
+            fell = (classifier.predict(made) != labels) & (size <= epsilon + 1e-6)
+            standing[k:] &= ~fell
+        assert np.all(np.array(member.accuracy) <= standing.mean(axis=1) + 1e-9), "more tries, and nearer adversarials"
+    by_member = np.array([member.accuracy for member in found.members["autoattack"]])
+    assert np.all(by_member[:-1] >= by_member[1:]) and np.array_equal(by_member[-1], found.accuracy("autoattack"))
+    assert 0.1 < by_member[-1].mean() < 0.9 and (by_member[0] > by_member[-1]).any()
+    costs, total = [member.costs for member in found.members["autoattack"]], found.costs["autoattack"]
+    assert total.gradient_evaluations == sum(cost.gradient_evaluations for cost in costs)
+    assert total.forward_evaluations == sum(cost.forward_evaluations for cost in costs)
+    assert costs[-1].gradient_evaluations == 0 and "apgd-dlr: " in str(found)
+    table = sr.robustness_table({"mine": [found]})
+    assert "| tiny, AUTOATTACK, after | 0.05 | 0.1 | 0.15 | 0.2 | gradients | forward passes | seconds |" in table
+    assert f"| APGD | {by_member[0][0]:.1%} |" in table and f"| {costs[0].gradient_evaluations:,} |" in table
+
+
+@pytest.mark.parametrize("options", [{}, {"search": "full"}, {"survivors_only": False}, {"norm": 2}])
+def test_no_image_survives_that_its_first_member_breaks(classifier, trained, options):
+    images, labels = trained[1][:32], trained[2][:32]
+    epsilons = np.array(EPSILONS) * (6 if "norm" in options else 1)
+    found = sr.evaluate(classifier, images, labels, "autoattack", epsilons, **options)
+    first = sr.AutoAttack(options.get("norm", np.inf)).members(classifier)[0]
+    alone = sr.evaluate(classifier, images, labels, [first], epsilons, survivors_only=False)
+    matrix = found.correct["autoattack"]
+    assert not (matrix & ~alone.correct["apgd"]).any() and np.all(matrix[:-1] >= matrix[1:])
+
+
+def test_a_network_without_gradients_is_attacked_by_square_alone(trained):
+    network, images, labels = trained
+    rounded = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Lambda(lambda x: tf.round(x * 15) / 15), network])
+    with pytest.warns(UserWarning, match="square"):
+        found = sr.evaluate(rounded, images, labels, "autoattack", [0.4])
+    assert (
+        found.costs["autoattack"].gradient_evaluations == 0 and found.accuracy("autoattack")[0] < found.clean_accuracy
+    )
+
+
+def test_an_ensemble_goes_on_where_it_was_interrupted(classifier, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_module, "SHARD_BATCHES", 1)
+    images, labels = trained[1][:32], trained[2][:32]
+
+    def run(folder, **more):
+        kept = {"checkpoint": tmp_path / folder, "adversarials": tmp_path / f"{folder}-adversarials"}
+        return sr.evaluate(classifier, images, labels, ["autoattack", "fgsm"], EPSILONS, batch_size=16, **kept, **more)
+
+    whole = run("whole")
+    assert len(list((tmp_path / "whole").glob("autoattack-*.npz"))) == 8
+
+    def stop(label, done, total, standing):
+        if len(list((tmp_path / "part").glob("autoattack-*.npz"))) == stop.after:
+            stop.after += 1
+            raise KeyboardInterrupt
+
+    for stop.after in range(1, 8, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run("part", progress=stop)
+    resumed = run("part")
+    for label in whole.correct:
+        np.testing.assert_array_equal(resumed.correct[label], whole.correct[label])
+    assert [member.accuracy for member in resumed.members["autoattack"]] == [
+        member.accuracy for member in whole.members["autoattack"]
+    ]
+    for path in (tmp_path / "whole-adversarials").glob("autoattack-*.npz"):
+        with np.load(path) as ours, np.load(tmp_path / "part-adversarials" / path.name) as theirs:
+            np.testing.assert_array_equal(ours["images"], theirs["images"])
+            row = ours["indices"]
+            broken = ~whole.correct["autoattack"][-1, row] & whole.clean[row]
+            assert np.all(classifier.predict(ours["images"])[broken] != labels[row][broken])
+
+
+def test_members_are_saved_and_loaded(classifier, trained, tmp_path):
+    found = sr.evaluate(classifier, trained[1][:8], trained[2][:8], ["autoattack", "fgsm"], EPSILONS)
+    sr.save_results(tmp_path, [found])
+    loaded = sr.load_results(tmp_path)[0]
+    assert loaded.members == found.members and list(loaded.members) == ["autoattack"]
+    record = json.loads((tmp_path / "results.json").read_text())
+    curve = next(curve for curve in record["curves"] if curve["attack"] == "autoattack")
+    assert curve["members"][1]["costs"] == asdict(found.members["autoattack"][1].costs)
+    curve["members"][0]["accuracy"] = [1.0]
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"curves\[0\].members\[0\].accuracy is not one number for each epsilon"):
+        sr.load_results(tmp_path)
+
+
+def test_a_callback_takes_an_ensemble(trained):
+    network, images, labels = trained
+    callback = sr.RobustAccuracy(images[:8], labels[:8], "autoattack", 0.1)
+    model = sr.SaliencyGuided(network, saliency=False)
+    model.compile("sgd")
+    images, labels = make_images(8)
+    assert 0 <= model.fit(images, labels, verbose=0, callbacks=[callback]).history["robust_accuracy"][0] <= 1
