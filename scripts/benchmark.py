@@ -209,30 +209,40 @@ def logits_of(network: Any) -> Callable[[Any], Any]:
 
 
 def floor(data: Any, model: Any, args: argparse.Namespace) -> None:
-    """`survivors_only=False` against gradient evaluations times the time of one compiled gradient."""
+    """Attacks on every image against the time of as many compiled gradients and forward passes as they take."""
     import tensorflow as tf
     from cleverhans.tf2.utils import compute_gradient
 
-    from salrob_tf import BIM, Classifier, evaluate
+    from salrob_tf import APGD, BIM, FAB, Classifier, Square, evaluate
     from salrob_tf.attacks.losses import cross_entropy
 
-    classifier, attack, logits = Classifier(model), BIM(steps=STEPS), logits_of(model.model)
+    classifier, logits = Classifier(model), logits_of(model.model)
     available = min(args.samples, len(data.x_test))
     size = min(256, available)
     samples = available // size * size
     x, y = data.x_test[:samples], data.y_test[:samples]
     images, labels = tf.constant(x[:size]), tf.constant(y[:size])
-    evaluate(classifier, x[:size], y[:size], [attack], [0.1], survivors_only=False)
-    ratios = []
-    for _ in range(args.rounds * 3):
+
+    def seconds(call: Callable[[], Any], times: int = STEPS) -> float:
         began = time.perf_counter()
-        for _ in range(STEPS):
-            compute_gradient(logits, cross_entropy, images, labels, False).numpy()
-        gradient = (time.perf_counter() - began) / STEPS
-        began = time.perf_counter()
-        evaluate(classifier, x, y, [attack], [0.1, 0.2], batch_size=size, survivors_only=False)
-        ratios.append((time.perf_counter() - began) / (samples / size * 2 * STEPS * gradient))
-    print(f"\nsurvivors_only=False over its floor, BIM, {STEPS} steps, batch {size}: {statistics.median(ratios):.3f}")
+        for _ in range(times):
+            call()
+        return (time.perf_counter() - began) / times
+
+    print(f"\nsurvivors_only=False over its gradients and forward passes alone, batch {size}")
+    one_target: dict[str, Any] = {"targeted": True, "target_classes": 1}
+    for attack in (BIM(steps=STEPS), APGD(steps=STEPS), FAB(steps=STEPS, **one_target), Square(steps=5 * STEPS)):
+        options: dict[str, Any] = {"batch_size": size, "survivors_only": False}
+        evaluate(classifier, x[:size], y[:size], [attack], [0.1], **options)
+        ratios = []
+        for _ in range(args.rounds * 3):
+            gradient = seconds(lambda: compute_gradient(logits, cross_entropy, images, labels, False).numpy()) / size
+            forward = seconds(lambda: logits(images).numpy()) / size
+            began = time.perf_counter()
+            costs = evaluate(classifier, x, y, [attack], [0.1, 0.2], **options).costs[attack.label]
+            spent = time.perf_counter() - began
+            ratios.append(spent / (costs.gradient_evaluations * gradient + costs.forward_evaluations * forward))
+        print(f"  {attack.label:16}{statistics.median(ratios):8.3f}", flush=True)
 
 
 def memory(data: Any, model: Any, args: argparse.Namespace) -> None:

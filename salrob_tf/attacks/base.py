@@ -253,6 +253,6 @@ def mean_logits(classifier: Classifier, draws: int) -> Callable[[tf.Tensor], tf.
 def missing_gradient(classifier: Classifier) -> ValueError:
     """What is said of a model that no gradient goes through."""
     return ValueError(
-        f"{classifier.name} has no gradient with respect to its images: attack it with spsa, or with square, which "
-        "take none, or give the step that has none, such as rounding, a straight-through gradient"
+        f"{classifier.name} has no gradient with respect to its images: attack it with spsa, which takes none, or "
+        "square, or give the step that has none, such as rounding, a straight-through gradient"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import style
@@ -13,7 +14,7 @@ from matplotlib.text import Text
 
 from salrob_tf.checks import shown
 from salrob_tf.files import written_beside
-from salrob_tf.results.robustness import Robustness, check_groups, epsilon_text, spread
+from salrob_tf.results.robustness import WORST, Robustness, check_groups, epsilon_text, spread
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; markers and dashes tell lines apart without them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -27,8 +28,9 @@ plainly = style.context("default")  # whatever a matplotlibrc says: one that ask
 def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "") -> Figure:
     """Accuracy against epsilon, a panel per attack, with a band (Karkehabadi 2023, Figures 1, 2); epsilon 0 is clean.
 
-    Bands are what `spread` gives, which a line below the panels says. Curves that are doubtful or not to be believed
-    have hollow markers and a dagger, and their panel says so.
+    Of several attacks, what none of them broke is a dotted line in each panel. Bands are what `spread` gives, which a
+    line below the panels says. Curves that are doubtful or not to be believed have hollow markers and a dagger, and
+    their panel says so.
 
     Example:
         >>> result = sr.evaluate(network, images, labels, ["fgsm", "pgd"], [0.05, 0.1], steps=5)
@@ -55,6 +57,8 @@ def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "
         for number, (label, results) in enumerate(groups.items()):
             marked = any(result.doubt(each) for result in results for each in attacks)
             _curve(panel, results, attack, label + " †" * marked, number)
+            if len(attacks) > 1:
+                _mean(panel, results, WORST, color=COLOURS[number % len(COLOURS)], linestyle=":", linewidth=0.9)
             doubts += [f"† {result.model}: {doubt}" for result in results if (doubt := result.doubt(attack))]
         panel.text(0.02, 0.02, "\n".join(doubts), transform=panel.transAxes, fontsize="x-small", va="bottom")
         panel.set_title(_attack_title(results[0], attack))
@@ -66,7 +70,8 @@ def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "
     first = figure.axes[0]
     first.legend(loc="best")
     kinds = dict.fromkeys(spread([result.clean for result in results]).kind for results in groups.values())
-    figure.supxlabel(f"epsilon, for images in [0, 1]\nbands: {'; '.join(kinds)}", fontsize="medium")
+    dotted = "; dotted: the worst of all attacks" * (len(attacks) > 1)
+    figure.supxlabel(f"epsilon, for images in [0, 1]\nbands: {'; '.join(kinds)}{dotted}", fontsize="medium")
     figure.supylabel("accuracy")
     figure.suptitle(title)
     return _plain(figure)
@@ -216,6 +221,12 @@ def _curve(panel: Axes, results: Sequence[Robustness], attack: str, label: str, 
     )
 
 
+def _mean(panel: Axes, results: Sequence[Robustness], attack: str, **style: Any) -> None:
+    epsilons, order = np.unique([0.0, *results[0].epsilons], return_index=True)
+    accuracy = [np.append(result.clean_accuracy, result.accuracy(attack))[order] for result in results]
+    panel.plot(epsilons, np.mean(accuracy, axis=0), **style)
+
+
 def _attack_title(result: Robustness, attack: str) -> str:
     steps = result.attacks[attack]["steps"]
-    return attack.upper() if steps == 1 else f"{attack.upper()}, {steps} steps"
+    return attack.upper() if steps == 1 or attack in result.members else f"{attack.upper()}, {steps} steps"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.checks import check_choice, shown
+from salrob_tf.results.costs import Member
 from salrob_tf.results.robustness import Robustness, check_groups, epsilon_text, spread
 
 # Karkehabadi 2023, Table 1: name, test accuracy of the regular and of the guided network, after 100 epochs.
@@ -65,7 +66,8 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
 
     Returns:
         A Markdown table, its cells those of `table1`. A dagger marks what is doubtful or not to be believed; lines
-        below say why. Of each ensemble a table follows with the accuracy after each of its attacks, and what it cost.
+        below say why. Of several attacks there are rows with what none of them broke, and a table with the accuracy
+        after each attack and those before it, and what it cost; and so of each ensemble.
 
     Raises:
         ValueError: If there are no results, or they are not of the same attacks, epsilons and images.
@@ -73,10 +75,10 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
     first = check_groups(groups)
     rows = [["attack", "epsilon", *groups], ["---"] * (len(groups) + 2)]
     rows.append(["none", "0", *(_cell([result.clean for result in results]) for results in groups.values())])
-    for attack in first.correct:
+    for attack in first.curves:
         for k, epsilon in enumerate(first.epsilons):
             cells = (
-                _cell([result.correct[attack][k] for result in results])
+                _cell([result.curves[attack][k] for result in results])
                 + (" †" if any(result.doubt(attack) for result in results) else "")
                 for results in groups.values()
             )
@@ -90,17 +92,17 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
         if flag.withholds
     ]
     clean = {name: [result.clean for result in results] for name, results in groups.items()}
-    ensembles = [
-        _members(result, label) for results in groups.values() for result in results for label in result.members
-    ]
-    return "\n".join([_markdown(rows) + _brackets(clean), *(f"{doubt}\n" for doubt in doubts), *ensembles])
+    every = [result for results in groups.values() for result in results]
+    costs = [_after_each(result, "", result.after_each) for result in every if result.after_each]
+    costs += [_after_each(result, f", {of.upper()}", each) for result in every for of, each in result.members.items()]
+    return "\n".join([_markdown(rows) + _brackets(clean), *(f"{doubt}\n" for doubt in doubts), *costs])
 
 
-def _members(result: Robustness, label: str) -> str:
+def _after_each(result: Robustness, of: str, members: Sequence[Member]) -> str:
     costs = ["gradients", "forward passes", "seconds"]
-    rows = [[f"{result.model}, {label.upper()}, after", *map(epsilon_text, result.epsilons), *costs]]
+    rows = [[f"{result.model}{of}, after", *map(epsilon_text, result.epsilons), *costs]]
     rows.append(["---"] * len(rows[0]))
-    for member in result.members[label]:
+    for member in members:
         spent = member.costs
         passes = (f"{number:,}" for number in (spent.gradient_evaluations, spent.forward_evaluations))
         accuracies = (f"{accuracy:.1%}" for accuracy in member.accuracy)

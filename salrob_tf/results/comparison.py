@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from salrob_tf.results.flags import DOUBTFUL, Flag
-from salrob_tf.results.robustness import Robustness, check_comparable
+from salrob_tf.results.robustness import WORST, Robustness, check_comparable
 
 CHANCE_LEVEL = 0.01
 CHANCE_POWER = 0.95
@@ -51,7 +51,7 @@ class Comparison:
         first: Name of the first model.
         second: Name of the second model, whose gain or loss the differences are.
         samples: Number of images.
-        differences: One `Difference` per attack and epsilon.
+        differences: One `Difference` per attack and epsilon, and of several attacks those of what none of them broke.
         doubts: What speaks against their accuracies so gravely that no verdict rests on them, each with the name of
             the model that it concerns.
     """
@@ -66,10 +66,12 @@ class Comparison:
     def verdict(self) -> str:
         """Where the second network is more or less robust, after Holm's correction at 5 %, or why that is not said.
 
-        Attacks that are doubtful are left out; where the doubts concern all attacks, there is no verdict.
+        Attacks that are doubtful are left out; where the doubts concern all attacks, there is no verdict. What none of
+        several attacks broke follows from them, and is no test of its own.
         """
         doubtful = {flag.attack for _, flag in self.doubts}
-        attacked = [item for item in self.differences if item.epsilon > 0 and item.attack not in doubtful]
+        left_out = {*doubtful, WORST}
+        attacked = [item for item in self.differences if item.epsilon > 0 and item.attack not in left_out]
         if None in doubtful or (doubtful and not attacked):
             return f"These two networks, {self.second} and {self.first}: no verdict. {self._reasons()}"
         if not attacked:
@@ -85,11 +87,11 @@ class Comparison:
             kind = f"{self.second} is more robust than {self.first} at {more} points and less at {less}"
         else:
             kind = f"{self.second} is {'more' if more else 'less'} robust than {self.first}"
-        left_out = f" Left out: {self._reasons()}" if doubtful else ""
+        without = f" Left out: {self._reasons()}" if doubtful else ""
         return (
             f"These two networks: {kind}; {len(found)} of {len(attacked)} attack and epsilon pairs differ "
             f"significantly (paired exact McNemar tests, Holm-corrected, 5 %, {self.samples} images). Networks of one "
-            f"kind differ by their seeds as well: this says nothing of two ways of training.{left_out}"
+            f"kind differ by their seeds as well: this says nothing of two ways of training.{without}"
         )
 
     def _reasons(self) -> str:
@@ -123,10 +125,10 @@ class Comparison:
         }
 
     def __str__(self) -> str:
-        lines = [f"{'attack':10} {'epsilon':>8} {'difference':>11}  95 % interval"]
+        lines = [f"{'attack':12} {'epsilon':>8} {'difference':>11}  95 % interval"]
         for item in self.differences:
             low, high = item.interval
-            lines.append(f"{item.attack:10} {item.epsilon:8.4g} {item.difference:+11.1%}  [{low:+.1%}, {high:+.1%}]")
+            lines.append(f"{item.attack:12} {item.epsilon:8.4g} {item.difference:+11.1%}  [{low:+.1%}, {high:+.1%}]")
         return "\n".join([*lines, self.verdict])
 
 
@@ -154,8 +156,8 @@ def compare(first: Robustness, second: Robustness) -> Comparison:
         names = f"{first.model} (first)", f"{second.model} (second)"
     differences = [
         _difference(label, float(epsilon), a, b)
-        for label in first.attacks
-        for epsilon, a, b in zip(first.epsilons, first.correct[label], second.correct[label], strict=True)
+        for label in first.curves
+        for epsilon, a, b in zip(first.epsilons, first.curves[label], second.curves[label], strict=True)
     ]
     named = zip(names, (first, second), strict=True)
     doubts = tuple((name, flag) for name, result in named for flag in result.flags if flag.withholds)

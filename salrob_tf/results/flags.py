@@ -50,6 +50,11 @@ class Flag:
         return asdict(self)
 
 
+def mildest(severities: Iterable[str | None]) -> str | None:
+    """The least grave of some severities, `None` being none."""
+    return min(severities, key=lambda severity: SEVERITIES.index(severity) if severity else -1)
+
+
 def worst(flags: Iterable[Flag]) -> str | None:
     """The gravest severity of some flags that withhold a verdict, `None` without any."""
     return max((flag.severity for flag in flags if flag.withholds), key=SEVERITIES.index, default=None)

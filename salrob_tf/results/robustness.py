@@ -11,8 +11,9 @@ from scipy import stats
 
 from salrob_tf.checks import as_array, check_whole, shown
 from salrob_tf.results.costs import Costs, Member
-from salrob_tf.results.flags import Flag, worst
+from salrob_tf.results.flags import Flag, mildest, worst
 
+WORST = "worst of all"  # what none of several attacks broke, as if it were an attack
 LONGEST_NAME = 1000
 FEW_SEEDS = 4  # of fewer, each is shown and no interval over seeds
 KINDS = {  # what an outcome's parts are that are no arrays
@@ -116,23 +117,50 @@ class Robustness:
         """Accuracy on the images as they are, in [0, 1]."""
         return float(self.clean.mean())
 
+    @property
+    def curves(self) -> dict[str, np.ndarray]:
+        """`correct`, and where there are several attacks, as `"worst of all"`, what none of them broke.
+
+        What counts is the worst case of each image (Croce and Hein 2020, section 5).
+        """
+        several = len(self.correct) > 1
+        return {**self.correct, **({WORST: np.all(list(self.correct.values()), axis=0)} if several else {})}
+
+    @property
+    def after_each(self) -> tuple[Member, ...]:
+        """What is left after each attack and those before it, and what it cost; none of a single attack."""
+        if len(self.correct) < 2:
+            return ()
+        left = np.logical_and.accumulate(list(self.correct.values())).mean(axis=2).tolist()
+        nothing = Costs()
+        return tuple(
+            Member(label, tuple(accuracy), self.costs.get(label, nothing))
+            for label, accuracy in zip(self.correct, left, strict=True)
+        )
+
     def accuracy(self, attack: str) -> np.ndarray:
-        """Robust accuracy under an attack for each epsilon, `(K,)`, in [0, 1].
+        """Robust accuracy under an attack, or `"worst of all"`, for each epsilon, `(K,)`, in [0, 1].
 
         Raises:
             ValueError: If that attack was not run.
         """
-        if not isinstance(attack, str) or attack not in self.correct:
-            raise ValueError(f"Unknown attack. Valid here: {', '.join(self.correct)}. Received: attack={shown(attack)}")
-        return self.correct[attack].mean(axis=1)
+        curves = self.curves
+        if not isinstance(attack, str) or attack not in curves:
+            raise ValueError(f"Unknown attack. Valid here: {', '.join(curves)}. Received: attack={shown(attack)}")
+        return curves[attack].mean(axis=1)
 
     def interval(self, attack: str) -> np.ndarray:
         """95 % intervals of `accuracy(attack)`, `(K, 2)`; see `accuracy_interval`."""
         self.accuracy(attack)
-        return np.array([accuracy_interval(row) for row in self.correct[attack]])
+        return np.array([accuracy_interval(row) for row in self.curves[attack]])
 
     def doubt(self, attack: str) -> str | None:
-        """The gravest severity of what speaks against the accuracies under an attack, `None` if nothing does."""
+        """The gravest severity of what speaks against the accuracies under an attack, `None` if nothing does.
+
+        What none of several attacks broke is as doubtful as the least doubtful of them.
+        """
+        if attack == WORST:
+            return mildest(map(self.doubt, self.correct))
         return worst(flag for flag in self.flags if flag.attack in (None, attack))
 
     def __str__(self) -> str:
@@ -142,12 +170,12 @@ class Robustness:
             if not self.description["deterministic"]:
                 judging = self.description.get("draws", {}).get("judging", 1)
                 lines[-1] += f"; NOT deterministic, judged by a majority of {judging} draws"
-        lines.append(f"{'epsilon':10}" + "".join(f"{epsilon_text(epsilon):>10}" for epsilon in self.epsilons))
-        for label in self.correct:
+        lines.append(f"{'epsilon':12}" + "".join(f"{epsilon_text(epsilon):>10}" for epsilon in self.epsilons))
+        for label in self.curves:
             doubt = f"  {doubt}" if (doubt := self.doubt(label)) else ""
             for member in self.members.get(label, ()):
                 lines.append(f"  {member.attack}: " + " ".join(f"{accuracy:.1%}" for accuracy in member.accuracy))
-            lines.append(f"{label:10}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) + doubt)
+            lines.append(f"{label:12}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) + doubt)
         return "\n".join([*lines, *map(str, self.flags)])
 
 

@@ -16,7 +16,7 @@ from salrob_tf.results.comparison import Comparison, chance_flags
 from salrob_tf.results.costs import Costs, Member
 from salrob_tf.results.flags import Flag
 from salrob_tf.results.records import SCHEMA, check_agreement, check_record, is_number, read_arrays
-from salrob_tf.results.robustness import Robustness, check_comparable, check_result
+from salrob_tf.results.robustness import WORST, Robustness, check_comparable, check_result
 
 REMEDY = "evaluate again, or put back what was there"
 
@@ -108,6 +108,16 @@ def _record(results: Sequence[Robustness], data_name: str, split: str) -> dict[s
             }
             for result in results
         ],
+        "worst_case": [
+            {
+                "model": result.model,
+                "accuracy": result.accuracy(WORST).tolist(),
+                "interval": result.interval(WORST).tolist(),
+                "after_each": [_member(member) for member in result.after_each],
+            }
+            for result in results
+            if WORST in result.curves
+        ],
         "curves": [
             {
                 "model": result.model,
@@ -127,11 +137,12 @@ def _record(results: Sequence[Robustness], data_name: str, split: str) -> dict[s
 
 def _members(result: Robustness, label: str) -> dict[str, Any]:
     """The attacks of an ensemble; nothing of a single attack."""
-    members = [
-        {"attack": member.attack, "accuracy": list(member.accuracy), "costs": asdict(member.costs)}
-        for member in result.members.get(label, ())
-    ]
+    members = [_member(member) for member in result.members.get(label, ())]
     return {"members": members} if members else {}
+
+
+def _member(member: Member) -> dict[str, Any]:
+    return {"attack": member.attack, "accuracy": list(member.accuracy), "costs": asdict(member.costs)}
 
 
 def load_results(folder: str | Path) -> list[Robustness]:
