@@ -27,10 +27,11 @@ def results(trained):
 def test_curves_show_each_attack_with_clean_accuracy_at_epsilon_0(results):
     figure = robustness_curves({"tiny": results[:1]}, "title")
     assert [panel.get_title() for panel in figure.axes] == ["FGSM", "PGD, 3 steps"]
-    (line,) = figure.axes[0].lines
+    line, worst = figure.axes[0].lines
     accuracy = results[0].accuracy("fgsm")
     np.testing.assert_allclose(line.get_xdata(), [0, 0.1, 0.2])
     np.testing.assert_allclose(line.get_ydata(), [results[0].clean_accuracy, accuracy[1], accuracy[0]])
+    assert worst.get_linestyle() == ":" and worst.get_ydata()[1] == results[0].accuracy("worst of all")[1]
     band = figure.axes[0].collections[0].get_paths()[0].vertices
     low, high = results[0].interval("fgsm")[0]
     assert {round(y, 6) for x, y in band if x == 0.2} == {round(low, 6), round(high, 6)}
@@ -41,9 +42,9 @@ def test_curves_of_several_seeds_show_the_mean_and_each_seed_and_the_spread_of_t
     chosen = [results[0], results[1], results[0], results[1]][:seeds]
     figure = robustness_curves({"tiny": chosen})
     panel = figure.axes[1]
-    assert len(panel.lines) == seeds + 1
+    assert len(panel.lines) == seeds + 2
     accuracy = np.array([r.accuracy("pgd")[0] for r in chosen])
-    np.testing.assert_allclose(panel.lines[-1].get_ydata()[2], accuracy.mean())
+    np.testing.assert_allclose(panel.lines[-2].get_ydata()[2], accuracy.mean())
     band = [y for x, y in panel.collections[0].get_paths()[0].vertices if x == 0.2]
     expected, kind = [accuracy.min(), accuracy.max()], f"lowest and highest of {seeds} seeds"
     if seeds == 4:
@@ -58,7 +59,7 @@ def test_curves_of_several_seeds_show_the_mean_and_each_seed_and_the_spread_of_t
 
 def test_lines_differ_without_colours(results):
     figure = robustness_curves({str(number): results[:1] for number in range(7)})
-    styles = {(line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines}
+    styles = {(line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines[::2]}
     assert len(styles) == 7
 
 
@@ -71,9 +72,9 @@ def test_what_is_doubtful_is_marked_in_figure_and_table(results):
     assert [text.get_text() for text in fgsm.texts] == [""]
     assert [text.get_text() for text in pgd.texts] == ["† tiny-2: doubtful"]
     assert [text.get_text() for text in fgsm.get_legend().get_texts()] == ["sure", "doubtful †"]
-    assert [line.get_markerfacecolor() == "white" for line in pgd.lines] == [False, True]
+    assert [line.get_markerfacecolor() == "white" for line in pgd.lines[::2]] == [False, True]
     table = robustness_table(groups)
-    rows = [row for row in table.splitlines() if row.startswith("| PGD")]
+    rows = [row for row in table.splitlines() if row.startswith("| PGD") and "[" in row]
     assert len(rows) == 2 and all(row.count("†") == 1 and row.endswith("† |") for row in rows)
     assert "† tiny-2, PGD: the gradient was zero for 30.0% (doubtful). Try spsa." in table and table.count("†") == 3
 
@@ -298,7 +299,8 @@ def test_a_figure_of_nothing_is_one_line():
 def test_robustness_table_has_a_row_per_attack_and_epsilon_beside_clean_accuracy(results):
     table = robustness_table({"tiny": results[:1]}).splitlines()
     assert table[2].startswith(f"| none | 0 | {results[0].clean_accuracy:.1%} [")
-    assert table[3].startswith("| FGSM | 0.2 | ") and table[6].startswith("| PGD | 0.1 | ") and table[7] == ""
+    assert table[3].startswith("| FGSM | 0.2 | ") and table[6].startswith("| PGD | 0.1 | ") and table[9] == ""
+    assert table[7].startswith("| WORST OF ALL | 0.2 | ") and table[8].startswith("| WORST OF ALL | 0.1 | ")
 
 
 def test_results_that_do_not_belong_together_are_neither_drawn_nor_tabled(results):

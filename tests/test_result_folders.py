@@ -257,7 +257,7 @@ def test_a_failure_before_the_figure_is_finished_by_resuming(whole, models, data
     assert evaluate(models, data, out, "--adversarials", "--resume", "--steps", 4, check=False) == 2
     assert "steps=2 there, steps=4 asked" in capsys.readouterr().err
     with monkeypatch.context() as patch:
-        patch.setattr("salrob_tf.evaluation.sweep.Sweep", None)  # all parts are there: nothing is attacked again
+        patch.setattr("salrob_tf.evaluation.work.Sweep", None)  # all parts are there: nothing is attacked again
         evaluate(models, data, out, "--adversarials", "--resume")
     same_results(out, whole)
     assert set(tree(out)) == set(tree(whole))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import salrob_tf as sr
-from salrob_tf.results.robustness import accuracy_interval
+from salrob_tf.results.spread import accuracy_interval
 
 EPSILONS = [0.0, 0.3, 0.1]
 
@@ -265,7 +265,7 @@ def test_unlike_results_are_not_compared_or_saved_together(trained, result, tmp_
     with pytest.raises(ValueError, match="No results.json"):
         sr.load_results(tmp_path)
     for attack in ("bim", None, ["fgsm"]):
-        with pytest.raises(ValueError, match="Valid here: fgsm, pgd, mim-l2. Received: attack="):
+        with pytest.raises(ValueError, match="Valid here: fgsm, pgd, mim-l2, worst of all. Received: attack="):
             result.accuracy(attack)
 
 

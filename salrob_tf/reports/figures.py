@@ -14,7 +14,8 @@ from matplotlib.text import Text
 
 from salrob_tf.checks import shown
 from salrob_tf.files import written_beside
-from salrob_tf.results.robustness import WORST, Robustness, check_groups, epsilon_text, spread
+from salrob_tf.results.robustness import WORST, Robustness, check_groups, epsilon_text
+from salrob_tf.results.spread import spread
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; markers and dashes tell lines apart without them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

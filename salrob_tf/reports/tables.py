@@ -9,7 +9,8 @@ import numpy as np
 
 from salrob_tf.checks import check_choice, shown
 from salrob_tf.results.costs import Member
-from salrob_tf.results.robustness import Robustness, check_groups, epsilon_text, spread
+from salrob_tf.results.robustness import Robustness, check_groups, epsilon_text
+from salrob_tf.results.spread import spread
 
 # Karkehabadi 2023, Table 1: name, test accuracy of the regular and of the guided network, after 100 epochs.
 PAPER_TABLE_1 = {"mnist": ("MNIST", 0.993, 0.988), "cifar10": ("CIFAR-10", 0.828, 0.822)}

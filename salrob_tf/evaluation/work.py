@@ -1,0 +1,219 @@
+"""A plan carried out shard by shard, and what became of the images, collected."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from salrob_tf.attacks.base import Attack
+from salrob_tf.data.arrays import check_labels, fingerprint
+from salrob_tf.evaluation.checkpoint import Checkpoint
+from salrob_tf.evaluation.counts import ONE_DRAW, SEVERAL_DRAWS, Counts
+from salrob_tf.evaluation.inspection import chance, inspect
+from salrob_tf.evaluation.plans import Plan
+from salrob_tf.evaluation.search import Sweep
+from salrob_tf.evaluation.trust import Sample, flags_of
+from salrob_tf.files import check_file, written_beside
+from salrob_tf.results.costs import Member, sum_of
+from salrob_tf.results.flags import Flag
+from salrob_tf.results.robustness import Robustness
+
+CLEAN = "none"  # the attack that a checkpoint keeps the clean outcomes of random networks under
+
+Progress = Callable[[str, int, int | None, int], None]
+
+
+class Work:
+    """A plan carried out: shards are taken one after the other, and what became of their images is collected."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        indices: np.ndarray | None,
+        kept: Checkpoint | None,
+        adversarials: Path | None,
+        progress: Progress | None,
+        total: int | None,
+    ) -> None:
+        self.plan, self.indices, self.kept, self.adversarials = plan, indices, kept, adversarials
+        self.progress, self.total = progress, None if total is None else total * len(plan.chains)
+        self.digests = hashlib.sha256(), hashlib.sha256()
+        self.number = self.seen = self.done = 0
+        self.draws, self.sample = ONE_DRAW, Sample()
+        self.clean: list[np.ndarray] = []
+        # For each member of each chain, what it left, shard by shard, and what it cost.
+        self.left: dict[str, list[list[np.ndarray]]] = {label: [[] for _ in run] for label, run in plan.chains.items()}
+        self.counts = {label: [Counts() for _ in chain] for label, chain in plan.chains.items()}
+
+    def take(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Attack a shard with every attack."""
+        x = self.plan.classifier.check(x)
+        y = check_labels(y, len(x), self.plan.classifier.num_classes)
+        given = slice(self.seen, self.seen + len(x))
+        rows = np.arange(given.start, given.stop) if self.indices is None else self.indices[given]
+        sha256 = fingerprint(x, y, rows)
+        for digest, column in zip(self.digests, (x, y), strict=True):
+            digest.update(np.ascontiguousarray(column).data)
+        clean = self._look(x, y, sha256)
+        sampled = self.sample.take(x, y, clean)
+        guess = None
+        for label in self.plan.chains:
+            report = _Report(self.progress, label, self.done, self.total)
+            correct = self._attack(label, _Shard(x, y, rows, clean, sha256), guess, report)
+            self.sample.keep(label, correct[:, sampled])
+            guess = correct.sum(axis=0)
+            self.done += len(x)
+            report.finish(self.done)
+        self.clean.append(clean)
+        self.number, self.seen = self.number + 1, given.stop
+
+    def _look(self, x: np.ndarray, y: np.ndarray, sha256: str) -> np.ndarray:
+        """Which images are classified correctly as they are; of the first shard, what is to be said of the model."""
+        classifier, size = self.plan.classifier, self.plan.batch_size
+        clean = classifier.classify(x, size) == y
+        if not self.number:
+            self.description, self.flags = inspect(classifier, x, y, self.plan.attacks, size)
+            if not self.description["deterministic"]:
+                self.draws = SEVERAL_DRAWS
+                self.description["draws"] = self.draws._asdict()
+        if self.draws.judging > 1:  # what was attacked before is what is to be attacked now
+            part = self.kept.load(CLEAN, self.number, sha256) if self.kept else None
+            clean = part["correct"] if part else classifier.classifies(x, y, size, self.draws.judging)
+            if self.kept and not part:
+                self.kept.save(CLEAN, self.number, sha256, correct=clean)
+        if not self.number:
+            self.said = chance(classifier, clean)
+            _warn(self.flags + self.said, above=3)
+        return clean
+
+    def _attack(self, label: str, shard: _Shard, guess: np.ndarray | None, report: _Report) -> np.ndarray:
+        """What an attack leaves of a shard, or the last of an ensemble, `(K, N)`."""
+        chain, before = self.plan.chains[label], None
+        for number, attack in enumerate(chain):
+            last = number == len(chain) - 1
+            name = label if len(chain) == 1 else f"{label}-{attack.label}"
+            file = self.adversarials / f"{label}-{self.number:05d}.npz" if self.adversarials and last else None
+            # What becomes known is told once; until then, how many stand.
+            told = report if last else lambda known, standing: report(0, standing)
+            part = self._part(name, attack, shard, guess, before, file, told)
+            correct, found = part.pop("correct"), part.pop("found", shard.images)
+            self.left[label][number].append(correct)
+            self.counts[label][number].add(Counts(**{key: value.item() for key, value in part.items()}))
+            before = correct, found
+        return correct
+
+    def _part(
+        self,
+        name: str,
+        attack: Attack,
+        shard: _Shard,
+        guess: np.ndarray | None,
+        before: tuple[np.ndarray, np.ndarray] | None,
+        file: Path | None,
+        report: Callable[[int, int], None],
+    ) -> dict[str, np.ndarray]:
+        """What one attack did to a shard, done now or kept from before; with `file` its adversarials are there."""
+        if file is not None:
+            check_file(file)
+        part = self.kept.load(name, self.number, shard.sha256, file) if self.kept else None
+        if part is not None:
+            return part
+        plan, began = self.plan, time.perf_counter()
+        sweep = Sweep(
+            attack, plan.classifier, shard.images, shard.labels, shard.clean, plan.ascending, shard.indices, plan.seed,
+            plan.batch_size, plan.dtype(attack), report, before, guess, plan.keep, self.draws,
+        )  # fmt: skip
+        independent = not plan.survivors_only and name in plan.chains
+        outcome = sweep.everything() if independent else sweep.survivors(plan.search if plan.survivors_only else "full")
+        sweep.counts.seconds = time.perf_counter() - began
+        part = {"correct": outcome} | {key: np.array(value) for key, value in vars(sweep.counts).items()}
+        if file is not None:
+            with written_beside(file) as beside:
+                np.savez_compressed(beside, indices=shard.indices, images=sweep.found)
+        elif plan.keep:
+            part["found"] = sweep.found
+        if self.kept:
+            self.kept.save(name, self.number, shard.sha256, file, **part)
+        return part
+
+    def result(self, name: str | None) -> Robustness:
+        """All shards together, and what speaks against them."""
+        if not self.seen:
+            raise ValueError("`images` must hold at least one image. Received: an empty dataset")
+        plan, clean = self.plan, np.concatenate(self.clean)
+        guessing = chance(plan.classifier, clean)
+        if not self.said:
+            _warn(guessing, above=2)
+        order = np.searchsorted(plan.ascending, plan.epsilons)
+        members = {label: self._members(label, order) for label in plan.chains}
+        costs = {
+            label: sum_of([each.costs for each in members[label]], self._zero_gradients(label)) for label in plan.chains
+        }
+        found = flags_of(self.sample, plan, costs, draws=self.draws, at_chance=bool(guessing))
+        _warn(found, above=2)
+        return Robustness(
+            model=name or plan.classifier.name,
+            epsilons=plan.epsilons,
+            indices=np.arange(self.seen) if self.indices is None else self.indices,
+            clean=clean,
+            correct={label: np.concatenate(left[-1], axis=1)[order] for label, left in self.left.items()},
+            attacks=plan.settings,
+            costs=costs,
+            members={label: each for label, each in members.items() if len(each) > 1},
+            seed=plan.seed,
+            sha256=hashlib.sha256("".join(digest.hexdigest() for digest in self.digests).encode()).hexdigest(),
+            path=plan.classifier.path,
+            description=self.description,
+            flags=(*self.flags, *guessing, *found),
+        )
+
+    def _members(self, label: str, order: np.ndarray) -> tuple[Member, ...]:
+        """What each attack of a chain left and cost; `order` is that of the user's epsilons."""
+        found = []
+        for attack, left, counts in zip(self.plan.chains[label], self.left[label], self.counts[label], strict=True):
+            costs = counts.costs(self.plan.classifier.traces((attack, self.plan.dtype(attack))))
+            accuracy = np.concatenate(left, axis=1)[order].mean(axis=1)
+            found.append(Member(attack.label, tuple(accuracy.tolist()), costs))
+        return tuple(found)
+
+    def _zero_gradients(self, label: str) -> float:
+        """The share of zero gradients of the member that stands for a chain."""
+        at = self.plan.chains[label].index(self.plan.attacks[label])
+        return self.counts[label][at].costs(0).zero_gradients
+
+
+class _Shard(NamedTuple):
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    clean: np.ndarray
+    sha256: str
+
+
+def _warn(flags: Iterable[Flag], above: int) -> None:
+    for flag in flags:
+        warnings.warn(str(flag), stacklevel=above + 2)  # who called `evaluate`
+
+
+class _Report:
+    """Turns what a sweep reports into what `progress` is called with."""
+
+    def __init__(self, progress: Progress | None, label: str, done: int, total: int | None) -> None:
+        self.progress, self.label, self.done, self.total = progress, label, done, total
+        self.standing = 0
+
+    def __call__(self, known: int, standing: int) -> None:
+        self.done += known
+        self.standing = standing
+        if self.progress:
+            self.progress(self.label, self.done, self.total, standing)
+
+    def finish(self, done: int) -> None:
+        if self.done != done:
+            self(done - self.done, self.standing)
