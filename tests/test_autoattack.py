@@ -57,6 +57,9 @@ def test_networks_that_draw_random_numbers_get_the_version_for_them():
     classifier = sr.Classifier(noisy, "noisy", input_shape=(8, 8, 1))
     assert [each.label for each in sr.AutoAttack().members(classifier)] == ["apgd", "apgd-dlr"]
     assert len(sr.AutoAttack(version="standard").members(classifier)) == 4
+    with pytest.warns(UserWarning, match="autoattack: noisy draws random numbers: .* apgd and apgd-dlr were run"):
+        found = sr.evaluate(classifier, *make_images(4), "autoattack", [0.1])
+    assert found.members["autoattack"][0].costs.gradient_evaluations % 10 == 0
 
 
 def test_each_member_attacks_what_those_before_left(classifier, trained):

@@ -78,7 +78,7 @@ def flags_of(sample: Sample, plan: Plan, costs: Mapping[str, Costs], *, draws: D
             found[label] += noise.flag(label, attack, dtype, sample.left(label), plan.ascending, without)
         if not attack.uses_gradients and not any(flag.withholds for flag in found[label]):
             believed = label
-        found[label] += _without_members(plan, label)
+        found[label] += _members(plan, label, draws)
     return [flag for label in plan.attacks for flag in found[label]]
 
 
@@ -112,17 +112,20 @@ def zero_gradients(sample: Sample, plan: Plan, label: str, share: float, without
     return [Flag("zero gradients", severity, share, ZERO, meaning, remedy, label)]
 
 
-def _without_members(plan: Plan, label: str) -> list[Flag]:
-    """A flag if an ensemble was run without those of its members that take gradients."""
-    chain = plan.chains[label]
-    if label == chain[0].label or any(attack.uses_gradients for attack in chain):
+def _members(plan: Plan, label: str, draws: Draws) -> list[Flag]:
+    """What is said of an ensemble that is smaller because of the model: of random numbers, or of no gradients."""
+    chain, name = plan.chains[label], plan.classifier.name
+    if label == chain[0].label:
         return []
-    meaning = (
-        f"{plan.classifier.name} has no gradient with respect to its images, so that of {label} only "
-        f"{chain[0].label} was run, which asks for outputs alone and is weaker"
-    )
-    remedy = "Give the step that has no gradient, such as rounding, a straight-through one"
-    return [Flag("no gradient", DOUBTFUL, 0, 1, meaning, remedy, label)]
+    run = " and ".join(attack.label for attack in chain)
+    if not any(attack.uses_gradients for attack in chain):
+        meaning = f"{name} has no gradient with respect to its images: only {run} was run, which is weaker"
+        remedy = "Give the step that has no gradient, such as rounding, a straight-through one"
+        return [Flag("no gradient", DOUBTFUL, 0, 1, meaning, remedy, label)]
+    if draws.gradient > 1:
+        meaning = f"{name} draws random numbers: of the version for such networks {run} were run, on averaged gradients"
+        return [Flag("members", NOTE, draws.gradient, 1, meaning, "Attack the model without its noise too", label)]
+    return []
 
 
 def _without_gradients(attacks: Mapping[str, Attack], believed: str | None) -> str:
