@@ -50,6 +50,22 @@ def pgd(attack, classifier, images, labels, epsilon):
         cleverhans_pgd.random_lp_vector = drawn
 
 
+def climbed(attack, classifier, x, aims):
+    """What is ascended at images, and its gradient."""
+    with tf.GradientTape() as tape:
+        tape.watch(given := tf.constant(x, tf.float32))
+        logits = classifier.logits(given)
+        others = tf.reduce_max(logits - 1e9 * tf.one_hot(aims, logits.shape[1]), axis=1)
+        loss = others - tf.gather(logits, aims, batch_dims=1)
+        if attack.loss == "dlr":
+            ordered = tf.sort(logits, direction="DESCENDING")
+            loss = loss / (ordered[:, 0] - ordered[:, 2])
+        if attack.loss == "cross_entropy":
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(aims, logits)
+        loss = -loss if attack.targeted else loss
+    return loss.numpy(), tape.gradient(loss, given).numpy()
+
+
 def written_out(attack, classifier, images, labels, epsilon):
     """Steps along gradients of any loss, of MIM with the normalisation of Eq. 4, by NumPy's hand."""
     aims = attack.loss_classes(classifier, images, labels)[:, 0]
@@ -57,17 +73,7 @@ def written_out(attack, classifier, images, labels, epsilon):
     batch = Batch(images, labels, aims, np.full(len(images), epsilon, np.float32), rows, 0 * rows)
     x, momentum = attack.start(batch, SEED), 0.0
     for _ in range(attack.steps):
-        with tf.GradientTape() as tape:
-            tape.watch(given := tf.constant(x))
-            logits = classifier.logits(given)
-            others = tf.reduce_max(logits - 1e9 * tf.one_hot(aims, logits.shape[1]), axis=1)
-            loss = others - tf.gather(logits, aims, batch_dims=1)
-            if attack.loss == "dlr":
-                ordered = tf.sort(logits, direction="DESCENDING")
-                loss = loss / (ordered[:, 0] - ordered[:, 2])
-            if attack.loss == "cross_entropy":
-                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(aims, logits)
-        gradient = tape.gradient(loss, given).numpy() * (-1 if attack.targeted else 1)
+        _, gradient = climbed(attack, classifier, x, aims)
         norms = np.sqrt((gradient**2).sum(axis=(1, 2, 3), keepdims=True))
         if isinstance(attack, sr.MIM):
             gradient = momentum = attack.decay * momentum + gradient / norms
@@ -143,22 +149,6 @@ def carlini_wagner(attack, classifier, images, labels, epsilon):
         # CleverHans multiplies by ten where an adversarial was found, too.
         constant = np.where(hit, middle * 10, np.where(upper < 1e9, middle, constant * 10))
     return np.where((own.argmax(1) != labels)[:, None, None, None], images, best)
-
-
-def climbed(attack, classifier, x, aims):
-    """What is ascended at images, and its gradient."""
-    with tf.GradientTape() as tape:
-        tape.watch(given := tf.constant(x, tf.float32))
-        logits = classifier.logits(given)
-        others = tf.reduce_max(logits - 1e9 * tf.one_hot(aims, logits.shape[1]), axis=1)
-        loss = others - tf.gather(logits, aims, batch_dims=1)
-        if attack.loss == "dlr":
-            ordered = tf.sort(logits, direction="DESCENDING")
-            loss = loss / (ordered[:, 0] - ordered[:, 2])
-        if attack.loss == "cross_entropy":
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(aims, logits)
-        loss = -loss if attack.targeted else loss
-    return loss.numpy(), tape.gradient(loss, given).numpy()
 
 
 def ball(attack, image, epsilon):
@@ -418,7 +408,7 @@ def test_the_same_images_as_the_reference(row, classifier, trained):
         ours = row.attack(classifier, images, labels, epsilon, seed=SEED)
         theirs = row.reference(row.attack, classifier, images, labels, epsilon)
         sure = ~np.isnan(theirs).any(axis=(1, 2, 3))
-        assert sure.mean() > 0.5
+        assert sure.all() or (row.reference in (auto_pgd, fab) and sure.mean() > 0.5)
         np.testing.assert_allclose(ours[sure], theirs[sure], rtol=0, atol=row.within)
         assert not np.array_equal(ours, images)
 

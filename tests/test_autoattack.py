@@ -81,7 +81,7 @@ def test_each_member_attacks_what_those_before_left(classifier, trained):
     costs, total = [member.costs for member in found.members["autoattack"]], found.costs["autoattack"]
     assert total.gradient_evaluations == sum(cost.gradient_evaluations for cost in costs)
     assert total.forward_evaluations == sum(cost.forward_evaluations for cost in costs)
-    assert costs[-1].gradient_evaluations == 0 and "apgd-dlr: " in str(found)
+    assert costs[-1].gradient_evaluations == 0 and "\n  apgd-dlr " in str(found)
     table = sr.robustness_table({"mine": [found]})
     assert "| tiny, AUTOATTACK, after | 0.05 | 0.1 | 0.15 | 0.2 | gradients | forward passes | seconds |" in table
     assert f"| APGD | {by_member[0][0]:.1%} |" in table and f"| {costs[0].gradient_evaluations:,} |" in table

@@ -53,15 +53,13 @@ class Square(Attack):
         """One query."""
         return 1
 
-    def sides(self, height: int, width: int) -> np.ndarray:
-        """Sides of the windows in pixels, `(steps,)`; the first query is the start itself, and its window empty."""
-        halved = np.searchsorted(HALVED_AFTER, np.arange(self.steps), side="left")
+    def sides(self, queries: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Sides of the windows in pixels at some queries; the first is the start itself, and its window empty."""
+        halved = np.searchsorted(HALVED_AFTER, queries, side="left")
         sides = np.rint(np.sqrt(self.share / 2.0**halved * height * width)).astype(np.int32)
         if self.norm == 2:
             sides = np.maximum(sides, 3) | 1  # odd, so that a window has a middle
-        sides = np.clip(sides, 1, min(height, width))
-        sides[0] = 0
-        return sides
+        return np.where(queries > 0, np.clip(sides, 1, min(height, width)), 0)
 
     def init(self, classifier: Classifier, batch: Batch, seed: int) -> State:
         """The start, which was not asked about yet."""
@@ -80,7 +78,7 @@ class Square(Attack):
         """One query, of several `draws` the mean of their logits; `dtype` is not looked at."""
         _, height, width, channels = batch.images.shape
         number = np.asarray(state["step"])
-        side = self.sides(height, width)[number]
+        side = self.sides(number, height, width)
         drawn = uniform(np.asarray(state["key"]).view(np.uint64), number, 5 + channels)
         corners = (drawn[:, :4] * (np.array([height, width] * 2) - side[:, None] + 1)).astype(np.int32)
         signs = np.where(drawn[:, 5:] < 0.5, np.float32(-1), np.float32(1))
@@ -156,7 +154,7 @@ class Square(Attack):
     def _lobes(self, x: tf.Tensor, side: tf.Tensor, corner: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
         """Two lobes in each image's window, `(N, height, width, 1)`."""
         height, width = x.shape[1:3]
-        sides = np.unique(self.sides(height, width))
+        sides = np.unique(self.sides(np.arange(self.steps), height, width))
         table = np.zeros((2, len(sides), height, width), np.float32)
         for number, each in enumerate(sides):
             table[0, number, :each, :each] = two_lobes(each)

@@ -69,9 +69,10 @@ class Sweep:
         self.radii = self.epsilons.astype(np.float32)
         self.found = (self.before[1] if self.before else self.images).copy()
         self.brackets = Brackets(self.clean, self.epsilons, broken=self._broken_before)
-        change = (self.found - self.images).reshape(len(self.images), -1)
-        moved = change.any(axis=1)  # what other attacks have not broken is handed on as it is
-        self._nearest = np.where(moved, np.linalg.norm(change.astype(np.float64), self.attack.norm, axis=1), np.inf)
+        self._nearest = np.full(len(self.images), np.inf)
+        if self.before:
+            for row in np.flatnonzero((self.found != self.images).any(axis=(1, 2, 3))).tolist():  # the others stand
+                self._nearest[row] = self._size(row, self.found[row])
         self._begun = np.zeros(len(self.images), bool)
         self._directions: dict[int, np.ndarray] = {}
 
@@ -195,8 +196,7 @@ class Sweep:
         """Note what a try at epsilon k did to an image; the number of its next try, 0 where it is at its last."""
         size, last = np.inf, number + 1 == self.tries
         if adversarial is not None:
-            change = (adversarial.astype(np.float64) - self.images[row]).reshape(-1)
-            size = float(np.linalg.norm(change, ord=self.attack.norm))
+            size = self._size(row, adversarial)
             if size < self._nearest[row] or not self.attack.nearest:
                 self._nearest[row], self.found[row] = size, adversarial
         if self.attack.nearest and (last or self._nearest[row] <= self.epsilons[0]):
@@ -209,6 +209,11 @@ class Sweep:
             self.brackets.falls(row, k, size)
         self.report(int(self.brackets.known[row]), self.brackets.standing)
         return 0
+
+    def _size(self, row: int, adversarial: np.ndarray) -> float:
+        """How far an image was changed, in the norm of the balls."""
+        change = (adversarial.astype(np.float64) - self.images[row]).reshape(-1)
+        return float(np.linalg.norm(change, ord=self.attack.norm))
 
     def _ask_scout(self) -> np.ndarray:
         """Where a search is to begin: where the attack's scout breaks each image, or in the middle."""

@@ -77,11 +77,12 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
     rows = [["attack", "epsilon", *groups], ["---"] * (len(groups) + 2)]
     rows.append(["none", "0", *(_cell([result.clean for result in results]) for results in groups.values())])
     for attack in first.curves:
+        left = {name: [result.curves[attack] for result in results] for name, results in groups.items()}
         for k, epsilon in enumerate(first.epsilons):
             cells = (
-                _cell([result.curves[attack][k] for result in results])
+                _cell([matrix[k] for matrix in left[name]])
                 + (" †" if any(result.doubt(attack) for result in results) else "")
-                for results in groups.values()
+                for name, results in groups.items()
             )
             rows.append([attack.upper(), epsilon_text(epsilon), *cells])
     doubts = [

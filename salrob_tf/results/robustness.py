@@ -143,15 +143,19 @@ class Robustness:
         Raises:
             ValueError: If that attack was not run.
         """
-        curves = self.curves
-        if not isinstance(attack, str) or attack not in curves:
-            raise ValueError(f"Unknown attack. Valid here: {', '.join(curves)}. Received: attack={shown(attack)}")
-        return curves[attack].mean(axis=1)
+        return self._left(attack).mean(axis=1)
 
     def interval(self, attack: str) -> np.ndarray:
         """95 % intervals of `accuracy(attack)`, `(K, 2)`; see `accuracy_interval`."""
-        self.accuracy(attack)
-        return np.array([accuracy_interval(row) for row in self.curves[attack]])
+        return np.array([accuracy_interval(row) for row in self._left(attack)])
+
+    def _left(self, attack: str) -> np.ndarray:
+        if isinstance(attack, str) and attack in self.correct:
+            return self.correct[attack]
+        curves = self.curves
+        if attack == WORST and attack in curves:
+            return curves[attack]
+        raise ValueError(f"Unknown attack. Valid here: {', '.join(curves)}. Received: attack={shown(attack)}")
 
     def doubt(self, attack: str) -> str | None:
         """The gravest severity of what speaks against the accuracies under an attack, `None` if nothing does.
@@ -169,12 +173,14 @@ class Robustness:
             if not self.description["deterministic"]:
                 judging = self.description.get("draws", {}).get("judging", 1)
                 lines[-1] += f"; NOT deterministic, judged by a majority of {judging} draws"
-        lines.append(f"{'epsilon':12}" + "".join(f"{epsilon_text(epsilon):>10}" for epsilon in self.epsilons))
+        labels = [*self.curves, *(f"  {member.attack}" for each in self.members.values() for member in each)]
+        width = max(10, *map(len, labels))
+        lines.append(f"{'epsilon':{width}}" + "".join(f"{epsilon_text(epsilon):>10}" for epsilon in self.epsilons))
         for label in self.curves:
             doubt = f"  {doubt}" if (doubt := self.doubt(label)) else ""
             for member in self.members.get(label, ()):
-                lines.append(f"  {member.attack}: " + " ".join(f"{accuracy:.1%}" for accuracy in member.accuracy))
-            lines.append(f"{label:12}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) + doubt)
+                lines.append(f"{'  ' + member.attack:{width}}" + "".join(f"{a:10.1%}" for a in member.accuracy))
+            lines.append(f"{label:{width}}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) + doubt)
         return "\n".join([*lines, *map(str, self.flags)])
 
 
