@@ -95,20 +95,21 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
     ]
     clean = {name: [result.clean for result in results] for name, results in groups.items()}
     every = [result for results in groups.values() for result in results]
-    costs = [_after_each(result, "", result.after_each) for result in every if result.after_each]
-    costs += [_after_each(result, f", {of.upper()}", each) for result in every for of, each in result.members.items()]
+    costs = [_after_each(result.model, result, result.after_each) for result in every if result.after_each]
+    for result in every:
+        for label, members in result.members.items():
+            costs.append(_after_each(f"{result.model}, {label.upper()}", result, members, timed=True))
     return "\n".join([_markdown(rows) + _brackets(clean), *(f"{doubt}\n" for doubt in doubts), *costs])
 
 
-def _after_each(result: Robustness, of: str, members: Sequence[Member]) -> str:
-    costs = ["gradients", "forward passes", "seconds"]
-    rows = [[f"{result.model}{of}, after", *map(epsilon_text, result.epsilons), *costs]]
+def _after_each(who: str, result: Robustness, members: Sequence[Member], timed: bool = False) -> str:
+    """What was left after each attack, and its costs; with seconds where the same run may give another table."""
+    rows = [[f"{who}, after", *map(epsilon_text, result.epsilons), "gradients", "forward passes"] + ["seconds"] * timed]
     rows.append(["---"] * len(rows[0]))
     for member in members:
-        spent = member.costs
-        passes = (f"{number:,}" for number in (spent.gradient_evaluations, spent.forward_evaluations))
+        passes = (f"{number:,}" for number in (member.costs.gradient_evaluations, member.costs.forward_evaluations))
         accuracies = (f"{accuracy:.1%}" for accuracy in member.accuracy)
-        rows.append([member.attack.upper(), *accuracies, *passes, f"{spent.seconds:.1f}"])
+        rows.append([member.attack.upper(), *accuracies, *passes] + [f"{member.costs.seconds:.1f}"] * timed)
     return _markdown(rows)
 
 
