@@ -31,6 +31,7 @@ from salrob_tf.attacks.gradient import BIM, FGSM, MIM, PGD
 from salrob_tf.attacks.registry import ATTACKS, make_attack
 from salrob_tf.attacks.spsa import SPSA
 from salrob_tf.attacks.square import Square
+from salrob_tf.attacks.worst_case import WorstCase
 from salrob_tf.data.datasets import Dataset, load_data
 from salrob_tf.data.pipeline import batches
 from salrob_tf.evaluation.callbacks import RobustAccuracy
@@ -68,6 +69,7 @@ __all__ = [
     "Robustness",
     "SaliencyGuided",
     "Square",
+    "WorstCase",
     "batches",
     "cnn",
     "compare",

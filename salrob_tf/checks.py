@@ -213,3 +213,10 @@ def shown(value: Any) -> str:
 def _power(number: int) -> str:
     bits = (number + 1).bit_length() - 1
     return f"2^{bits} - 1" if bits > 20 and number + 1 == 1 << bits else str(number)
+
+
+def epsilon_text(epsilon: float) -> str:
+    """An epsilon as people write it: 0.1, or 4/255 where a few decimals do not say it exactly."""
+    steps = round(epsilon * 255)
+    exact = float(f"{epsilon:.4g}") == epsilon
+    return f"{steps}/255" if not exact and np.isclose(epsilon, steps / 255, rtol=1e-6, atol=0) else f"{epsilon:.4g}"

@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 DEFER = "--tf_xla_always_defer_compilation=true"
+QUICK = 200  # test images of a first look
 ONE_LINE = (ValueError, OSError, ImportError)  # errors whose message says all: what was wrong, and what to do
 
 
@@ -117,6 +118,12 @@ def add_attacks(parser: Parser) -> None:
         help="attack only what still stands (default), or everything at every epsilon, as in the paper")  # fmt: skip
     add("--steps", type=int, default=40, help="of the iterative attacks (default %(default)s)")
     add("--samples", type=int, default=1000, help="test images, chosen at random (default %(default)s, or all)")
+    add("--quick", action="store_true", help=f"a first look: {QUICK} test images at most, and worst-case not audited")
+
+
+def samples_of(args: argparse.Namespace) -> int:
+    """How many test images are asked for."""
+    return min(args.samples, QUICK) if args.quick else args.samples
 
 
 @contextmanager

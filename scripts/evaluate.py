@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from _common import Parser, SweepBar, add_attacks, add_data, folder, quiet_start, run_main
+from _common import Parser, SweepBar, add_attacks, add_data, folder, quiet_start, run_main, samples_of
 
 
 def arguments() -> argparse.Namespace:
@@ -40,17 +40,18 @@ def main() -> None:
         from salrob_tf import Classifier, compare, load_data, make_attack, robustness_curves, robustness_table
         from salrob_tf.studies.names import distinct_names
         from salrob_tf.studies.result_folders import adversarial_files, check_results_folder, make_plan, open_results
-        from salrob_tf.studies.trials import attack_all, make_trial
+        from salrob_tf.studies.trials import attack_all, estimate_all, make_trial
 
     # Everything that can be wrong is looked at before anything is written.
     names = distinct_names(args.models)
-    attacks = [make_attack(name, norm=args.norm, steps=args.steps, restarts=args.restarts) for name in args.attacks]
+    settings = {"norm": args.norm, "steps": args.steps, "restarts": args.restarts, "audit": not args.quick}
+    attacks = [make_attack(name, **settings) for name in args.attacks]
     kept = adversarial_files(names, [attack.label for attack in attacks]) if args.adversarials else []
     files = ["table.md", "curves.png", *kept]
     check_results_folder(args.out, make_plan("evaluate.py", vars(args), files), args.resume, args.overwrite)
     data = load_data(args.data, args.image_size)
     options = {"survivors_only": args.survivors_only, "search": args.search, "craft_dtype": args.craft_dtype}
-    trial = make_trial(data, attacks, args.epsilons, args.samples, args.seed, **options)
+    trial = make_trial(data, attacks, args.epsilons, samples_of(args), args.seed, **options)
     classifiers = [
         Classifier(path, name, args.bounds, data.input_shape, args.output)
         for path, name in zip(args.models, names, strict=True)
@@ -58,6 +59,8 @@ def main() -> None:
     plan = make_plan("evaluate.py", vars(args), files, inputs=trial.inputs(classifiers))
 
     with open_results(args.out, plan, resume=args.resume, overwrite=args.overwrite) as opened:
+        if not opened.complete:
+            print(f"attacking: {estimate_all(trial, classifiers)}", flush=True)
         results = opened.saved() or attack_all(
             trial,
             classifiers,

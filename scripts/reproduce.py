@@ -9,7 +9,18 @@ import argparse
 import os
 from pathlib import Path
 
-from _common import Parser, SweepBar, add_attacks, add_data, add_network, fit_verbosity, folder, quiet_start, run_main
+from _common import (
+    Parser,
+    SweepBar,
+    add_attacks,
+    add_data,
+    add_network,
+    fit_verbosity,
+    folder,
+    quiet_start,
+    run_main,
+    samples_of,
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -40,13 +51,13 @@ def main() -> None:
         from salrob_tf import load_data, make_attack
         from salrob_tf.studies import paper
         from salrob_tf.studies.result_folders import check_results_folder, make_plan, open_results
-        from salrob_tf.studies.trials import attack_all, make_trial
+        from salrob_tf.studies.trials import attack_all, estimate_all, make_trial
         from salrob_tf.training.workers import worker_count
 
     if worker_count() > 1:
         raise ValueError("Several workers train by train.py: unset TF_CONFIG for reproduce.py")
     # Everything that can be wrong is looked at before the first minute of training.
-    attacks = [make_attack(name, steps=args.steps) for name in args.attacks]
+    attacks = [make_attack(name, steps=args.steps, audit=not args.quick) for name in args.attacks]
     runs = paper.make_runs(
         range(args.seeds),
         network=args.network,
@@ -61,7 +72,7 @@ def main() -> None:
     plan = make_plan("reproduce.py", vars(args), paper.file_names(args.data), runs=places)
     check_results_folder(out, plan, **existing)
     data = load_data(args.data, args.image_size)
-    trial = make_trial(data, attacks, args.epsilons, args.samples, survivors_only=args.survivors_only)
+    trial = make_trial(data, attacks, args.epsilons, samples_of(args), survivors_only=args.survivors_only)
     paper.check_all(out, data, runs, attacks, **existing)
 
     def begin(name: str) -> None:
@@ -70,7 +81,8 @@ def main() -> None:
     with open_results(out, plan, **existing) as opened:
         classifiers = paper.train_all(out, data, runs, **existing, verbose=fit_verbosity(), begin=begin)
         images, radii = len(trial.indices), len(trial.epsilons)
-        print(f"attacking {images} test images at {radii} epsilons, {args.steps} steps", flush=True)
+        took = "" if opened.complete else f": {estimate_all(trial, classifiers)}"
+        print(f"attacking {images} test images at {radii} epsilons, {args.steps} steps{took}", flush=True)
         results = opened.saved() or attack_all(trial, classifiers, checkpoint=opened.checkpoint, progress=SweepBar)
         correct = paper.correct_in_test(data, classifiers)
         if not opened.complete:

@@ -192,7 +192,7 @@ class Idle(sr.Attack):
     steps: int = 2
 
     def step(self, classifier, batch, state, dtype="float32", draws=1):
-        return state, Seen(np.zeros(len(batch.images), bool), np.zeros(len(batch.images), np.float32))
+        return state, Seen(np.zeros(len(batch.images), bool), np.zeros(len(batch.images), np.float32), np.zeros(0))
 
 
 def test_attacks_of_the_users_run_on_what_they_declare(trained):

@@ -36,7 +36,7 @@ def labels_of(model, **settings):
 
 def test_members_are_those_of_the_paper_with_their_budgets(monkeypatch):
     monkeypatch.undo()
-    members = sr.AutoAttack(2).members(sr.Classifier(make_network(classes=10)))
+    members = [link.attack for link in sr.AutoAttack(2).members(sr.Classifier(make_network(classes=10)))]
     assert [member.label for member in members] == ["apgd", "apgd-dlr-targeted", "fab-targeted", "square"]
     assert [member.steps for member in members] == [100, 100, 100, 5000] and {each.norm for each in members} == {2}
     assert [member.tries(10) for member in members] == [1, 9, 9, 1]
@@ -68,9 +68,9 @@ def test_each_member_attacks_what_those_before_left(classifier, trained):
     found = sr.evaluate(classifier, images, labels, ["autoattack"], EPSILONS, batch_size=16)
     assert [member.attack for member in found.members["autoattack"]] == LABELS
     standing = np.tile(found.clean, (len(EPSILONS), 1))
-    for attack, member in zip(sr.AutoAttack().members(classifier), found.members["autoattack"], strict=True):
+    for link, member in zip(sr.AutoAttack().members(classifier), found.members["autoattack"], strict=True):
         for k, epsilon in enumerate(EPSILONS):
-            made = attack(classifier, images, labels, epsilon)
+            made = link.attack(classifier, images, labels, epsilon)
             size = np.abs(made - images).max(axis=(1, 2, 3))
             fell = (classifier.predict(made) != labels) & (size <= epsilon + 1e-6)
             standing[k:] &= ~fell
@@ -92,7 +92,7 @@ def test_no_image_survives_that_its_first_member_breaks(classifier, trained, opt
     images, labels = trained[1][:32], trained[2][:32]
     epsilons = np.array(EPSILONS) * (6 if "norm" in options else 1)
     found = sr.evaluate(classifier, images, labels, "autoattack", epsilons, **options)
-    first = sr.AutoAttack(options.get("norm", np.inf)).members(classifier)[0]
+    first = sr.AutoAttack(options.get("norm", np.inf)).members(classifier)[0].attack
     alone = sr.evaluate(classifier, images, labels, [first], epsilons, survivors_only=False)
     matrix = found.correct["autoattack"]
     assert not (matrix & ~alone.correct["apgd"]).any() and np.all(matrix[:-1] >= matrix[1:])

@@ -327,7 +327,7 @@ def test_accuracy_interval_is_wilsons(right, wrong):
 
 
 def test_epsilons_are_written_as_people_write_them():
-    from salrob_tf.results.robustness import epsilon_text
+    from salrob_tf.checks import epsilon_text
 
     found = [epsilon_text(epsilon) for epsilon in (0, 0.1, 0.2, 51 / 255, 8 / 255, float(np.float32(8 / 255)), 1 / 7)]
     assert found == ["0", "0.1", "0.2", "0.2", "8/255", "8/255", "0.1429"]

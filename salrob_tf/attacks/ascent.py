@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from salrob_tf.attacks.balls import Ball, Batch, clip, steepest
 from salrob_tf.attacks.base import Attack, Seen, State, missing_gradient
-from salrob_tf.attacks.losses import ascended
+from salrob_tf.attacks.losses import ascended, margin
 from salrob_tf.models.classifier import Classifier
 from salrob_tf.models.devices import over_devices
 from salrob_tf.models.gradients import scaled_gradient
@@ -63,21 +63,21 @@ class GradientAttack(Attack):
             gradient, _, loss, logits = self.gradient(classifier, dtype, parts[keys.index("images")], loss_classes)
             broken = tf.argmax(logits, axis=-1, output_type=tf.int32) != labels
             size = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3])
-            return *projected(images, radii, gradient, loss, *parts), broken, size
+            return *projected(images, radii, gradient, loss, *parts), broken, size, -margin(labels, logits)
 
         # The steps are not a loop inside the graph: there TensorFlow replaces some of its kernels by oneDNN's or not
         # as chance has it, which costs a fifth of the speed in most processes.
         if draws == 1:
             given = (batch.images, batch.labels, batch.loss_classes, batch.radii, *state.values())
             run = _compiled(classifier, (self, dtype), lambda *parts: over_devices(whole, *parts), given)
-            *parts, broken, sizes = run(*given)
+            *parts, broken, sizes, leads = run(*given)
         else:
             images = np.asarray(state["images"])
             gradient, losses, sizes = self._mean_gradients(classifier, images, batch.loss_classes, dtype, draws)
             given = (batch.images, batch.radii, gradient, losses, *state.values())
             parts = _compiled(classifier, (self, "move"), projected, given)(*given)
-            broken = np.zeros(len(batch.images), bool)
-        return dict(zip(keys, parts, strict=True)), Seen(broken, sizes)
+            broken, leads = np.zeros(len(batch.images), bool), np.zeros(0, np.float32)
+        return dict(zip(keys, parts, strict=True)), Seen(broken, sizes, leads)
 
     def gradients(
         self,

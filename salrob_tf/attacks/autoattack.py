@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-import tensorflow as tf
-
 from salrob_tf.attacks.apgd import APGD
-from salrob_tf.attacks.balls import check_norm
-from salrob_tf.attacks.base import Attack
+from salrob_tf.attacks.base import Attack, Link
+from salrob_tf.attacks.ensemble import Ensemble, has_gradient
 from salrob_tf.attacks.fab import FAB
 from salrob_tf.attacks.square import Square
 from salrob_tf.checks import check_choice
@@ -20,7 +17,7 @@ VERSIONS = ("standard", "rand")
 
 
 @dataclass(frozen=True)
-class AutoAttack:
+class AutoAttack(Ensemble):
     """AutoAttack: each of its members attacks what those before left, with budgets that are part of the name.
 
     The standard version is Auto-PGD on the cross-entropy, Auto-PGD on the targeted DLR loss, targeted FAB, and Square,
@@ -33,7 +30,6 @@ class AutoAttack:
         ['apgd', 'apgd-dlr', 'fab-targeted', 'square']
 
     Attributes:
-        norm: Norm of the ball, `np.inf` or 2.
         version: `"standard"` or `"rand"`; `None` is what suits the model: `"rand"` if it gives other logits when it is
             asked again. Of a model without gradients Square alone is left.
 
@@ -43,19 +39,18 @@ class AutoAttack:
 
     label: ClassVar[str] = "autoattack"
 
-    norm: float = np.inf
     version: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "norm", check_norm(self.norm))
+        super().__post_init__()
         if self.version is not None:
             check_choice("version", self.version, VERSIONS)
 
-    def check_classes(self, num_classes: int) -> None:
-        """Any number of classes will do: members that need more are left out."""
-
-    def members(self, classifier: Classifier) -> tuple[Attack, ...]:
+    def members(self, classifier: Classifier) -> tuple[Link, ...]:
         """The attacks that are run on a model, in their order."""
+        return tuple(Link(attack.label, attack) for attack in self._attacks(classifier))
+
+    def _attacks(self, classifier: Classifier) -> tuple[Attack, ...]:
         classes = classifier.num_classes
         untargeted = (APGD(self.norm, loss="dlr"),) if classes > 2 else ()
         if not has_gradient(classifier):
@@ -64,12 +59,3 @@ class AutoAttack:
             return APGD(self.norm), *untargeted
         targeted = (APGD(self.norm, loss="dlr", targeted=True),) if classes > 3 else untargeted
         return APGD(self.norm), *targeted, FAB(self.norm, targeted=True), Square(self.norm)
-
-
-def has_gradient(classifier: Classifier) -> bool:
-    """Whether any gradient leads from a model's logits to its images, be it zero."""
-    images = tf.fill((1, *classifier.input_shape), 0.5)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(images)
-        logits = classifier.logits(images)
-    return tape.gradient(logits, images) is not None

@@ -25,10 +25,12 @@ class Seen(NamedTuple):
     Attributes:
         broken: Whether the model misclassified each, boolean `(N,)`.
         sizes: The largest magnitude in each one's gradient, `(N,)`; empty where no gradient was taken.
+        leads: How far the logit of each one's label was above all others, `(N,)`; empty where that was not seen.
     """
 
     broken: Any
     sizes: Any
+    leads: Any
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class Attack(AttackSettings):
         ValueError: If a setting is out of its range.
     """
 
-    def members(self, classifier: Classifier) -> tuple[Attack, ...]:
+    def members(self, classifier: Classifier) -> tuple[Link, ...]:
         """The attacks that are run one after the other, each on what those before left: this one."""
-        return (self,)
+        return (Link(self.label, self),)
 
     @property
     def scout(self) -> Attack | None:
@@ -241,6 +243,24 @@ class Attack(AttackSettings):
                 f"{self.label} must lead to images of numbers: one of its settings makes float32 overflow. Received: "
                 f"NaN in {share:.1%} of them, with {shown(self)}"
             )
+
+
+class Link(NamedTuple):
+    """An attack in its place among several, each of which attacks what those before it left.
+
+    Attributes:
+        label: What it is called there.
+        attack: The attack.
+        near: The largest share of its lead, how far the logit of its label is above all others, that those before must
+            have left an image at the largest epsilon it survived, if it is to be attacked: the others are far from
+            falling.
+        dtype: What gradients are computed in, `"float32"` or `"bfloat16"`.
+    """
+
+    label: str
+    attack: Attack
+    near: float = np.inf
+    dtype: str = "float32"
 
 
 def mean_logits(classifier: Classifier, draws: int) -> Callable[[tf.Tensor], tf.Tensor]:

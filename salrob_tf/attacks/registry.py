@@ -11,23 +11,27 @@ from salrob_tf.attacks.apgd import APGD
 from salrob_tf.attacks.autoattack import AutoAttack
 from salrob_tf.attacks.base import Attack
 from salrob_tf.attacks.carlini_wagner import CWL2
+from salrob_tf.attacks.ensemble import Ensemble
 from salrob_tf.attacks.fab import FAB
 from salrob_tf.attacks.gradient import BIM, FGSM, MIM, PGD
 from salrob_tf.attacks.settings import SUFFIXES
 from salrob_tf.attacks.spsa import SPSA
 from salrob_tf.attacks.square import Square
+from salrob_tf.attacks.worst_case import WorstCase
 from salrob_tf.checks import shown
 
 ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack for attack in (FGSM, BIM, PGD, MIM, APGD, FAB, Square, SPSA, CWL2)
 }
 
-ENSEMBLES: dict[str, type[AutoAttack]] = {AutoAttack.label: AutoAttack}
-Entry = Attack | AutoAttack  # what a sweep has a curve for
+ENSEMBLES: dict[str, type[Ensemble]] = {ensemble.label: ensemble for ensemble in (AutoAttack, WorstCase)}
+Entry = Attack | Ensemble  # what a sweep has a curve for
 
 
-def make_attack(name: str | Entry, *, norm: float = np.inf, steps: int = 40, restarts: int = 1) -> Entry:
-    """An attack by its name; an `Attack` or an `AutoAttack` is returned as it is.
+def make_attack(
+    name: str | Entry, *, norm: float = np.inf, steps: int = 40, restarts: int = 1, audit: bool = True
+) -> Entry:
+    """An attack by its name; an `Attack`, an `AutoAttack` or a `WorstCase` is returned as it is.
 
     Example:
         >>> sr.make_attack("pgd-dlr-targeted", steps=20, restarts=2).label
@@ -35,12 +39,13 @@ def make_attack(name: str | Entry, *, norm: float = np.inf, steps: int = 40, res
 
     Args:
         name: A key of `ATTACKS`, to which `-margin` or `-dlr` (the loss), `-targeted`, and for MIM `-l2` (the
-            normalisation of Karkehabadi's Eq. 4) may be added, in this order, as in `"pgd-dlr-targeted"`; or
-            `autoattack`, an ensemble.
+            normalisation of Karkehabadi's Eq. 4) may be added, in this order, as in `"pgd-dlr-targeted"`; or an
+            ensemble, `autoattack` or `worst-case`.
         norm: `np.inf` or 2; `cw` is for 2 whatever is asked. `cw` and `spsa` have a loss of their own.
-        steps: Steps of the iterative attacks; `cw`, `autoattack` and its members (`apgd`, `fab`, `square`) keep
-            theirs.
+        steps: Steps of the iterative attacks; `cw`, ensembles and the members of AutoAttack (`apgd`, `fab`, `square`)
+            keep theirs.
         restarts: Random restarts of those that start at random.
+        audit: Whether `worst-case` is audited.
 
     Raises:
         ValueError: If there is no attack of that name, or a setting is out of its range.
@@ -48,7 +53,7 @@ def make_attack(name: str | Entry, *, norm: float = np.inf, steps: int = 40, res
     if isinstance(name, Entry):
         return name
     if name in ENSEMBLES:
-        return ENSEMBLES[name](norm)
+        return WorstCase(norm, audit) if name == WorstCase.label else ENSEMBLES[name](norm)
     base, *suffixes = str(name).split("-")
     if base in ATTACKS:
         kind = ATTACKS[base]

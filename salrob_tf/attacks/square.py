@@ -107,7 +107,7 @@ class Square(Attack):
         images, lowest, broken = run(*given)
         after = {"images": images, "margin": lowest, "broken": broken, "key": state["key"], "step": number + 1}
         seen = np.asarray(state["broken"]) if draws == 1 else np.zeros(len(number), bool)
-        return after, Seen(seen, np.zeros(0))
+        return after, Seen(seen, np.zeros(0), np.zeros(0))
 
     def _start(self, batch: Batch, key: np.ndarray) -> np.ndarray:
         """Vertical stripes to the edge of the ball or, in L2, tiles of two lobes; clipped to [0, 1]."""

@@ -87,6 +87,10 @@ class Brackets:
         self.broken[row] = max(self._floor + 1, smallest)
         self._learn(row)
 
+    def leave(self, rows: np.ndarray) -> None:
+        """Look no further into some images."""
+        self.survived[rows] = self.broken[rows] - 1
+
     def settles(self, row: int, size: float) -> None:
         """Note how far the nearest adversarial of an image is, after which no epsilon is open; infinity for none."""
         if size < np.inf:

@@ -32,10 +32,14 @@ class Counts(Costs):
     Attributes:
         attacked: Images that a gradient was taken of.
         zeros: Those whose very first gradient was zero everywhere.
+        verified: Misclassifications that were looked at again.
+        flips: Those that were none then.
     """
 
     attacked: int = 0
     zeros: int = 0
+    verified: int = 0
+    flips: int = 0
 
     def add(self, other: Counts) -> None:
         """Add what another part of the work took."""
@@ -45,4 +49,8 @@ class Counts(Costs):
     def costs(self, traces: int) -> Costs:
         """What it comes to in the end."""
         kept = {each.name: getattr(self, each.name) for each in fields(Costs)}
-        return Costs(**kept | {"traces": traces, "zero_gradients": self.zeros / max(1, self.attacked)})
+        shares = {
+            "zero_gradients": self.zeros / max(1, self.attacked),
+            "flipped": self.flips / max(1, self.verified),
+        }
+        return Costs(**kept | shares | {"traces": traces})

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from salrob_tf.attacks.balls import NORMS
-from salrob_tf.attacks.base import Attack
+from salrob_tf.attacks.base import Attack, Link
 from salrob_tf.attacks.registry import Entry, make_attack
 from salrob_tf.checks import check_choice, check_flag, check_whole, shown
 from salrob_tf.evaluation.brackets import SEARCHES
+from salrob_tf.evaluation.chains import audits_of, chains_of
 from salrob_tf.models.classifier import Classifier
 
 CRAFT_DTYPES = ("float32", "bfloat16")
-PARTS = 3  # version of what the parts of a checkpoint hold
+PARTS = 4  # version of what the parts of a checkpoint hold
 
 
 @dataclass(frozen=True)
@@ -25,26 +26,26 @@ class Plan:
 
     Attributes:
         classifier: The model.
-        chains: By label, in the order in which they are run, one attack, or the members of an ensemble, each of which
-            attacks what those before left.
+        chains: By label, in the order in which they are run, one attack, or several, each of which attacks what those
+            before left.
         epsilons: Radii, in the user's order, float64 `(K,)`.
         seed: Seed of random starts.
         batch_size: Images per gradient, at most.
         survivors_only: Whether only what still stands is attacked.
         search: How the smallest epsilon of survivors is looked for.
-        craft_dtype: What gradients of attacks that go step by step are computed in.
         keep: Whether adversarial images are kept.
+        audits: By label, the attacks that some images meet once more, if any.
     """
 
     classifier: Classifier
-    chains: Mapping[str, tuple[Attack, ...]]
+    chains: Mapping[str, tuple[Link, ...]]
     epsilons: np.ndarray
     seed: int
     batch_size: int
     survivors_only: bool
     search: str
-    craft_dtype: str
     keep: bool
+    audits: Mapping[str, tuple[Link, ...]] = field(default_factory=dict)
 
     @property
     def ascending(self) -> np.ndarray:
@@ -52,17 +53,18 @@ class Plan:
         return np.unique(self.epsilons)
 
     @property
-    def attacks(self) -> dict[str, Attack]:
-        """By label the attack, or the member of an ensemble whose gradients are the hardest to lead astray."""
-        weight = lambda attack: (attack.uses_gradients, not attack.maximises_cross_entropy)  # noqa: E731
+    def links(self) -> dict[str, Link]:
+        """By label the attack, or the first of several whose gradients are the hardest to lead astray."""
+
+        def weight(link: Link) -> tuple[bool, bool]:
+            return link.attack.uses_gradients, not link.attack.maximises_cross_entropy
+
         return {label: max(chain, key=weight) for label, chain in self.chains.items()}
 
-    def dtype(self, attack: Attack) -> str:
-        """What an attack's gradients are computed in.
-
-        FGSM's one gradient is not worth the loss, and attacks that are run whole take float32.
-        """
-        return self.craft_dtype if attack.stepwise else "float32"
+    @property
+    def attacks(self) -> dict[str, Attack]:
+        """By label the attack of `links`."""
+        return {label: link.attack for label, link in self.links.items()}
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -75,17 +77,21 @@ class Plan:
                 continue
             search = "full" if search == "independent" else search
             members: dict[str, Any] = {}
-            for attack in chain:
-                members[attack.label] = self._settings_of(attack, search, next(reversed(members), before))
-            found[label] = {"norm": _text_of(chain[0].norm), "steps": chain[0].steps, "members": members}
+            for link in chain:
+                members[link.label] = self._settings_of(link, search, next(reversed(members), before))
+            first = chain[0].attack
+            found[label] = {"norm": _text_of(first.norm), "steps": first.steps, "members": members}
         return found
 
-    def _settings_of(self, attack: Attack, search: str, before: str | None) -> dict[str, Any]:
+    def _settings_of(self, link: Link, search: str, before: str | None) -> dict[str, Any]:
+        attack = link.attack
         if attack.nearest:
             search = "nearest"
         elif search == "bisect" and not attack.bisects:
             search = "full"
-        how: dict[str, Any] = {"search": search, "craft_dtype": self.dtype(attack)}
+        how: dict[str, Any] = {"search": search, "craft_dtype": link.dtype}
+        if link.near < np.inf:
+            how["near"] = link.near
         if search == "bisect":
             how["begins_at"] = before or (attack.scout.name if attack.scout else "the middle")
         settings = asdict(attack)
@@ -100,7 +106,30 @@ class Plan:
         """What a checkpoint must be of, to go on with it."""
         identity = {"model": self.classifier.fingerprint, "epsilons": self.ascending.tolist(), "seed": self.seed}
         identity |= {"batch_size": self.batch_size, "adversarials": self.keep, "parts": PARTS}
+        identity |= {"audits": {label: [link.label for link in chain] for label, chain in self.audits.items()}}
         return identity | {"bounds": list(self.classifier.bounds), "attacks": self.settings}
+
+
+def plan_of(
+    classifier: Classifier,
+    attacks: Mapping[str, Entry],
+    epsilons: np.ndarray,
+    *,
+    seed: int = 0,
+    batch_size: int = 256,
+    survivors_only: bool = True,
+    search: str = "bisect",
+    craft_dtype: str = "float32",
+    keep: bool = False,
+) -> Plan:
+    """The plan of a sweep over a model, from what the functions here have checked.
+
+    Raises:
+        ValueError: If attacks do not suit the model; see `chains_of`.
+    """
+    chains = chains_of(classifier, attacks, craft_dtype, survivors_only)
+    audits = audits_of(classifier, attacks)
+    return Plan(classifier, chains, epsilons, seed, batch_size, survivors_only, search, keep, audits)
 
 
 def check_options(
@@ -124,30 +153,11 @@ def check_options(
     return check_whole("seed", seed), check_whole("batch_size", batch_size, 1)
 
 
-def check_suits(
-    classifier: Classifier, attacks: Mapping[str, Entry], craft_dtype: str
-) -> dict[str, tuple[Attack, ...]]:
-    """See whether attacks can be run on a model, before anything is written.
-
-    Returns:
-        By label, what is run.
-
-    Raises:
-        ValueError: If the model has too few classes for one, or cannot be copied in bfloat16.
-    """
-    classifier.crafting(craft_dtype)
-    chains = {label: attack.members(classifier) for label, attack in attacks.items()}
-    for chain in chains.values():
-        for attack in chain:
-            attack.check_classes(classifier.num_classes)
-    return chains
-
-
 def choose_attacks(attacks: str | Entry | Sequence[str | Entry], **settings: Any) -> dict[str, Entry]:
     """Attacks by their labels.
 
     Args:
-        attacks: Names, `Attack` or `AutoAttack` objects; one or several.
+        attacks: Names, `Attack`, `AutoAttack` or `WorstCase` objects; one or several.
         **settings: Passed on to `make_attack` with names.
 
     Raises:

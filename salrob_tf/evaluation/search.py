@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +19,21 @@ from salrob_tf.evaluation.brackets import Brackets
 from salrob_tf.evaluation.counts import ONE_DRAW, Counts, Draws
 from salrob_tf.evaluation.slots import Slots
 from salrob_tf.models.classifier import Classifier
+
+
+class Left(NamedTuple):
+    """What attacks left of images.
+
+    Attributes:
+        correct: Whether each image is classified correctly under each epsilon, `(K, N)`; it never rises with epsilon.
+        found: Its adversarial, of the smallest epsilon that breaks it, and the image itself where none does.
+        leads: How far the logit of its label stayed above all others at the largest epsilon that it survived, `(N,)`;
+            minus infinity where that is not known.
+    """
+
+    correct: np.ndarray
+    found: np.ndarray
+    leads: np.ndarray
 
 
 @dataclass
@@ -35,8 +52,8 @@ class Sweep:
         batch_size: Images per gradient.
         dtype: What gradients are computed in. Successes are judged in float32 in any case.
         report: Called with the number of images whose fate became known, and that of those still standing.
-        before: What other attacks left of the images, `(K, N)`, never rising with epsilon, and their adversarials as
-            `survivors` leaves them in `found`: only what still stands is attacked, from the largest such epsilon down.
+        before: What other attacks left: only what still stands is attacked, from the largest such epsilon down.
+        near: Of that, only what has this share of its lead left, or less; see `Link`.
         guess: For each image a guess of the first epsilon that breaks it, as an index, `(N,)`, from another attack;
             only where a search begins depends on it. Without one, the attack's scout is asked.
         keep_all: Whether `everything` keeps its adversarials, which take K times the memory of the images.
@@ -54,7 +71,8 @@ class Sweep:
     batch_size: int
     dtype: str
     report: Callable[[int, int], None]
-    before: tuple[np.ndarray, np.ndarray] | None = None
+    before: Left | None = None
+    near: float = np.inf
     guess: np.ndarray | None = None
     keep_all: bool = False
     draws: Draws = ONE_DRAW
@@ -67,8 +85,10 @@ class Sweep:
         )
         self.tries = self.attack.tries(self.classifier.num_classes)
         self.radii = self.epsilons.astype(np.float32)
-        self.found = (self.before[1] if self.before else self.images).copy()
-        self.brackets = Brackets(self.clean, self.epsilons, broken=self._broken_before)
+        self.found = (self.before.found if self.before else self.images).copy()
+        self.brackets = self._bracket(None)
+        self._led_at = self.brackets.broken - 1 if self.before else np.full(len(self.images), -1)
+        self._leads = self.before.leads.copy() if self.before else np.full(len(self.images), -np.inf)
         self._nearest = np.full(len(self.images), np.inf)
         if self.before:
             for row in np.flatnonzero((self.found != self.images).any(axis=(1, 2, 3))).tolist():  # the others stand
@@ -78,7 +98,26 @@ class Sweep:
 
     @property
     def _broken_before(self) -> np.ndarray | None:
-        return self.before[0].sum(axis=0) if self.before else None
+        return self.before.correct.sum(axis=0) if self.before else None
+
+    def _bracket(self, guess: np.ndarray | None) -> Brackets:
+        brackets = Brackets(self.clean, self.epsilons, guess, self._broken_before)
+        if self.before and self.near < np.inf:
+            brackets.leave(np.flatnonzero(self.before.leads > self.near * self._lead_of_clean))
+        return brackets
+
+    @cached_property
+    def _lead_of_clean(self) -> np.ndarray:
+        logits = self.classifier.predict_logits(self.images, self.batch_size)
+        own = logits[np.arange(len(logits)), self.labels].copy()
+        logits[np.arange(len(logits)), self.labels] = -np.inf
+        return own - logits.max(axis=-1)
+
+    @property
+    def left(self) -> Left:
+        """What `survivors` has left."""
+        known = self._led_at == self.brackets.broken - 1
+        return Left(self.brackets.correct, self.found, np.where(known, self._leads, -np.inf))
 
     def survivors(self, search: str) -> np.ndarray:
         """Attack only what still stands.
@@ -94,7 +133,7 @@ class Sweep:
         if search == "bisect" and self.attack.bisects:
             known = self._broken_before if self.before else self.guess
             guess = self._ask_scout() if known is None else known
-            self.brackets = Brackets(self.clean, self.epsilons, guess, self._broken_before)
+            self.brackets = self._bracket(guess)
         self.report(int(self.brackets.known.sum()), self.brackets.standing)
         self._in_slots() if self.attack.stepwise else self._in_rounds()
         return self.brackets.correct
@@ -141,8 +180,12 @@ class Sweep:
                 slots.enter(fresh, k, self.attack.init(self.classifier, self._batch(fresh, k, 0 * k), self.seed))
             found = slots.state["images"]
             hit = self._step(slots)
-            if self.dtype != "float32" and hit.any():
-                hit[hit] = self._broken(found[hit], slots.row[hit])
+            if hit.any():
+                again, size = found[hit], len(slots) + self._missing(len(slots))
+                exact = self.dtype == "float32"
+                hit[hit] = (
+                    self._confirmed(again, slots.row[hit], size) if exact else self._broken(again, slots.row[hit])
+                )
             ended = np.flatnonzero((slots.steps == steps) & ~hit)
             if len(ended):
                 state = {key: part[ended] for key, part in slots.state.items()}
@@ -150,8 +193,9 @@ class Sweep:
                 hit[ended] = self._broken(found[ended], slots.row[ended])
             done = np.flatnonzero(hit | (slots.steps == steps))
             for slot in done:
+                adversarial = found[slot] if hit[slot] else None
                 slots.tries[slot] = self._judge(
-                    slots.row[slot], slots.k[slot], slots.tries[slot], found[slot] if hit[slot] else None
+                    slots.row[slot], slots.k[slot], slots.tries[slot], adversarial, slots.leads[slot]
                 )
             known = self.brackets.known[slots.row]
             again = done[~known[done]]
@@ -177,6 +221,8 @@ class Sweep:
         self.counts.padding += self._missing(len(slots)) * self.draws.gradient
         if len(seen.sizes):
             self._count_zero_gradients(slots.row[slots.steps == 0], seen.sizes[slots.steps == 0])
+        if len(seen.leads):
+            slots.leads = np.minimum(slots.leads, seen.leads)
         slots.steps += 1
         return seen.broken
 
@@ -192,8 +238,11 @@ class Sweep:
                     row = rows[slot]
                     tries[row] = self._judge(row, k[row], tries[row], adversarial[slot] if hit else None)
 
-    def _judge(self, row: int, k: int, number: int, adversarial: np.ndarray | None) -> int:
-        """Note what a try at epsilon k did to an image; the number of its next try, 0 where it is at its last."""
+    def _judge(self, row: int, k: int, number: int, adversarial: np.ndarray | None, lead: float = np.inf) -> int:
+        """Note what a try at epsilon k did to an image; the number of its next try, 0 where it is at its last.
+
+        `lead` is what the image had left at least in all tries at k, infinity if that was not seen.
+        """
         size, last = np.inf, number + 1 == self.tries
         if adversarial is not None:
             size = self._size(row, adversarial)
@@ -205,6 +254,8 @@ class Sweep:
             return number + 1
         elif adversarial is None:
             self.brackets.survives(row, k)
+            before = self._leads[row] if self._led_at[row] == k else np.inf
+            self._led_at[row], self._leads[row] = k, min(lead, before) if min(lead, before) < np.inf else -np.inf
         else:
             self.brackets.falls(row, k, size)
         self.report(int(self.brackets.known[row]), self.brackets.standing)
@@ -268,7 +319,22 @@ class Sweep:
         self.counts.forward_evaluations += len(rows) * draws
         self.counts.padding += self._missing(len(rows)) * draws
         images, labels = self._padded(adversarial), self._padded(self.labels[rows])
-        return ~self.classifier.classifies(images, labels, self.batch_size, draws)[: len(rows)]
+        broken = ~self.classifier.classifies(images, labels, self.batch_size, draws)[: len(rows)]
+        if broken.any() and draws == 1:
+            broken[broken] = self._confirmed(adversarial[broken], rows[broken], len(images))
+        return broken
+
+    def _confirmed(self, adversarial: np.ndarray, rows: np.ndarray, first: int) -> np.ndarray:
+        """Judge adversarials once more, in a batch of another size than the first, by which kernels round."""
+        size = len(rows) + self._missing(len(rows)) + 1
+        size += size == first
+        images, labels = (np.resize(part, (size, *part.shape[1:])) for part in (adversarial, self.labels[rows]))
+        broken = ~self.classifier.classifies(images, labels, size)[: len(rows)]
+        self.counts.forward_evaluations += len(rows)
+        self.counts.padding += size - len(rows)
+        self.counts.verified += len(rows)
+        self.counts.flips += int(np.sum(~broken))
+        return broken
 
     def _count(self, rows: np.ndarray, steps: int) -> None:
         passes = len(rows) * steps

@@ -15,11 +15,13 @@ class Slots:
         k: Epsilon that it is attacked at, as an index, `(B,)`.
         tries: Which try it is at, `(B,)`.
         steps: How many steps it has taken, `(B,)`.
+        leads: How far the logit of its label was above all others at least, at this epsilon, `(B,)`.
         state: What the attack keeps of it, arrays `(B, ...)`.
     """
 
     def __init__(self) -> None:
         self.row, self.k, self.tries, self.steps = (np.zeros(0, np.int64) for _ in range(4))
+        self.leads = np.zeros(0)
         self.state: State = {}
 
     def __len__(self) -> int:
@@ -30,6 +32,7 @@ class Slots:
         zeros = np.zeros_like(rows)
         self.row, self.k = np.concatenate([self.row, rows]), np.concatenate([self.k, k])
         self.tries, self.steps = np.concatenate([self.tries, zeros]), np.concatenate([self.steps, zeros])
+        self.leads = np.concatenate([self.leads, np.full(len(rows), np.inf)])
         self.state = {
             key: np.concatenate([self.state[key], part]) if key in self.state else np.array(part)
             for key, part in state.items()
@@ -37,6 +40,7 @@ class Slots:
 
     def begin(self, slots: np.ndarray, k: np.ndarray, state: State) -> None:
         """Begin another try in some slots."""
+        self.leads[slots[self.k[slots] != k]] = np.inf
         self.k[slots], self.steps[slots] = k, 0
         for key, part in state.items():
             self.state[key][slots] = part
@@ -44,4 +48,5 @@ class Slots:
     def keep(self, slots: np.ndarray) -> None:
         """Let the images in all other slots go."""
         self.row, self.k, self.tries, self.steps = (part[slots] for part in (self.row, self.k, self.tries, self.steps))
+        self.leads = self.leads[slots]
         self.state = {key: part[slots] for key, part in self.state.items()}

@@ -17,12 +17,11 @@ from salrob_tf.checks import check_folder, shown
 from salrob_tf.data.shards import shards_of
 from salrob_tf.evaluation.checkpoint import Checkpoint
 from salrob_tf.evaluation.plans import (
-    Plan,
     check_epsilons,
     check_options,
-    check_suits,
     choose_attacks,
     default_epsilons,
+    plan_of,
 )
 from salrob_tf.evaluation.work import Progress, Work
 from salrob_tf.files import locked
@@ -72,8 +71,8 @@ def evaluate(
             are 0 and 255; or images in files, as `load_data` gives them for a folder, or a `tf.data.Dataset` of
             batches of images and labels, both of which are streamed.
         labels: True labels, integers `(N,)`; none with a dataset.
-        attacks: Names of attacks, or `Attack` or `AutoAttack` objects, which bring settings of their own; one or
-            several.
+        attacks: Names of attacks, or `Attack`, `AutoAttack` or `WorstCase` objects, which bring settings of their own;
+            one or several.
         epsilons: Radii of the balls, 0 or more, in the units of the images, in any order; `default_epsilons`
             unless given.
         norm: `np.inf` (`"inf"`) or 2, for attacks given by name.
@@ -124,9 +123,10 @@ def evaluate(
     if radii.max() > 1 and any(attack.norm == np.inf for attack in chosen.values()):
         warnings.warn(f"epsilon {radii.max():g} is larger than the range of the images, [0, 1]", stacklevel=2)
     classifier.refresh()
-    chains = check_suits(classifier, chosen, craft_dtype)
-    keep = adversarials is not None
-    plan = Plan(classifier, chains, radii, seed, batch_size, survivors_only, search, craft_dtype, keep)
+    plan = plan_of(
+        classifier, chosen, radii, seed=seed, batch_size=batch_size, survivors_only=survivors_only, search=search,
+        craft_dtype=craft_dtype, keep=adversarials is not None,
+    )  # fmt: skip
     if checkpoint and adversarials and os.path.realpath(checkpoint) == os.path.realpath(adversarials):
         raise ValueError(f"`checkpoint` and `adversarials` must be different folders. Received: both {checkpoint}")
     if indices is not None:

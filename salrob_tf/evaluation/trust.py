@@ -71,7 +71,7 @@ def flags_of(sample: Sample, plan: Plan, costs: Mapping[str, Costs], *, draws: D
     found: dict[str, list[Flag]] = {}
     believed = None
     for label in sorted(plan.attacks, key=lambda label: plan.attacks[label].uses_gradients):
-        attack, dtype = plan.attacks[label], plan.dtype(plan.attacks[label])
+        attack, dtype = plan.links[label].attack, plan.links[label].dtype
         without = _without_gradients(plan.attacks, believed)
         found[label] = zero_gradients(sample, plan, label, costs[label].zero_gradients, without)
         if not at_chance and not any(flag.severity == NOT_BELIEVED for flag in found[label]):  # or no more need be said
@@ -101,7 +101,7 @@ def zero_gradients(sample: Sample, plan: Plan, label: str, share: float, without
         other = replace(attack, loss="margin")
         with suppress(ValueError, NotImplementedError):  # gradients of that loss may not be finite
             loss_classes = other.loss_classes(plan.classifier, images, sample.labels[: plan.batch_size])[:, 0]
-            sizes = other.gradients(plan.classifier, images, loss_classes, plan.dtype(attack))[1]
+            sizes = other.gradients(plan.classifier, images, loss_classes, plan.links[label].dtype)[1]
             if np.mean(sizes == 0) < ZERO:
                 believed = f"Believe {other.label} instead" if other.label in plan.attacks else f"Try {other.label}"
                 remedy = (
@@ -115,10 +115,10 @@ def zero_gradients(sample: Sample, plan: Plan, label: str, share: float, without
 def _members(plan: Plan, label: str, draws: Draws) -> list[Flag]:
     """What is said of an ensemble that is smaller because of the model: of random numbers, or of no gradients."""
     chain, name = plan.chains[label], plan.classifier.name
-    if label == chain[0].label:
+    if label in [link.attack.label for link in chain]:
         return []
-    run = " and ".join(attack.label for attack in chain)
-    if not any(attack.uses_gradients for attack in chain):
+    run = " and ".join(link.label for link in chain)
+    if not any(link.attack.uses_gradients for link in chain):
         meaning = f"{name} has no gradient with respect to its images: only {run} was run, which is weaker"
         remedy = "Give the step that has no gradient, such as rounding, a straight-through one"
         return [Flag("no gradient", DOUBTFUL, 0, 1, meaning, remedy, label)]

@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from salrob_tf.attacks.base import Attack
+from salrob_tf.attacks.base import Link
 from salrob_tf.data.arrays import check_labels, fingerprint
+from salrob_tf.evaluation.audit import Tally, audited_epsilons, audited_images
 from salrob_tf.evaluation.checkpoint import Checkpoint
 from salrob_tf.evaluation.counts import ONE_DRAW, SEVERAL_DRAWS, Counts
 from salrob_tf.evaluation.inspection import chance, inspect
 from salrob_tf.evaluation.plans import Plan
-from salrob_tf.evaluation.search import Sweep
+from salrob_tf.evaluation.search import Left, Sweep
 from salrob_tf.evaluation.trust import Sample, flags_of
 from salrob_tf.files import check_file, written_beside
 from salrob_tf.results.costs import Member, sum_of
@@ -50,6 +51,7 @@ class Work:
         # For each member of each chain, what it left, shard by shard, and what it cost.
         self.left: dict[str, list[list[np.ndarray]]] = {label: [[] for _ in run] for label, run in plan.chains.items()}
         self.counts = {label: [Counts() for _ in chain] for label, chain in plan.chains.items()}
+        self.audits: dict[str, Tally] = {}
 
     def take(self, x: np.ndarray, y: np.ndarray) -> None:
         """Attack a shard with every attack."""
@@ -94,29 +96,49 @@ class Work:
 
     def _attack(self, label: str, shard: _Shard, guess: np.ndarray | None, report: _Report) -> np.ndarray:
         """What an attack leaves of a shard, or the last of an ensemble, `(K, N)`."""
-        chain, before = self.plan.chains[label], None
-        for number, attack in enumerate(chain):
+        chain = self.plan.chains[label]
+        before: Left | None = None
+        for number, link in enumerate(chain):
             last = number == len(chain) - 1
-            name = label if len(chain) == 1 else f"{label}-{attack.label}"
+            name = label if len(chain) == 1 else f"{label}-{link.label}"
             file = self.adversarials / f"{label}-{self.number:05d}.npz" if self.adversarials and last else None
             # What becomes known is told once; until then, how many stand.
             told = report if last else lambda known, standing: report(0, standing)
-            part = self._part(name, attack, shard, guess, before, file, told)
-            correct, found = part.pop("correct"), part.pop("found", shard.images)
+            part = self._part(name, link, shard, guess, before, file, told)
+            correct = part.pop("correct")
+            before = Left(correct, part.pop("found", shard.images), part.pop("leads"))
             self.left[label][number].append(correct)
             self.counts[label][number].add(Counts(**{key: value.item() for key, value in part.items()}))
-            before = correct, found
+        if label in self.plan.audits:
+            self._audit(label, shard, correct, report)
         return correct
+
+    def _audit(self, label: str, shard: _Shard, correct: np.ndarray, report: _Report) -> None:
+        """Let some images of a shard meet other attacks once more, of what stands after one of them, `(K, N)`."""
+        if label not in self.audits:
+            self.audits[label] = Tally(audited_epsilons(correct, shard.clean))
+        tally, rows = self.audits[label], audited_images(shard.indices, self.plan.seed)
+        epsilons, some = self.plan.ascending[tally.places], shard.part(rows)
+        before = Left(correct[np.ix_(tally.places, rows)], some.images, np.full(len(rows), -np.inf))
+        standing, counts = before.correct.sum(axis=1), Counts()
+        for link in self.plan.audits[label]:
+            name = f"{label}-audit-{link.label}"
+            told = lambda known, standing: report(0, standing)  # noqa: E731
+            part = self._part(name, link, some, None, before, None, told, epsilons)
+            before = Left(part.pop("correct"), part.pop("found", some.images), part.pop("leads"))
+            counts.add(Counts(**{key: value.item() for key, value in part.items()}))
+        tally.add(len(rows), standing, standing - before.correct.sum(axis=1), counts)
 
     def _part(
         self,
         name: str,
-        attack: Attack,
+        link: Link,
         shard: _Shard,
         guess: np.ndarray | None,
-        before: tuple[np.ndarray, np.ndarray] | None,
+        before: Left | None,
         file: Path | None,
         report: Callable[[int, int], None],
+        epsilons: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         """What one attack did to a shard, done now or kept from before; with `file` its adversarials are there."""
         if file is not None:
@@ -126,13 +148,16 @@ class Work:
             return part
         plan, began = self.plan, time.perf_counter()
         sweep = Sweep(
-            attack, plan.classifier, shard.images, shard.labels, shard.clean, plan.ascending, shard.indices, plan.seed,
-            plan.batch_size, plan.dtype(attack), report, before, guess, plan.keep, self.draws,
+            link.attack, plan.classifier, shard.images, shard.labels, shard.clean,
+            plan.ascending if epsilons is None else epsilons, shard.indices, plan.seed, plan.batch_size, link.dtype,
+            report, before, link.near, guess, plan.keep, self.draws,
         )  # fmt: skip
         independent = not plan.survivors_only and name in plan.chains
         outcome = sweep.everything() if independent else sweep.survivors(plan.search if plan.survivors_only else "full")
         sweep.counts.seconds = time.perf_counter() - began
-        part = {"correct": outcome} | {key: np.array(value) for key, value in vars(sweep.counts).items()}
+        part = {"correct": outcome, "leads": sweep.left.leads} | {
+            key: np.array(value) for key, value in vars(sweep.counts).items()
+        }
         if file is not None:
             with written_beside(file) as beside:
                 np.savez_compressed(beside, indices=shard.indices, images=sweep.found)
@@ -152,9 +177,7 @@ class Work:
             _warn(guessing, above=2)
         order = np.searchsorted(plan.ascending, plan.epsilons)
         members = {label: self._members(label, order) for label in plan.chains}
-        costs = {
-            label: sum_of([each.costs for each in members[label]], self._zero_gradients(label)) for label in plan.chains
-        }
+        costs = {label: sum_of([each.costs for each in members[label]], **self._shares(label)) for label in plan.chains}
         found = flags_of(self.sample, plan, costs, draws=self.draws, at_chance=bool(guessing))
         _warn(found, above=2)
         return Robustness(
@@ -166,6 +189,7 @@ class Work:
             attacks=plan.settings,
             costs=costs,
             members={label: each for label, each in members.items() if len(each) > 1},
+            audits={label: tally.audit(plan.ascending) for label, tally in self.audits.items()},
             seed=plan.seed,
             sha256=hashlib.sha256("".join(digest.hexdigest() for digest in self.digests).encode()).hexdigest(),
             path=plan.classifier.path,
@@ -176,16 +200,19 @@ class Work:
     def _members(self, label: str, order: np.ndarray) -> tuple[Member, ...]:
         """What each attack of a chain left and cost; `order` is that of the user's epsilons."""
         found = []
-        for attack, left, counts in zip(self.plan.chains[label], self.left[label], self.counts[label], strict=True):
-            costs = counts.costs(self.plan.classifier.traces((attack, self.plan.dtype(attack))))
+        for link, left, counts in zip(self.plan.chains[label], self.left[label], self.counts[label], strict=True):
+            costs = counts.costs(self.plan.classifier.traces((link.attack, link.dtype)))
             accuracy = np.concatenate(left, axis=1)[order].mean(axis=1)
-            found.append(Member(attack.label, tuple(accuracy.tolist()), costs))
+            found.append(Member(link.label, tuple(accuracy.tolist()), costs))
         return tuple(found)
 
-    def _zero_gradients(self, label: str) -> float:
-        """The share of zero gradients of the member that stands for a chain."""
-        at = self.plan.chains[label].index(self.plan.attacks[label])
-        return self.counts[label][at].costs(0).zero_gradients
+    def _shares(self, label: str) -> dict[str, float]:
+        """The share of zero gradients of the member that stands for a chain, and that of flips in all."""
+        at = self.plan.chains[label].index(self.plan.links[label])
+        every = Counts()
+        for counts in self.counts[label]:
+            every.add(counts)
+        return {"zero_gradients": self.counts[label][at].costs(0).zero_gradients, "flipped": every.costs(0).flipped}
 
 
 class _Shard(NamedTuple):
@@ -194,6 +221,11 @@ class _Shard(NamedTuple):
     indices: np.ndarray
     clean: np.ndarray
     sha256: str
+
+    def part(self, rows: np.ndarray) -> _Shard:
+        """Some of the images."""
+        images, labels, indices, clean = (column[rows] for column in self[:4])
+        return _Shard(images, labels, indices, clean, self.sha256)
 
 
 def _warn(flags: Iterable[Flag], above: int) -> None:

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from salrob_tf.checks import shown
+from salrob_tf.checks import epsilon_text, shown
 from salrob_tf.files import written_beside
-from salrob_tf.results.robustness import WORST, Robustness, check_groups, epsilon_text
+from salrob_tf.results.robustness import WORST, Robustness, check_groups
 from salrob_tf.results.spread import spread
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; markers and dashes tell lines apart without them.

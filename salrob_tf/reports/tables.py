@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from salrob_tf.checks import check_choice, shown
+from salrob_tf.checks import check_choice, epsilon_text, shown
 from salrob_tf.results.costs import Member
-from salrob_tf.results.robustness import Robustness, check_groups, epsilon_text
+from salrob_tf.results.robustness import Robustness, check_groups
 from salrob_tf.results.spread import spread
 
 # Karkehabadi 2023, Table 1: name, test accuracy of the regular and of the guided network, after 100 epochs.
@@ -99,7 +99,9 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
     for result in every:
         for label, members in result.members.items():
             costs.append(_after_each(f"{result.model}, {label.upper()}", result, members, timed=True))
-    return "\n".join([_markdown(rows) + _brackets(clean), *(f"{doubt}\n" for doubt in doubts), *costs])
+    audits = [f"{each.model}, {label.upper()}: {audit}." for each in every for label, audit in each.audits.items()]
+    below = (f"{line}\n" for line in (*doubts, *audits))
+    return "\n".join([_markdown(rows) + _brackets(clean), *below, *costs])
 
 
 def _after_each(who: str, result: Robustness, members: Sequence[Member], timed: bool = False) -> str:

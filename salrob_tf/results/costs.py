@@ -18,6 +18,8 @@ class Costs:
         padding: Rows of gradients and forward passes that only filled up a batch, not counted above.
         traces: How often the attack was compiled for the model.
         zero_gradients: Share of the attacked images whose very first gradient was zero everywhere, in [0, 1].
+        flipped: Share of the misclassifications that a forward pass of another batch size did not see again, in [0, 1].
+            They do not count.
     """
 
     seconds: float = 0.0
@@ -26,6 +28,7 @@ class Costs:
     padding: int = 0
     traces: int = 0
     zero_gradients: float = 0.0
+    flipped: float = 0.0
 
 
 class Member(NamedTuple):
@@ -42,7 +45,7 @@ class Member(NamedTuple):
     costs: Costs
 
 
-def sum_of(costs: Sequence[Costs], zero_gradients: float) -> Costs:
-    """What several attacks cost together; shares do not add up, and the one that counts is given."""
+def sum_of(costs: Sequence[Costs], **shares: float) -> Costs:
+    """What several attacks cost together; shares do not add up, and are given."""
     added = {each.name: sum(getattr(cost, each.name) for cost in costs) for each in fields(Costs)}
-    return Costs(**added | {"zero_gradients": zero_gradients})
+    return Costs(**added | shares)

@@ -15,6 +15,7 @@ from salrob_tf.results.robustness import Robustness, check_comparable
 from salrob_tf.results.schema_1 import from_schema_1
 
 SCHEMA = 2
+LATER_COSTS = {"flipped": 0.0}  # what costs of an earlier version lack
 
 
 def check_record(record: dict[str, Any]) -> dict[str, Any]:
@@ -51,11 +52,13 @@ def check_record(record: dict[str, Any]) -> dict[str, Any]:
         if "members" in curve:
             _check(curve, where, members=list)
         _check(curve["settings"], where if older else f"{where}settings.", norm=str, steps=int)
-        _check(curve["costs"], where if older else f"{where}costs.", **costs)
+        _check({**LATER_COSTS, **curve["costs"]}, where if older else f"{where}costs.", **costs)
+        if "audit" in curve:
+            _check_audit(curve, where, costs)
         for place, member in enumerate(curve.get("members", [])):
             inside = f"{where}members[{place}]."
             _check(member, inside, attack=str, accuracy=list, costs=dict)
-            _check(member["costs"], f"{inside}costs.", **costs)
+            _check({**LATER_COSTS, **member["costs"]}, f"{inside}costs.", **costs)
             if len(member["accuracy"]) != len(curve["epsilons"]) or not all(map(is_number, member["accuracy"])):
                 raise ValueError(f"results.json: {inside}accuracy is not one number for each epsilon")
         valid = all(is_number(epsilon) and epsilon >= 0 for epsilon in curve["epsilons"])
@@ -63,6 +66,17 @@ def check_record(record: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"results.json: curves[{number}] has epsilons or steps that no sweep has")
     _check_curves(record)
     return record
+
+
+def _check_audit(curve: dict[str, Any], where: str, costs: dict[str, Any]) -> None:
+    _check(curve, where, audit=dict)
+    audit, inside = curve["audit"], f"{where}audit."
+    _check(audit, inside, by=str, images=int, epsilons=list, standing=list, broken=list, costs=dict)
+    _check({**LATER_COSTS, **audit["costs"]}, f"{inside}costs.", **costs)
+    counts = [audit["standing"], audit["broken"]]
+    valid = all(type(count) is int and 0 <= count <= audit["images"] for part in counts for count in part)
+    if not valid or not all(map(is_number, audit["epsilons"])) or {len(audit["epsilons"])} != set(map(len, counts)):
+        raise ValueError(f"results.json: {inside[:-1]} is not one count of the audited images for each of its epsilons")
 
 
 def _check_curves(record: dict[str, Any]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from salrob_tf.checks import as_array, check_whole, shown
+from salrob_tf.checks import as_array, check_whole, epsilon_text, shown
+from salrob_tf.results.audits import Audit
 from salrob_tf.results.costs import Costs, Member
 from salrob_tf.results.flags import Flag, mildest, worst
 from salrob_tf.results.spread import accuracy_interval
@@ -24,6 +25,7 @@ KINDS = {  # what an outcome's parts are that are no arrays
     "description": (dict, "a dictionary"),
     "flags": (tuple | list, "a tuple of flags"),
     "members": (dict, "a dictionary, by attack"),
+    "audits": (dict, "a dictionary, by attack"),
 }
 
 
@@ -50,6 +52,7 @@ class Robustness:
         description: What was found out about the model; see `inspect`.
         flags: What speaks against these results.
         members: Per label of an ensemble, its attacks in their order, `Member`.
+        audits: Per label of an ensemble whose misses were looked for, what was found, `Audit`.
 
     Raises:
         ValueError: If an argument is of another kind, or they do not fit together.
@@ -68,6 +71,7 @@ class Robustness:
     description: dict[str, Any] = field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
     members: dict[str, tuple[Member, ...]] = field(default_factory=dict)
+    audits: dict[str, Audit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not is_printable(self.model):
@@ -89,6 +93,8 @@ class Robustness:
             )
         if not all(isinstance(member, Member) for members in self.members.values() for member in members):
             raise ValueError(f"`members` must be Members, by attack. Received: members={shown(self.members)}")
+        if not all(isinstance(audit, Audit) for audit in self.audits.values()):
+            raise ValueError(f"`audits` must be Audits, by attack. Received: audits={shown(self.audits)}")
         if set(self.correct) != set(self.attacks):
             raise ValueError(
                 "`correct` must hold a matrix, and `attacks` settings, for the same labels. "
@@ -181,19 +187,13 @@ class Robustness:
             for member in self.members.get(label, ()):
                 lines.append(f"{'  ' + member.attack:{width}}" + "".join(f"{a:10.1%}" for a in member.accuracy))
             lines.append(f"{label:{width}}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) + doubt)
-        return "\n".join([*lines, *map(str, self.flags)])
+        audits = [f"{label}: {audit}" for label, audit in self.audits.items()]
+        return "\n".join([*lines, *audits, *map(str, self.flags)])
 
 
 def is_printable(name: str) -> bool:
     """Whether a name can stand in a line of text and in any file."""
     return name.isprintable() and len(name) <= LONGEST_NAME
-
-
-def epsilon_text(epsilon: float) -> str:
-    """An epsilon as people write it: 0.1, or 4/255 where a few decimals do not say it exactly."""
-    steps = round(epsilon * 255)
-    exact = float(f"{epsilon:.4g}") == epsilon
-    return f"{steps}/255" if not exact and np.isclose(epsilon, steps / 255, rtol=1e-6, atol=0) else f"{epsilon:.4g}"
 
 
 def check_comparable(first: Robustness, second: Robustness) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 
 from salrob_tf.checks import check_folder, shown
 from salrob_tf.files import as_json, check_file, environment, read_json_object, write_text, written_beside
+from salrob_tf.results.audits import Audit
 from salrob_tf.results.comparison import Comparison, chance_flags
 from salrob_tf.results.costs import Costs, Member
 from salrob_tf.results.flags import Flag
-from salrob_tf.results.records import SCHEMA, check_agreement, check_record, is_number, read_arrays
+from salrob_tf.results.records import LATER_COSTS, SCHEMA, check_agreement, check_record, is_number, read_arrays
 from salrob_tf.results.robustness import WORST, Robustness, check_comparable, check_result
 
 REMEDY = "evaluate again, or put back what was there"
@@ -128,6 +129,7 @@ def _record(results: Sequence[Robustness], data_name: str, split: str) -> dict[s
                 "settings": result.attacks[label],
                 "costs": asdict(result.costs[label]),
                 **_members(result, label),
+                **({"audit": _audit(result.audits[label])} if label in result.audits else {}),
             }
             for result in results
             for label in result.correct
@@ -143,6 +145,10 @@ def _members(result: Robustness, label: str) -> dict[str, Any]:
 
 def _member(member: Member) -> dict[str, Any]:
     return {"attack": member.attack, "accuracy": list(member.accuracy), "costs": asdict(member.costs)}
+
+
+def _audit(audit: Audit) -> dict[str, Any]:
+    return {**asdict(audit), "missed": audit.missed.tolist()}
 
 
 def load_results(folder: str | Path) -> list[Robustness]:
@@ -193,6 +199,7 @@ def _build(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Robust
                     for label, curve in curves.items()
                     if curve.get("members")
                 },
+                audits={label: _audit_of(curve["audit"]) for label, curve in curves.items() if curve.get("audit")},
                 seed=record["seed"],
                 sha256=record["data"]["sha256"],
                 path=model["path"],
@@ -204,7 +211,13 @@ def _build(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Robust
 
 
 def _costs(record: dict[str, Any]) -> Costs:
-    return Costs(**{each.name: record[each.name] for each in fields(Costs)})
+    known = {**LATER_COSTS, **record}
+    return Costs(**{each.name: known[each.name] for each in fields(Costs)})
+
+
+def _audit_of(record: dict[str, Any]) -> Audit:
+    numbers = {key: tuple(record[key]) for key in ("epsilons", "standing", "broken")}
+    return Audit(record["by"], record["images"], **numbers, costs=_costs(record["costs"]))
 
 
 def _flags(model: dict[str, Any], clean: np.ndarray) -> tuple[Flag, ...]:

@@ -12,7 +12,8 @@ from salrob_tf.attacks.registry import Entry
 from salrob_tf.data.arrays import check_labels, choose_indices, fingerprint
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.data.folders import Images, select
-from salrob_tf.evaluation.plans import check_epsilons, check_suits, choose_attacks, default_epsilons
+from salrob_tf.evaluation.estimate import Estimate, estimate
+from salrob_tf.evaluation.plans import check_epsilons, choose_attacks, default_epsilons, plan_of
 from salrob_tf.evaluation.sweep import DEFAULT_ATTACKS, Progress, evaluate
 from salrob_tf.models.classifier import Classifier
 from salrob_tf.results.robustness import Robustness
@@ -35,10 +36,19 @@ class Trial(NamedTuple):
             ValueError: If a model has no class for a label, too few for an attack, or cannot be copied in bfloat16.
         """
         for each in classifiers:
-            check_suits(each, self.attacks, self.options.get("craft_dtype", "float32"))
+            plan_of(each, self.attacks, self.epsilons, **self.options)
             check_labels(self.labels, len(self.labels), each.num_classes, f"labels for {each.name}")
         digests = {f"model {each.name}": each.fingerprint for each in classifiers}
         return {**digests, "images": fingerprint(self.images, self.labels)}
+
+
+def estimate_all(trial: Trial, classifiers: Sequence[Classifier]) -> Estimate:
+    """About what `attack_all` takes, from a few batches of each model."""
+    total, some = Estimate(), trial.images[:256]
+    for each in classifiers:
+        plan = plan_of(each, trial.attacks, trial.epsilons, **trial.options)
+        total += estimate(plan, each.check(some), len(trial.indices))
+    return total
 
 
 def make_trial(
