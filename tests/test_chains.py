@@ -16,6 +16,7 @@ from salrob_tf.attacks import autoattack
 from salrob_tf.attacks.base import Link
 from salrob_tf.attacks.ensemble import Ensemble
 from salrob_tf.evaluation import audit as audit_module
+from salrob_tf.evaluation import search
 from salrob_tf.evaluation import sweep as sweep_module
 from salrob_tf.evaluation.audit import audited_epsilons, audited_images
 from salrob_tf.results.audits import Audit
@@ -51,8 +52,9 @@ def lead(classifier, images, labels):
     return logits[np.arange(len(labels)), labels] - others.max(axis=1)
 
 
-def test_only_what_is_near_to_falling_is_attacked_again(classifier, trained):
+def test_only_what_is_near_to_falling_is_attacked_again(classifier, trained, monkeypatch):
     """Near by hand: the smallest lead that the first attack's two passes saw, over that of the clean image."""
+    monkeypatch.setattr(search, "PATIENCE", 1)
     images, labels = trained[1], trained[2]
     halfway = sr.BIM(steps=1, relative_step=0.1)(classifier, images, labels, 0.2)
     clean = lead(classifier, images, labels)
@@ -67,6 +69,11 @@ def test_only_what_is_near_to_falling_is_attacked_again(classifier, trained):
     assert found.attacks["two"]["members"]["again"]["near"] == threshold
     costs = [result.members["two"][1].costs.gradient_evaluations for result in (found, every)]
     assert 0 < costs[0] < costs[1]
+    monkeypatch.setattr(search, "PATIENCE", 0.1)
+    hasty = sr.evaluate(classifier, images, labels, [Two(near=threshold)], [0.2])
+    assert not (found.correct["two"] & ~hasty.correct["two"]).any()
+    given_up = found.members["two"][1].costs.gradient_evaluations - hasty.members["two"][1].costs.gradient_evaluations
+    assert given_up > 0 and given_up % (20 - 2) == 0
 
 
 def test_what_a_batch_of_another_size_does_not_misclassify_stands(trained):
@@ -109,7 +116,7 @@ def test_the_worst_case_is_no_higher_than_its_bracket_and_near_autoattack(classi
     full = sr.evaluate(classifier, images, labels, "autoattack", EPSILONS)
     assert not (found.correct["worst-case"] & ~alone.correct["apgd"]).any()
     assert np.all(np.abs(found.accuracy("worst-case") - full.accuracy("autoattack")) <= 2 / len(labels))
-    assert [member.attack for member in found.members["worst-case"]] == ["bracket", "targets", "hardest"]
+    assert [member.attack for member in found.members["worst-case"]] == ["bracket", "targets", "longer", "hardest"]
 
 
 def test_its_audit_says_what_autoattack_breaks_of_some_images(classifier, trained, monkeypatch):
@@ -179,7 +186,7 @@ def test_an_audited_sweep_goes_on_where_it_was_interrupted_and_is_kept(classifie
 
     whole = run("whole")
     parts = len(list((tmp_path / "whole").glob("worst-case-*.npz")))
-    assert parts == 2 * (3 + 4)
+    assert parts == 2 * (4 + 4)
     for stop.after in (1, 3):
         with pytest.raises(KeyboardInterrupt):
             run("part", progress=stop)
@@ -200,7 +207,7 @@ def test_an_audited_sweep_goes_on_where_it_was_interrupted_and_is_kept(classifie
 def test_few_classes_and_no_gradients_have_members_that_suit(trained):
     for classes, loss in ((2, "margin"), (3, "margin"), (4, "dlr"), (10, "dlr")):
         links = sr.WorstCase().members(sr.Classifier(make_network(classes=classes)))
-        assert {link.attack.loss for link in links[1:]} == {loss}
+        assert [link.attack.loss for link in links] == ["cross_entropy", loss, "cross_entropy", loss]
         for link in links:
             link.attack.check_classes(classes)
     network = trained[0]

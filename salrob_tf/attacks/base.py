@@ -251,9 +251,9 @@ class Link(NamedTuple):
     Attributes:
         label: What it is called there.
         attack: The attack.
-        near: The largest share of its lead, how far the logit of its label is above all others, that those before must
-            have left an image at the largest epsilon it survived, if it is to be attacked: the others are far from
-            falling.
+        near: The largest share of its lead, how far the logit of its label is above all others, that those before may
+            have left an image at the largest epsilon it survived, if it is to be attacked: others are far from falling.
+            A try that leaves more after a few steps is given up.
         dtype: What gradients are computed in, `"float32"` or `"bfloat16"`.
     """
 

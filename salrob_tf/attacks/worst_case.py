@@ -18,14 +18,15 @@ from salrob_tf.models.classifier import Classifier
 class WorstCase(Ensemble):
     """The whole curve of the worst case, with gradients spent where an image is near to falling.
 
-    A short Auto-PGD brackets the smallest epsilon that breaks each image; below it, Auto-PGD on the targeted DLR loss
-    (Croce and Hein 2020, Eq. 7) drives it to the likeliest classes; and images that have little of their lead left
-    there are driven to more classes in more steps. What that misses is estimated on a random part of the images, which
-    the standard AutoAttack goes on with.
+    A short Auto-PGD brackets the smallest epsilon that breaks each image. Below it, Auto-PGD on the targeted DLR loss
+    (Croce and Hein 2020, Eq. 7) drives it to all classes that AutoAttack would, and Auto-PGD on the cross-entropy from
+    its label, as far as there is hope: images that have much of their lead left are left alone, and so are tries that
+    have come no nearer after a few steps. Those with the least left are driven from other starts. What all that misses
+    is estimated on a random part of the images, which the standard AutoAttack goes on with.
 
     Example:
         >>> [member.label for member in sr.WorstCase().members(sr.Classifier(network))]
-        ['bracket', 'targets', 'hardest']
+        ['bracket', 'targets', 'longer', 'hardest']
 
     Attributes:
         audit: Whether AutoAttack looks for what was missed.
@@ -46,16 +47,13 @@ class WorstCase(Ensemble):
         """The attacks that are run on a model, in their order; Square alone where it has no gradients."""
         if not has_gradient(classifier):
             return (Link(Square.name, Square(self.norm)),)
-        wrong = classifier.num_classes - 1
-        loss = "dlr" if wrong > 2 else "margin"
-
-        def targeted(most: int, steps: int) -> APGD:
-            return APGD(self.norm, steps=steps, loss=loss, targeted=True, target_classes=min(most, wrong))
-
+        loss = "dlr" if classifier.num_classes > 3 else "margin"
+        again = min(2, classifier.num_classes - 1)
         return (
-            Link("bracket", APGD(self.norm, steps=15)),
-            Link("targets", targeted(3, 20)),
-            Link("hardest", targeted(9, 30), near=0.3),
+            Link("bracket", APGD(self.norm, steps=12)),
+            Link("targets", APGD(self.norm, loss=loss, targeted=True), near=0.22),
+            Link("longer", APGD(self.norm), near=0.1),
+            Link("hardest", APGD(self.norm, restarts=2, loss=loss, targeted=True, target_classes=again), near=0.03),
         )
 
     def auditors(self, classifier: Classifier) -> tuple[Link, ...]:

@@ -5,6 +5,7 @@ Inside an attack an image that is broken leaves at once and another takes its pl
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from salrob_tf.evaluation.brackets import Brackets
 from salrob_tf.evaluation.counts import ONE_DRAW, Counts, Draws
 from salrob_tf.evaluation.slots import Slots
 from salrob_tf.models.classifier import Classifier
+
+PATIENCE = 0.08  # share of the steps of a try before it may be given up
 
 
 class Left(NamedTuple):
@@ -53,7 +56,8 @@ class Sweep:
         dtype: What gradients are computed in. Successes are judged in float32 in any case.
         report: Called with the number of images whose fate became known, and that of those still standing.
         before: What other attacks left: only what still stands is attacked, from the largest such epsilon down.
-        near: Of that, only what has this share of its lead left, or less; see `Link`.
+        near: Of that, only what has this share of its lead left, or less; see `Link`. Tries after which more of it is
+            left are given up early.
         guess: For each image a guess of the first epsilon that breaks it, as an index, `(N,)`, from another attack;
             only where a search begins depends on it. Without one, the attack's scout is asked.
         keep_all: Whether `everything` keeps its adversarials, which take K times the memory of the images.
@@ -191,7 +195,7 @@ class Sweep:
                 state = {key: part[ended] for key, part in slots.state.items()}
                 found[ended] = self.attack.outcome(state, self.draws.gradient)
                 hit[ended] = self._broken(found[ended], slots.row[ended])
-            done = np.flatnonzero(hit | (slots.steps == steps))
+            done = np.flatnonzero(hit | (slots.steps == steps) | self._hopeless(slots))
             for slot in done:
                 adversarial = found[slot] if hit[slot] else None
                 slots.tries[slot] = self._judge(
@@ -206,6 +210,14 @@ class Sweep:
                 slots.begin(again, k, self.attack.init(self.classifier, self._batch(rows, k, tries), self.seed))
             if known.any():
                 slots.keep(~known)
+
+    def _hopeless(self, slots: Slots) -> np.ndarray:
+        """Which tries are given up, because they have come no nearer to the boundary early on."""
+        early = slots.steps == math.ceil(PATIENCE * self.attack.steps)
+        if self.near == np.inf or not early.any():
+            return np.zeros(len(slots), bool)
+        seen = slots.leads_in_try < np.inf
+        return early & seen & (slots.leads_in_try > self.near * self._lead_of_clean[slots.row])
 
     def _step(self, slots: Slots) -> np.ndarray:
         """Take one step in all slots; returns whether the images before it were seen to be broken, `(B,)`."""
@@ -222,7 +234,7 @@ class Sweep:
         if len(seen.sizes):
             self._count_zero_gradients(slots.row[slots.steps == 0], seen.sizes[slots.steps == 0])
         if len(seen.leads):
-            slots.leads = np.minimum(slots.leads, seen.leads)
+            slots.see(seen.leads)
         slots.steps += 1
         return seen.broken
 

@@ -16,12 +16,13 @@ class Slots:
         tries: Which try it is at, `(B,)`.
         steps: How many steps it has taken, `(B,)`.
         leads: How far the logit of its label was above all others at least, at this epsilon, `(B,)`.
+        leads_in_try: The same in this try alone, `(B,)`.
         state: What the attack keeps of it, arrays `(B, ...)`.
     """
 
     def __init__(self) -> None:
         self.row, self.k, self.tries, self.steps = (np.zeros(0, np.int64) for _ in range(4))
-        self.leads = np.zeros(0)
+        self.leads = self.leads_in_try = np.zeros(0)
         self.state: State = {}
 
     def __len__(self) -> int:
@@ -32,7 +33,9 @@ class Slots:
         zeros = np.zeros_like(rows)
         self.row, self.k = np.concatenate([self.row, rows]), np.concatenate([self.k, k])
         self.tries, self.steps = np.concatenate([self.tries, zeros]), np.concatenate([self.steps, zeros])
-        self.leads = np.concatenate([self.leads, np.full(len(rows), np.inf)])
+        unseen = np.full(len(rows), np.inf)
+        self.leads = np.concatenate([self.leads, unseen])
+        self.leads_in_try = np.concatenate([self.leads_in_try, unseen])
         self.state = {
             key: np.concatenate([self.state[key], part]) if key in self.state else np.array(part)
             for key, part in state.items()
@@ -41,6 +44,7 @@ class Slots:
     def begin(self, slots: np.ndarray, k: np.ndarray, state: State) -> None:
         """Begin another try in some slots."""
         self.leads[slots[self.k[slots] != k]] = np.inf
+        self.leads_in_try[slots] = np.inf
         self.k[slots], self.steps[slots] = k, 0
         for key, part in state.items():
             self.state[key][slots] = part
@@ -48,5 +52,10 @@ class Slots:
     def keep(self, slots: np.ndarray) -> None:
         """Let the images in all other slots go."""
         self.row, self.k, self.tries, self.steps = (part[slots] for part in (self.row, self.k, self.tries, self.steps))
-        self.leads = self.leads[slots]
+        self.leads, self.leads_in_try = self.leads[slots], self.leads_in_try[slots]
         self.state = {key: part[slots] for key, part in self.state.items()}
+
+    def see(self, leads: np.ndarray) -> None:
+        """Note how far the logit of each label was above all others at a step."""
+        self.leads = np.minimum(self.leads, leads)
+        self.leads_in_try = np.minimum(self.leads_in_try, leads)
