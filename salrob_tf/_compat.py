@@ -100,6 +100,33 @@ def left_out(operation: Any, step: str) -> Iterator[None]:
         own.update(before)
 
 
+def given_to_last(forward: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor, kinds: tuple[str, ...]) -> tf.Tensor:
+    """What a function of tensors gives to its last operation, one of some kinds, whether it is run eagerly or traced.
+
+    An eager tensor does not tell where it comes from, and what is traced anew for it draws the same random numbers
+    again. `op_callbacks`, which TensorFlow's debugger stands on, are told of both. Without them, `ImportError`.
+
+    Raises:
+        ValueError: If it is of another kind.
+    """
+    from tensorflow.python.framework import op_callbacks
+
+    found = {}  # holds on to outputs, so that no other tensor gets their id
+
+    def note(kind: str, given: Any, attributes: Any, outputs: Any, *_: Any, **__: Any) -> None:
+        if kind in kinds:
+            found[id(outputs[0])] = outputs[0], given[0]
+
+    op_callbacks.add_op_callback(note)
+    try:
+        last = forward(inputs)
+    finally:
+        op_callbacks.remove_op_callback(note)
+    if id(last) not in found:
+        raise ValueError(f"The last operation of this function must be {' or '.join(kinds)}. Received: another one")
+    return found[id(last)][1]
+
+
 class AroundSteps(keras.Model):
     """A Keras model whose `around_step(run, data)` runs each step of `fit` and `evaluate`, and may refuse its batch.
 

@@ -1,6 +1,7 @@
 """What leans on internals of other libraries: with each of them gone, results stay what they are, or are refused."""
 
 import builtins
+import sys
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import make_images, make_network
+from tensorflow.python import framework
 from tensorflow.python.framework import config
 from tensorflow.python.util import deprecation
 
@@ -178,6 +180,9 @@ def test_a_softmax_that_cannot_be_left_out_stays(trained, monkeypatch):
         yield
 
     monkeypatch.setattr("salrob_tf.models.logits.left_out", without_effect)
+    assert sr.Classifier(model).outputs == "softmax removed", "it is the last operation too"
+    monkeypatch.delattr(framework, "op_callbacks")
+    monkeypatch.setitem(sys.modules, "tensorflow.python.framework.op_callbacks", None)
     classifier = sr.Classifier(model)
     assert classifier.outputs == "log-probabilities"
     np.testing.assert_allclose(tf.nn.softmax(classifier.logits(images)), model(images), atol=1e-5)

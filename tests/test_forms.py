@@ -123,7 +123,13 @@ FORMS = {
     "sigmoid": (lambda: functional("sigmoid"), None, "sigmoid removed"),
     "softmax export": (lambda: functional("softmax"), exported, "log-probabilities"),
     "softmax tf.Module": (functional, lambda *a: module(*a, FOUR, tf.nn.softmax), "log-probabilities"),
-    "softmax callable": (functional, lambda model, _: lambda x: tf.nn.softmax(model(x)), "log-probabilities"),
+    "softmax callable": (functional, lambda model, _: lambda x: tf.nn.softmax(model(x)), "softmax removed"),
+    "softmax tf.function": (
+        functional,
+        lambda model, _: tf.function(lambda x: tf.nn.softmax(model(x))),
+        "log-probabilities",
+    ),
+    "sigmoid callable": (functional, lambda model, _: lambda x: tf.math.sigmoid(model(x)), "sigmoid removed"),
 }
 BOUNDED = {
     "Rescaling": (lambda: functional(before=layers.Rescaling(1 / 255)), None, (0, 255)),

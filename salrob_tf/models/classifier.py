@@ -30,8 +30,8 @@ COPIED = 0.1  # share of the largest logit by which a copy in bfloat16 may be of
 class Classifier:
     """Logits of a model, as attacks and evaluations use them: a function of images in [0, 1], whatever it is inside.
 
-    A model that gives probabilities is attacked by logits all the same: the softmax of a Keras model is left out; of
-    the probabilities of other models the logarithms are taken. `outputs` says which.
+    A model that gives probabilities is attacked by logits all the same: the softmax of a Keras model or a callable is
+    left out; where it is out of sight, as in a SavedModel, the logarithms are taken. `outputs` says which.
 
     Example:
         >>> classifier = sr.Classifier(lambda x: network(x, training=False), "mine", input_shape=(8, 8, 1))

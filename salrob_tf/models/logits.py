@@ -14,13 +14,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf._compat import left_out
+from salrob_tf._compat import given_to_last, left_out
 from salrob_tf.checks import brief, shown
 from salrob_tf.models.contract import outputs_probabilities
 from salrob_tf.models.gradients import SCALE
 
 LOGITS = "logits"
 REMOVED = {"softmax removed": tf.nn.softmax, "sigmoid removed": tf.math.sigmoid}
+ACTIVATIONS = ("Softmax", "Sigmoid")  # what TensorFlow calls them and, as layers and operations, Keras
 LOG_PROBABILITIES = "log-probabilities"
 # Probabilities below it count as 0; the gradient of its logarithm, times what gradients start from, is finite.
 SMALLEST = 2 * SCALE * float(np.finfo(np.float32).tiny)
@@ -84,13 +85,14 @@ def choose_output(
 def logits_of(model: Any, forward: Forward, images: tf.Tensor) -> tuple[Forward, str]:
     """Find a way from images to logits.
 
-    Where a Keras model gives probabilities, the softmax (or sigmoid) that they come from is looked for and left out.
-    It is found by trying: only where the softmax of what is left equals what the model gives is it believed, so that
-    no structure that a model may have leads astray. Weights stay those of the model. Where there is none to be found,
-    logarithms of the probabilities serve as logits, whose softmax are the probabilities.
+    Where a model gives probabilities, the softmax (or sigmoid) that they come from is looked for: in a Keras model it
+    is left out, and of what else TensorFlow runs step by step it is the last operation, whose input is taken. It is
+    found by trying: only where the softmax of what is left equals what the model gives is it believed, so that no
+    structure that a model may have leads astray. Weights stay those of the model. Where there is none to be found, as
+    in a SavedModel, logarithms of the probabilities serve as logits, whose softmax are the probabilities.
 
     Args:
-        model: What `forward` runs; only in a `keras.Model` can anything be left out.
+        model: What `forward` runs.
         forward: Outputs `(N, num_classes)` of a batch of images.
         images: A few images to try it on.
 
@@ -100,9 +102,10 @@ def logits_of(model: Any, forward: Forward, images: tf.Tensor) -> tuple[Forward,
     """
     outputs = forward(images)
     given = np.asarray(outputs)
-    if isinstance(model, keras.Model) and given.min() >= 0 and given.max() <= 1:
-        for operation, step in reversed(list(_activations(model))):
-            without = _leaving_out(forward, operation, step)
+    if given.min() >= 0 and given.max() <= 1:
+        activations = reversed(list(_activations(model))) if isinstance(model, keras.Model) else ()
+        ways = [_leaving_out(forward, *activation) for activation in activations]
+        for without in [*ways, lambda batch: given_to_last(forward, batch, ACTIVATIONS)]:
             try:
                 left = without(images)
             except Exception:
@@ -146,7 +149,7 @@ def _activations(model: keras.Model) -> Iterator[tuple[Any, str]]:
     for operation in operations(model):
         if callable(vars(operation).get("activation")):
             yield operation, "activation"
-        elif type(operation).__name__ in ("Softmax", "Sigmoid"):  # layers and, of the same names, keras.ops
+        elif type(operation).__name__ in ACTIVATIONS:
             yield operation, "call"
 
 
