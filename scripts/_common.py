@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 DEFER = "--tf_xla_always_defer_compilation=true"
 QUICK = 200  # test images of a first look
+LONG = 60  # seconds, from which on it is said before how long something takes
 ONE_LINE = (ValueError, OSError, ImportError)  # errors whose message says all: what was wrong, and what to do
 
 

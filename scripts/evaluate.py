@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from _common import Parser, SweepBar, add_attacks, add_data, folder, quiet_start, run_main, samples_of
+from _common import LONG, Parser, SweepBar, add_attacks, add_data, folder, quiet_start, run_main, samples_of
 
 
 def arguments() -> argparse.Namespace:
@@ -59,8 +59,8 @@ def main() -> None:
     plan = make_plan("evaluate.py", vars(args), files, inputs=trial.inputs(classifiers))
 
     with open_results(args.out, plan, resume=args.resume, overwrite=args.overwrite) as opened:
-        if not opened.complete:
-            print(f"attacking: {estimate_all(trial, classifiers)}", flush=True)
+        if not opened.complete and (estimate := estimate_all(trial, classifiers)).seconds >= LONG:
+            print(f"attacking {len(trial.indices)} test images: {estimate}", flush=True)
         results = opened.saved() or attack_all(
             trial,
             classifiers,

