@@ -480,4 +480,6 @@ def test_an_attack_is_what_its_label_says(row):
 
 
 def test_names_are_told_from_the_registry():
-    assert attack_names() == f"{', '.join(ATTACKS)}, autoattack, with -margin or -dlr, -targeted, and mim-l2"
+    assert (
+        attack_names() == f"{', '.join(ATTACKS)}, autoattack, worst-case, with -margin or -dlr, -targeted, and mim-l2"
+    )

@@ -54,7 +54,7 @@ def lead(classifier, images, labels):
 
 def test_only_what_is_near_to_falling_is_attacked_again(classifier, trained, monkeypatch):
     """Near by hand: the smallest lead that the first attack's two passes saw, over that of the clean image."""
-    monkeypatch.setattr(search, "PATIENCE", 1)
+    monkeypatch.setattr(search, "PATIENCE", np.inf)
     images, labels = trained[1], trained[2]
     halfway = sr.BIM(steps=1, relative_step=0.1)(classifier, images, labels, 0.2)
     clean = lead(classifier, images, labels)
@@ -64,13 +64,13 @@ def test_only_what_is_near_to_falling_is_attacked_again(classifier, trained, mon
     fell_again = first & ~every.correct["two"][0]
     assert fell_again.sum() > 3
     threshold = float(np.median(share[fell_again]))
-    found = sr.evaluate(classifier, images, labels, [Two(near=threshold)], [0.2])
+    found = sr.evaluate(classifier, images, labels, [Two(near=threshold / 2)], [0.2])
     np.testing.assert_array_equal(first & ~found.correct["two"][0], fell_again & (share <= threshold))
-    assert found.attacks["two"]["members"]["again"]["near"] == threshold
+    assert found.attacks["two"]["members"]["again"]["near"] == threshold / 2
     costs = [result.members["two"][1].costs.gradient_evaluations for result in (found, every)]
     assert 0 < costs[0] < costs[1]
     monkeypatch.setattr(search, "PATIENCE", 0.1)
-    hasty = sr.evaluate(classifier, images, labels, [Two(near=threshold)], [0.2])
+    hasty = sr.evaluate(classifier, images, labels, [Two(near=threshold / 2)], [0.2])
     assert not (found.correct["two"] & ~hasty.correct["two"]).any()
     given_up = found.members["two"][1].costs.gradient_evaluations - hasty.members["two"][1].costs.gradient_evaluations
     assert given_up > 0
@@ -116,7 +116,7 @@ def test_the_worst_case_is_no_higher_than_its_bracket_and_near_autoattack(classi
     full = sr.evaluate(classifier, images, labels, "autoattack", EPSILONS)
     assert not (found.correct["worst-case"] & ~alone.correct["apgd"]).any()
     assert np.all(np.abs(found.accuracy("worst-case") - full.accuracy("autoattack")) <= 2 / len(labels))
-    assert [member.attack for member in found.members["worst-case"]] == ["bracket", "targets", "longer", "hardest"]
+    assert [member.attack for member in found.members["worst-case"]] == ["bracket", "targets", "longer"]
 
 
 def test_its_audit_says_what_autoattack_breaks_of_some_images(classifier, trained, monkeypatch):
@@ -186,7 +186,7 @@ def test_an_audited_sweep_goes_on_where_it_was_interrupted_and_is_kept(classifie
 
     whole = run("whole")
     parts = len(list((tmp_path / "whole").glob("worst-case-*.npz")))
-    assert parts == 2 * (4 + 4)
+    assert parts == 2 * (3 + 4)
     for stop.after in (1, 3):
         with pytest.raises(KeyboardInterrupt):
             run("part", progress=stop)
@@ -207,7 +207,7 @@ def test_an_audited_sweep_goes_on_where_it_was_interrupted_and_is_kept(classifie
 def test_few_classes_and_no_gradients_have_members_that_suit(trained):
     for classes, loss in ((2, "margin"), (3, "margin"), (4, "dlr"), (10, "dlr")):
         links = sr.WorstCase().members(sr.Classifier(make_network(classes=classes)))
-        assert [link.attack.loss for link in links] == ["cross_entropy", loss, "cross_entropy", loss]
+        assert [link.attack.loss for link in links] == ["cross_entropy", loss, "cross_entropy"]
         for link in links:
             link.attack.check_classes(classes)
     network = trained[0]

@@ -100,7 +100,7 @@ class APGD(GradientAttack):
     ) -> tuple[np.ndarray, np.ndarray]:
         """All steps on one batch; an image that was misclassified on the way is handed out as it last was."""
         state, sizes, found = self.init(classifier, batch, seed), [], batch.images.copy()
-        fell = np.zeros(len(found), bool)
+        fell, batch = np.zeros(len(found), bool), batch.as_tensors()
         for _ in range(self.steps):
             before = np.asarray(state["images"])
             state, seen = self.step(classifier, batch, state, dtype, draws)

@@ -49,6 +49,10 @@ class Batch(NamedTuple):
         """Some of the rows."""
         return Batch(*(column[rows] for column in self))
 
+    def as_tensors(self) -> Batch:
+        """The same as tensors, so that not every step converts it."""
+        return Batch(*(tf.constant(column) for column in self))
+
 
 def steepest(gradient: tf.Tensor, size: tf.Tensor, norm: float) -> tf.Tensor:
     """The change of a given size that raises a loss most: CleverHans' `optimize_linear`, however small the gradient is.

@@ -192,6 +192,7 @@ class Attack(AttackSettings):
             ValueError: If a gradient is missing or not finite.
         """
         state, sizes = self.init(classifier, batch, seed), []
+        batch = batch.as_tensors()
         for _ in range(self.steps):
             state, seen = self.step(classifier, batch, state, dtype, draws)
             sizes.append(seen.sizes)
@@ -251,9 +252,9 @@ class Link(NamedTuple):
     Attributes:
         label: What it is called there.
         attack: The attack.
-        near: The largest share of its lead, how far the logit of its label is above all others, that those before may
-            have left an image at the largest epsilon it survived, if it is to be attacked: others are far from falling.
-            A try that leaves more after a few steps is given up.
+        near: Share of its lead, how far the logit of its label is above all others, that a try must leave an image less
+            of in the end, and at first a multiple of that, or is given up; and images that those before left more than
+            twice that share, at the largest epsilon they survived, are not attacked: they are far from falling.
         dtype: What gradients are computed in, `"float32"` or `"bfloat16"`.
     """
 

@@ -21,12 +21,12 @@ class WorstCase(Ensemble):
     A short Auto-PGD brackets the smallest epsilon that breaks each image. Below it, Auto-PGD on the targeted DLR loss
     (Croce and Hein 2020, Eq. 7) drives it to all classes that AutoAttack would, and Auto-PGD on the cross-entropy from
     its label, as far as there is hope: images that have much of their lead left are left alone, and so are tries that
-    have come no nearer after a few steps. Those with the least left are driven from other starts. What all that misses
-    is estimated on a random part of the images, which the standard AutoAttack goes on with.
+    do not come near soon. What all that misses is estimated on a random part of the images, which the standard
+    AutoAttack goes on with.
 
     Example:
         >>> [member.label for member in sr.WorstCase().members(sr.Classifier(network))]
-        ['bracket', 'targets', 'longer', 'hardest']
+        ['bracket', 'targets', 'longer']
 
     Attributes:
         audit: Whether AutoAttack looks for what was missed.
@@ -48,12 +48,10 @@ class WorstCase(Ensemble):
         if not has_gradient(classifier):
             return (Link(Square.name, Square(self.norm)),)
         loss = "dlr" if classifier.num_classes > 3 else "margin"
-        again = min(2, classifier.num_classes - 1)
         return (
             Link("bracket", APGD(self.norm, steps=12)),
-            Link("targets", APGD(self.norm, loss=loss, targeted=True), near=0.22),
-            Link("longer", APGD(self.norm), near=0.1),
-            Link("hardest", APGD(self.norm, restarts=2, loss=loss, targeted=True, target_classes=again), near=0.03),
+            Link("targets", APGD(self.norm, loss=loss, targeted=True), near=0.13),
+            Link("longer", APGD(self.norm), near=0.075),
         )
 
     def auditors(self, classifier: Classifier) -> tuple[Link, ...]:
