@@ -252,15 +252,17 @@ class Link(NamedTuple):
     Attributes:
         label: What it is called there.
         attack: The attack.
-        near: Share of its lead, how far the logit of its label is above all others, that a try must leave an image less
-            of in the end, and at first a multiple of that, or is given up; and images that those before left more than
-            twice that share, at the largest epsilon they survived, are not attacked: they are far from falling.
+        near: The largest share of its lead, how far the logit of its label is above all others, that those before may
+            have left an image at the largest epsilon it survived, if it is to be attacked: others are far from it.
+        hope: The same share for tries: one that leaves more of it, at first more than a multiple, is given up. It is of
+            use where steps begin large.
         dtype: What gradients are computed in, `"float32"` or `"bfloat16"`.
     """
 
     label: str
     attack: Attack
     near: float = np.inf
+    hope: float = np.inf
     dtype: str = "float32"
 
 

@@ -50,8 +50,8 @@ class WorstCase(Ensemble):
         loss = "dlr" if classifier.num_classes > 3 else "margin"
         return (
             Link("bracket", APGD(self.norm, steps=12)),
-            Link("targets", APGD(self.norm, loss=loss, targeted=True), near=0.13),
-            Link("longer", APGD(self.norm), near=0.075),
+            Link("targets", APGD(self.norm, loss=loss, targeted=True), near=0.26, hope=0.13),
+            Link("longer", APGD(self.norm), near=0.15, hope=0.075),
         )
 
     def auditors(self, classifier: Classifier) -> tuple[Link, ...]:

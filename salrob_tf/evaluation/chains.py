@@ -9,7 +9,7 @@ from salrob_tf.attacks.ensemble import Ensemble
 from salrob_tf.attacks.registry import Entry
 from salrob_tf.models.classifier import Classifier
 
-NEAR = 0.25  # share of its lead that may be left to an image that is attacked again in float32
+NEAR = 0.03  # share of its lead that may be left to an image that is attacked again in float32
 
 
 def chains_of(

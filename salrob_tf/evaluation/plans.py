@@ -90,8 +90,7 @@ class Plan:
         elif search == "bisect" and not attack.bisects:
             search = "full"
         how: dict[str, Any] = {"search": search, "craft_dtype": link.dtype}
-        if link.near < np.inf:
-            how["near"] = link.near
+        how |= {key: value for key, value in {"near": link.near, "hope": link.hope}.items() if value < np.inf}
         if search == "bisect":
             how["begins_at"] = before or (attack.scout.name if attack.scout else "the middle")
         settings = asdict(attack)

@@ -20,7 +20,7 @@ from salrob_tf.evaluation.counts import ONE_DRAW, Counts, Draws
 from salrob_tf.evaluation.slots import Slots
 from salrob_tf.models.classifier import Classifier
 
-# After s steps a try may have `near (1 + PATIENCE steps / s)` of the lead left, or is given up. On MNIST networks this
+# After s steps a try may have `hope (1 + PATIENCE steps / s)` of the lead left, or is given up. On MNIST networks this
 # took an eighth of the gradients of nine targets with 100 steps each, and lost nothing.
 PATIENCE = 0.12
 
@@ -57,7 +57,8 @@ class Sweep:
         dtype: What gradients are computed in. Successes are judged in float32 in any case.
         report: Called with the number of images whose fate became known, and that of those still standing.
         before: What other attacks left: only what still stands is attacked, from the largest such epsilon down.
-        near: How near to falling an image, and a try on the way, must be; see `Link`.
+        near: How near to falling an image must be; see `Link`.
+        hope: How near to falling a try must bring it; see `Link`.
         guess: For each image a guess of the first epsilon that breaks it, as an index, `(N,)`, from another attack;
             only where a search begins depends on it. Without one, the attack's scout is asked.
         keep_all: Whether `everything` keeps its adversarials, which take K times the memory of the images.
@@ -77,6 +78,7 @@ class Sweep:
     report: Callable[[int, int], None]
     before: Left | None = None
     near: float = np.inf
+    hope: float = np.inf
     guess: np.ndarray | None = None
     keep_all: bool = False
     draws: Draws = ONE_DRAW
@@ -107,7 +109,7 @@ class Sweep:
     def _bracket(self, guess: np.ndarray | None) -> Brackets:
         brackets = Brackets(self.clean, self.epsilons, guess, self._broken_before)
         if self.before and self.near < np.inf:
-            brackets.leave(np.flatnonzero(self.before.leads > 2 * self.near * self._lead_of_clean))
+            brackets.leave(np.flatnonzero(self.before.leads > self.near * self._lead_of_clean))
         return brackets
 
     @cached_property
@@ -213,9 +215,9 @@ class Sweep:
 
     def _hopeless(self, slots: Slots) -> np.ndarray:
         """Which tries are given up, because they have not come near enough to the boundary by now."""
-        if self.near == np.inf:
+        if self.hope == np.inf:
             return np.zeros(len(slots), bool)
-        allowed = self.near * (1 + PATIENCE * self.attack.steps / slots.steps)
+        allowed = self.hope * (1 + PATIENCE * self.attack.steps / slots.steps)
         seen = slots.leads_in_try < np.inf
         return seen & (slots.leads_in_try > allowed * self._lead_of_clean[slots.row])
 

@@ -150,7 +150,7 @@ class Work:
         sweep = Sweep(
             link.attack, plan.classifier, shard.images, shard.labels, shard.clean,
             plan.ascending if epsilons is None else epsilons, shard.indices, plan.seed, plan.batch_size, link.dtype,
-            report, before, link.near, guess, plan.keep, self.draws,
+            report, before, link.near, link.hope, guess, plan.keep, self.draws,
         )  # fmt: skip
         independent = not plan.survivors_only and name in plan.chains
         outcome = sweep.everything() if independent else sweep.survivors(plan.search if plan.survivors_only else "full")
