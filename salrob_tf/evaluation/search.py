@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,27 +16,10 @@ from salrob_tf.attacks.balls import Batch
 from salrob_tf.attacks.base import Attack, Seen
 from salrob_tf.evaluation.brackets import Brackets
 from salrob_tf.evaluation.counts import ONE_DRAW, Counts, Draws
+from salrob_tf.evaluation.judge import Judge
+from salrob_tf.evaluation.leads import Leads, Left, leads_of
 from salrob_tf.evaluation.slots import Slots
 from salrob_tf.models.classifier import Classifier
-
-# After s steps a try may have `hope (1 + PATIENCE steps / s)` of the lead left, or is given up. On MNIST networks this
-# took an eighth of the gradients of nine targets with 100 steps each, and lost nothing.
-PATIENCE = 0.12
-
-
-class Left(NamedTuple):
-    """What attacks left of images.
-
-    Attributes:
-        correct: Whether each image is classified correctly under each epsilon, `(K, N)`; it never rises with epsilon.
-        found: Its adversarial, of the smallest epsilon that breaks it, and the image itself where none does.
-        leads: How far the logit of its label stayed above all others at the largest epsilon that it survived, `(N,)`;
-            minus infinity where that is not known.
-    """
-
-    correct: np.ndarray
-    found: np.ndarray
-    leads: np.ndarray
 
 
 @dataclass
@@ -93,8 +75,8 @@ class Sweep:
         self.radii = self.epsilons.astype(np.float32)
         self.found = (self.before.found if self.before else self.images).copy()
         self.brackets = self._bracket(None)
-        self._led_at = self.brackets.broken - 1 if self.before else np.full(len(self.images), -1)
-        self._leads = self.before.leads.copy() if self.before else np.full(len(self.images), -np.inf)
+        self.leads = Leads(self.before, self.brackets.broken)
+        self.judge = Judge(self.attack, self.classifier, self.labels, self.batch_size, self.draws, self.counts)
         self._nearest = np.full(len(self.images), np.inf)
         if self.before:
             for row in np.flatnonzero((self.found != self.images).any(axis=(1, 2, 3))).tolist():  # the others stand
@@ -114,16 +96,12 @@ class Sweep:
 
     @cached_property
     def _lead_of_clean(self) -> np.ndarray:
-        logits = self.classifier.predict_logits(self.images, self.batch_size)
-        own = logits[np.arange(len(logits)), self.labels].copy()
-        logits[np.arange(len(logits)), self.labels] = -np.inf
-        return own - logits.max(axis=-1)
+        return leads_of(self.classifier, self.images, self.labels, self.batch_size)
 
     @property
     def left(self) -> Left:
         """What `survivors` has left."""
-        known = self._led_at == self.brackets.broken - 1
-        return Left(self.brackets.correct, self.found, np.where(known, self._leads, -np.inf))
+        return Left(self.brackets.correct, self.found, self.leads.at(self.brackets.broken))
 
     def survivors(self, search: str) -> np.ndarray:
         """Attack only what still stands.
@@ -169,7 +147,7 @@ class Sweep:
                     standing = correct[k, rows]
                     if self.keep_all:
                         self.found[k, rows[standing]] = adversarial[standing]
-                    correct[k, rows] &= ~self._broken(adversarial, rows)
+                    correct[k, rows] &= ~self.judge.broken(adversarial, rows)
                 pairs += len(rows)
                 self.report(pairs // len(self.epsilons) - reported, int(correct[k].sum()))
                 reported = pairs // len(self.epsilons)
@@ -187,20 +165,17 @@ class Sweep:
             found = slots.state["images"]
             hit = self._step(slots)
             if hit.any():
-                again, size = found[hit], len(slots) + self._missing(len(slots))
-                exact = self.dtype == "float32"
-                hit[hit] = (
-                    self._confirmed(again, slots.row[hit], size) if exact else self._broken(again, slots.row[hit])
-                )
+                seen = len(slots) + self.judge.missing(len(slots)) if self.dtype == "float32" else None
+                hit[hit] = self.judge.broken(found[hit], slots.row[hit], seen)
             ended = np.flatnonzero((slots.steps == steps) & ~hit)
             if len(ended):
                 state = {key: part[ended] for key, part in slots.state.items()}
                 found[ended] = self.attack.outcome(state, self.draws.gradient)
-                hit[ended] = self._broken(found[ended], slots.row[ended])
+                hit[ended] = self.judge.broken(found[ended], slots.row[ended])
             done = np.flatnonzero(hit | (slots.steps == steps) | self._hopeless(slots))
             for slot in done:
                 adversarial = found[slot] if hit[slot] else None
-                slots.tries[slot] = self._judge(
+                slots.tries[slot] = self._settle(
                     slots.row[slot], slots.k[slot], slots.tries[slot], adversarial, slots.leads[slot]
                 )
             known = self.brackets.known[slots.row]
@@ -214,16 +189,13 @@ class Sweep:
                 slots.keep(~known)
 
     def _hopeless(self, slots: Slots) -> np.ndarray:
-        """Which tries are given up, because they have not come near enough to the boundary by now."""
         if self.hope == np.inf:
             return np.zeros(len(slots), bool)
-        allowed = self.hope * (1 + PATIENCE * self.attack.steps / slots.steps)
-        seen = slots.leads_in_try < np.inf
-        return seen & (slots.leads_in_try > allowed * self._lead_of_clean[slots.row])
+        return slots.hopeless(self.attack.steps, self.hope, self._lead_of_clean)
 
     def _step(self, slots: Slots) -> np.ndarray:
         """Take one step in all slots; returns whether the images before it were seen to be broken, `(B,)`."""
-        filled = self._padded(np.arange(len(slots)))
+        filled = self.judge.padded(np.arange(len(slots)))
         batch = self._batch(slots.row[filled], slots.k[filled], slots.tries[filled])
         state = {key: part[filled] for key, part in slots.state.items()}
         results, seen = self.attack.step(self.classifier, batch, state, self.dtype, self.draws.gradient)
@@ -232,7 +204,7 @@ class Sweep:
         self.attack.check_gradients(self.classifier, seen.sizes)
         self.attack.check_adversarials(slots.state["images"])
         self._count(slots.row, 1)
-        self.counts.padding += self._missing(len(slots)) * self.draws.gradient
+        self.counts.padding += self.judge.missing(len(slots)) * self.draws.gradient
         if len(seen.sizes):
             self._count_zero_gradients(slots.row[slots.steps == 0], seen.sizes[slots.steps == 0])
         if len(seen.leads):
@@ -248,11 +220,11 @@ class Sweep:
                 fresh = rows[tries[rows] == 0]
                 k[fresh] = self.brackets.next(fresh)
                 adversarial = self._craft(rows, k[rows], tries[rows], still)
-                for slot, hit in enumerate(self._broken(adversarial, rows)):
+                for slot, hit in enumerate(self.judge.broken(adversarial, rows)):
                     row = rows[slot]
-                    tries[row] = self._judge(row, k[row], tries[row], adversarial[slot] if hit else None)
+                    tries[row] = self._settle(row, k[row], tries[row], adversarial[slot] if hit else None)
 
-    def _judge(self, row: int, k: int, number: int, adversarial: np.ndarray | None, lead: float = np.inf) -> int:
+    def _settle(self, row: int, k: int, number: int, adversarial: np.ndarray | None, lead: float = np.inf) -> int:
         """Note what a try at epsilon k did to an image; the number of its next try, 0 where it is at its last.
 
         `lead` is what the image had left at least in all tries at k, infinity if that was not seen.
@@ -268,8 +240,7 @@ class Sweep:
             return number + 1
         elif adversarial is None:
             self.brackets.survives(row, k)
-            before = self._leads[row] if self._led_at[row] == k else np.inf
-            self._led_at[row], self._leads[row] = k, min(lead, before) if min(lead, before) < np.inf else -np.inf
+            self.leads.survives(row, k, lead)
         else:
             self.brackets.falls(row, k, size)
         self.report(int(self.brackets.known[row]), self.brackets.standing)
@@ -317,38 +288,14 @@ class Sweep:
         if target not in self._directions:
             gradients = self._directions[target] = np.zeros_like(self.images)
             for part in self._batches(rows):
-                images, loss_classes = self._padded(self.images[part]), self._padded(self.loss_classes[part, target])
+                images, loss_classes = map(self.judge.padded, (self.images[part], self.loss_classes[part, target]))
                 draws = self.draws.gradient
                 found, sizes = self.attack.gradients(self.classifier, images, loss_classes, self.dtype, draws)
                 gradients[part] = found[: len(part)]
                 self._count(part, 1)
-                self.counts.padding += self._missing(len(part)) * draws
+                self.counts.padding += self.judge.missing(len(part)) * draws
                 self._count_zero_gradients(part, sizes[: len(part)])
         return self._directions[target]
-
-    def _broken(self, adversarial: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Judge adversarials by the untouched model, in float32."""
-        self.attack.check_adversarials(adversarial)
-        draws = self.draws.judging
-        self.counts.forward_evaluations += len(rows) * draws
-        self.counts.padding += self._missing(len(rows)) * draws
-        images, labels = self._padded(adversarial), self._padded(self.labels[rows])
-        broken = ~self.classifier.classifies(images, labels, self.batch_size, draws)[: len(rows)]
-        if broken.any() and draws == 1:
-            broken[broken] = self._confirmed(adversarial[broken], rows[broken], len(images))
-        return broken
-
-    def _confirmed(self, adversarial: np.ndarray, rows: np.ndarray, first: int) -> np.ndarray:
-        """Judge adversarials once more, in a batch of another size than the first, by which kernels round."""
-        size = len(rows) + self._missing(len(rows)) + 1
-        size += size == first
-        images, labels = (np.resize(part, (size, *part.shape[1:])) for part in (adversarial, self.labels[rows]))
-        broken = ~self.classifier.classifies(images, labels, size)[: len(rows)]
-        self.counts.forward_evaluations += len(rows)
-        self.counts.padding += size - len(rows)
-        self.counts.verified += len(rows)
-        self.counts.flips += int(np.sum(~broken))
-        return broken
 
     def _count(self, rows: np.ndarray, steps: int) -> None:
         passes = len(rows) * steps
@@ -364,11 +311,3 @@ class Sweep:
             self.counts.attacked += int(np.sum(first))
             self.counts.zeros += int(np.sum(sizes[first] == 0))
             self._begun[rows] = True
-
-    def _padded(self, batch: np.ndarray) -> np.ndarray:
-        """Repeat the last row up to a full batch or some eighths of it: few shapes, each of which costs a set-up."""
-        missing = self._missing(len(batch))
-        return batch if not missing else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-
-    def _missing(self, rows: int) -> int:
-        return -rows % max(1, self.batch_size // 8)

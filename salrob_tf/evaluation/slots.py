@@ -6,6 +6,10 @@ import numpy as np
 
 from salrob_tf.attacks.base import State
 
+# After s steps a try may have `hope (1 + PATIENCE steps / s)` of the lead left, or is given up. On MNIST networks this
+# took an eighth of the gradients of nine targets with 100 steps each, and lost nothing.
+PATIENCE = 0.12
+
 
 class Slots:
     """What stands in each row of the batch; a row that is free is not there.
@@ -54,6 +58,14 @@ class Slots:
         self.row, self.k, self.tries, self.steps = (part[slots] for part in (self.row, self.k, self.tries, self.steps))
         self.leads, self.leads_in_try = self.leads[slots], self.leads_in_try[slots]
         self.state = {key: part[slots] for key, part in self.state.items()}
+
+    def hopeless(self, steps: int, hope: float, leads_of_clean: np.ndarray) -> np.ndarray:
+        """Which tries of so many steps are given up, because they have not come near enough to the boundary by now.
+
+        `hope` is the share of its lead that a try may leave in the end, `leads_of_clean` what all images have, `(N,)`.
+        """
+        allowed = hope * (1 + PATIENCE * steps / self.steps) * leads_of_clean[self.row]
+        return (self.leads_in_try < np.inf) & (self.leads_in_try > allowed)
 
     def see(self, leads: np.ndarray) -> None:
         """Note how far the logit of each label was above all others at a step."""

@@ -17,8 +17,9 @@ from salrob_tf.evaluation.audit import Tally, audited_epsilons, audited_images
 from salrob_tf.evaluation.checkpoint import Checkpoint
 from salrob_tf.evaluation.counts import ONE_DRAW, SEVERAL_DRAWS, Counts
 from salrob_tf.evaluation.inspection import chance, inspect
+from salrob_tf.evaluation.leads import Left
 from salrob_tf.evaluation.plans import Plan
-from salrob_tf.evaluation.search import Left, Sweep
+from salrob_tf.evaluation.search import Sweep
 from salrob_tf.evaluation.trust import Sample, flags_of
 from salrob_tf.files import check_file, written_beside
 from salrob_tf.results.costs import Member, sum_of
