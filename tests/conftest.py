@@ -11,6 +11,7 @@ from forks import Forks
 from PIL import Image
 
 import salrob_tf as sr
+from salrob_tf.attacks import autoattack
 
 # Two devices, so that code for several is run; before TensorFlow starts.
 tf.config.set_logical_device_configuration(
@@ -41,6 +42,13 @@ def make_network(shape=(8, 8, 1), classes=3, dropout=0.0, seed=0):
         ],
         name="tiny",
     )
+
+
+def shorten_autoattack(patch, steps=8, fab_steps=4, queries=20):
+    """Give AutoAttack's members budgets that suit tests."""
+    patch.setattr(autoattack, "APGD", lambda *given, **more: sr.APGD(*given, steps=steps, **more))
+    patch.setattr(autoattack, "FAB", lambda *given, **more: sr.FAB(*given, steps=fab_steps, **more))
+    patch.setattr(autoattack, "Square", lambda *given, **more: sr.Square(*given, steps=queries, **more))
 
 
 def make_bytes(samples, **settings):

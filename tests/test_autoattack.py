@@ -7,10 +7,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_images, make_network
+from conftest import make_images, make_network, shorten_autoattack
 
 import salrob_tf as sr
-from salrob_tf.attacks import autoattack
 from salrob_tf.evaluation import sweep as sweep_module
 
 EPSILONS = [0.05, 0.1, 0.15, 0.2]
@@ -20,9 +19,7 @@ LABELS = ["apgd", "apgd-dlr", "fab-targeted", "square"]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """The members with budgets that suit tests."""
-    monkeypatch.setattr(autoattack, "APGD", lambda *given, **more: sr.APGD(*given, steps=8, **more))
-    monkeypatch.setattr(autoattack, "FAB", lambda *given, **more: sr.FAB(*given, steps=4, **more))
-    monkeypatch.setattr(autoattack, "Square", lambda *given, **more: sr.Square(*given, steps=20, **more))
+    shorten_autoattack(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_network
+from conftest import make_network, shorten_autoattack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 import salrob_tf as sr
-from salrob_tf.attacks import autoattack
 from salrob_tf.attacks.base import Link
 from salrob_tf.attacks.ensemble import Ensemble
 from salrob_tf.evaluation import audit as audit_module
@@ -26,9 +25,7 @@ EPSILONS = [0.05, 0.1, 0.15, 0.2, 0.25]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """AutoAttack's members with budgets that suit tests."""
-    monkeypatch.setattr(autoattack, "APGD", lambda *given, **more: sr.APGD(*given, steps=8, **more))
-    monkeypatch.setattr(autoattack, "FAB", lambda *given, **more: sr.FAB(*given, steps=4, **more))
-    monkeypatch.setattr(autoattack, "Square", lambda *given, **more: sr.Square(*given, steps=20, **more))
+    shorten_autoattack(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_images
+from conftest import make_images, shorten_autoattack
 
 import salrob_tf as sr
-from salrob_tf.attacks import autoattack
 
 EPSILONS = [0.15, 0.2, 0.25]
 STEEP = 2.0**14  # a power of two, so that the DLR loss and FAB round as they do without it
@@ -20,9 +19,7 @@ STEEP = 2.0**14  # a power of two, so that the DLR loss and FAB round as they do
 def quick():
     """The members with budgets that suit tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(autoattack, "APGD", lambda *given, **more: sr.APGD(*given, steps=10, **more))
-        patch.setattr(autoattack, "FAB", lambda *given, **more: sr.FAB(*given, steps=5, **more))
-        patch.setattr(autoattack, "Square", lambda *given, **more: sr.Square(*given, steps=100, **more))
+        shorten_autoattack(patch, 10, 5, 100)
         yield
 
 
@@ -83,3 +80,13 @@ def test_the_margin_sees_through_winners_that_take_all(trained):
     pgd, by_member = attacked(network, trained)
     assert np.all(by_member["apgd"] > by_member["apgd-dlr"] + 0.2), "cross-entropy's gradient leads astray"
     assert np.all(by_member["square"] < pgd - 0.2)
+
+
+def test_the_worst_case_sees_through_steep_logits(trained):
+    """Its bracket is blind, and says nothing of how near an image is: what comes next must not rest on it."""
+    images, labels = trained[1:]
+    found = [
+        sr.evaluate(model, images, labels, [sr.WorstCase(audit=False)], EPSILONS).accuracy("worst-case")
+        for model in (trained[0], sr.Classifier(MASKS["logits"](trained[0]), "steep", input_shape=(8, 8, 1)))
+    ]
+    assert found[0].min() < 0.5 and np.abs(found[1] - found[0]).max() <= 0.05

@@ -19,10 +19,10 @@ class WorstCase(Ensemble):
     """The whole curve of the worst case, with gradients spent where an image is near to falling.
 
     A short Auto-PGD brackets the smallest epsilon that breaks each image. Below it, Auto-PGD on the targeted DLR loss
-    (Croce and Hein 2020, Eq. 7) drives it to all classes that AutoAttack would, and Auto-PGD on the cross-entropy from
-    its label, as far as there is hope: images that have much of their lead left are left alone, and so are tries that
-    do not come near soon. What all that misses is estimated on a random part of the images, which the standard
-    AutoAttack goes on with.
+    (Croce and Hein 2020, Eq. 7) drives it to all classes that AutoAttack would, and Auto-PGD on the cross-entropy drives
+    from its label what that has left near to falling; tries that do not come near soon are given up. The bracket does
+    not choose: where cross-entropy has no gradient, it sees nothing. What all that misses is estimated on a random part
+    of the images, which the standard AutoAttack goes on with.
 
     Example:
         >>> [member.label for member in sr.WorstCase().members(sr.Classifier(network))]
@@ -50,7 +50,7 @@ class WorstCase(Ensemble):
         loss = "dlr" if classifier.num_classes > 3 else "margin"
         return (
             Link("bracket", APGD(self.norm, steps=12)),
-            Link("targets", APGD(self.norm, loss=loss, targeted=True), near=0.26, hope=0.13),
+            Link("targets", APGD(self.norm, loss=loss, targeted=True), hope=0.13),
             Link("longer", APGD(self.norm), near=0.15, hope=0.075),
         )
 

@@ -16,7 +16,7 @@ from salrob_tf.evaluation.counts import ONE_DRAW, SEVERAL_DRAWS
 from salrob_tf.evaluation.plans import Plan
 
 # How many whole attacks an image meets on average, seen on MNIST networks: of the first attack of a search by halves
-# from a scout's guess, of one that begins where another ended, and the share of images that are near to falling.
+# from a scout's guess, of one that begins where another ended, and the share of images near to falling, or of steps taken in hope.
 FROM_A_SCOUT, FROM_ANOTHER, NEAR = 2.2, 1.3, 0.2
 OVERHEAD = 1.15  # of an attack over its gradients and forward passes alone
 TIMED = 3  # batches
@@ -65,7 +65,8 @@ def estimate(plan: Plan, images: np.ndarray, count: int) -> Estimate:
     for label, chain in plan.chains.items():
         first = label == next(iter(plan.chains))
         for place, link in enumerate(chain):
-            for_each = _attempts(plan, link, place, first) * min(1.0, NEAR if link.near < np.inf else 1.0)
+            share = NEAR if min(link.near, link.hope) < np.inf else 1.0
+            for_each = _attempts(plan, link, place, first) * share
             gradients, forwards = _plus(gradients, forwards, plan, link, for_each * count)
         for link in plan.audits.get(label, ()):
             met = len(audited_images(np.arange(count), plan.seed)) * float(np.mean(LEVELS))
