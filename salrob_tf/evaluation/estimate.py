@@ -15,9 +15,9 @@ from salrob_tf.evaluation.audit import LEVELS, audited_images
 from salrob_tf.evaluation.counts import ONE_DRAW, SEVERAL_DRAWS
 from salrob_tf.evaluation.plans import Plan
 
-# How many whole attacks an image meets on average, seen on MNIST networks: of the first attack of a search by halves from
-# a scout's guess, of one that begins where another ended; and which share of images is near to falling, or of steps is
-# taken in hope.
+# How many whole attacks an image meets on average, seen on MNIST networks: of the first attack of a search by halves,
+# from a scout's guess, and of one that begins where another ended; and which share of images is near to falling, or of
+# steps is taken in hope.
 FROM_A_SCOUT, FROM_ANOTHER, NEAR = 2.2, 1.3, 0.2
 OVERHEAD = 1.15  # of an attack over its gradients and forward passes alone
 TIMED = 3  # batches
