@@ -42,6 +42,7 @@ from salrob_tf.models.resnet import resnet18
 from salrob_tf.reports.figures import robustness_curves, save_figure
 from salrob_tf.reports.tables import robustness_table
 from salrob_tf.results.comparison import Comparison, compare
+from salrob_tf.results.methods import MethodComparison, compare_methods
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import load_results, save_results
 from salrob_tf.saliency.maps import saliency_maps
@@ -64,6 +65,7 @@ __all__ = [
     "Classifier",
     "Comparison",
     "Dataset",
+    "MethodComparison",
     "Recipe",
     "RobustAccuracy",
     "Robustness",
@@ -73,6 +75,7 @@ __all__ = [
     "batches",
     "cnn",
     "compare",
+    "compare_methods",
     "evaluate",
     "load_data",
     "load_results",

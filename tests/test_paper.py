@@ -38,13 +38,20 @@ def test_models_meet_the_same_trial_as_evaluate_gives_each(data, classifiers):
     assert len(make_trial(data).indices) == 40 and list(make_trial(data).attacks) == ["fgsm", "bim", "pgd", "mim"]
 
 
-def test_kinds_are_any_and_the_first_is_compared_with_each_seed_by_seed(data, classifiers):
+def test_kinds_are_any_and_the_first_is_compared_with_each_over_seeds_and_seed_by_seed(data, classifiers):
     kinds = {**paper.KINDS, "random": {"saliency": True, "recipe": "random"}}
     runs = paper.make_runs((3, 5), kinds, epochs=2)
     assert list(runs) == [each.name for each in classifiers]
     assert runs["random-5"].recipe == "random" and not runs["regular-3"].saliency and runs["guided-5"].seed == 5
     results = attack_all(make_trial(data, "fgsm", [0.1]), classifiers)
-    pairs = [(pair.first, pair.second) for pair in paper.compare_kinds(results)]
+    *ways, first, second, third, fourth = paper.compare_kinds(results)
+    assert [(each.first, each.second, each.seeds) for each in ways] == [
+        ("regular", "guided", 2),
+        ("regular", "random", 2),
+    ]
+    assert paper.verdict(results).count("Ways of training: between ") == 2 and "These two" not in paper.verdict(results)
+    assert paper.verdict(results[:2]).startswith("These two networks: ")
+    pairs = [(pair.first, pair.second) for pair in (first, second, third, fourth)]
     assert pairs == [(f"regular-{seed}", f"{kind}-{seed}") for kind in ("guided", "random") for seed in (3, 5)]
     figure = paper.accuracy_curves(data, results)
     assert figure.get_suptitle() == "rows, 40 test images, networks of seeds 3 to 5"

@@ -16,6 +16,7 @@ from salrob_tf.results.audits import Audit
 from salrob_tf.results.comparison import Comparison, chance_flags
 from salrob_tf.results.costs import Costs, Member
 from salrob_tf.results.flags import Flag
+from salrob_tf.results.methods import MethodComparison
 from salrob_tf.results.records import LATER_COSTS, SCHEMA, check_agreement, check_record, is_number, read_arrays
 from salrob_tf.results.robustness import WORST, Robustness, check_comparable, check_result
 
@@ -29,7 +30,7 @@ def save_results(
     arguments: dict[str, Any] | None = None,
     data_name: str = "",
     split: str = "test",
-    comparisons: Sequence[Comparison] = (),
+    comparisons: Sequence[Comparison | MethodComparison] = (),
     run: dict[str, Any] | None = None,
 ) -> None:
     """Write the outcomes of one or more models, attacked on the same images, as `results.json` and `correct.npz`.
@@ -43,7 +44,7 @@ def save_results(
         arguments: What the run was asked for.
         data_name: What reports call the data.
         split: Which part of the data.
-        comparisons: How models differ, a pair each.
+        comparisons: How models differ, a pair each, and how ways of training do.
         run: What a script did to the folder; see `open_results`.
 
     Raises:
@@ -60,8 +61,12 @@ def save_results(
     if not isinstance(results, list | tuple) or not results:
         raise ValueError(f"`results` must be a list of one or more results. Received: results={shown(results)}")
     first = check_result(results[0])
-    if not isinstance(comparisons, list | tuple) or not all(isinstance(each, Comparison) for each in comparisons):
-        raise ValueError(f"`comparisons` must be a list of what compare returns. Received: {shown(comparisons)}")
+    kinds = Comparison | MethodComparison
+    if not isinstance(comparisons, list | tuple) or not all(isinstance(each, kinds) for each in comparisons):
+        raise ValueError(
+            "`comparisons` must be a list of what compare returns, or compare_methods. Received: "
+            f"comparisons={shown(comparisons)}"
+        )
     for result in results:
         check_comparable(first, result)
         if set(result.costs) != set(result.correct):
@@ -70,7 +75,9 @@ def save_results(
         raise ValueError(f"Models need different names. Received: {[result.model for result in results]}")
     record = _record(results, data_name, split) | {"arguments": arguments or {}}
     if comparisons:
-        record["comparison"] = {"pairs": [comparison.record() for comparison in comparisons]}
+        ways = [each.record() for each in comparisons if isinstance(each, MethodComparison)]
+        pairs = [each.record() for each in comparisons if isinstance(each, Comparison)]
+        record["comparison"] = {"pairs": pairs, **({"methods": ways} if ways else {})}
     if run:
         record["run"] = run
     try:

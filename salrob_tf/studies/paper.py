@@ -20,6 +20,7 @@ from salrob_tf.models.classifier import Classifier
 from salrob_tf.models.loading import load
 from salrob_tf.reports import figures, tables
 from salrob_tf.results.comparison import Comparison, compare
+from salrob_tf.results.methods import MethodComparison, compare_methods
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.saliency.maps import METHODS, saliency_maps
 from salrob_tf.studies.runs import Run, check_run, train
@@ -106,15 +107,20 @@ def results_by_kind(results: Iterable[Robustness]) -> dict[str, list[Robustness]
     return by_kind({result.model: result for result in results})
 
 
-def compare_kinds(results: Iterable[Robustness]) -> list[Comparison]:
-    """The first kind compared with each other, seed by seed."""
-    first, *others = results_by_kind(results).values()
-    return [compare(*pair) for other in others for pair in zip(first, other, strict=True)]
+def compare_kinds(results: Iterable[Robustness]) -> list[Comparison | MethodComparison]:
+    """The first kind compared with each other: as ways of training where there are several seeds, then seed by seed."""
+    groups = results_by_kind(results)
+    first, *others = groups
+    ways = [compare_methods({first: groups[first], other: groups[other]}) for other in others if len(groups[first]) > 1]
+    pairs = [compare(*pair) for other in others for pair in zip(groups[first], groups[other], strict=True)]
+    return [*ways, *pairs]
 
 
 def verdict(results: Iterable[Robustness]) -> str:
-    """What `compare_kinds` finds, in words."""
-    return "\n\n".join(comparison.verdict for comparison in compare_kinds(results))
+    """What `compare_kinds` finds, in words: of ways of training, or of two networks where there are no more."""
+    found = compare_kinds(results)
+    ways = [each for each in found if isinstance(each, MethodComparison)]
+    return "\n\n".join(map(str, ways)) if ways else "\n\n".join(each.verdict for each in found)
 
 
 def predict_all(classifier: Classifier, images: Images, part: int = 2048) -> np.ndarray:
