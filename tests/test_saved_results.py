@@ -272,7 +272,10 @@ ENDLESS["again"] = ENDLESS
         ({"arguments": {("a", 1): 2}}, r"must be what JSON holds \(keys must be .*\). Received: \{\('a', 1\): 2\}"),
         ({"arguments": ENDLESS}, r"must be what JSON holds \(Circular reference detected\)"),
         ({"comparisons": sr.compare(*make_results())}, "`comparisons` must be a list of what compare returns"),
-        ({"comparisons": ["x"]}, r"`comparisons` must be a list of what compare returns, or compare_methods. Received: comparisons=\['x'\]"),
+        (
+            {"comparisons": ["x"]},
+            r"`comparisons` must be a list of what compare returns, or compare_methods. Received: comparisons=\['x'\]",
+        ),
         ({"arguments": [1]}, r"`arguments` must be a dictionary or None. Received: arguments=\[1\]"),
         ({"run": "train.py"}, "`run` must be a dictionary or None. Received: run='train.py'"),
         ({"data_name": None}, "`data_name` must be text. Received: data_name=None"),

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from salrob_tf.attacks.base import Attack
-from salrob_tf.evaluation.counts import Draws
+from salrob_tf.evaluation.counts import Counts, Draws
 from salrob_tf.evaluation.search import Sweep
 from salrob_tf.models.classifier import Classifier
 from salrob_tf.results.flags import DOUBTFUL, NOT_BELIEVED, NOTE, Flag
@@ -40,6 +40,7 @@ class Noise:
     ) -> None:
         self.classifier, self.images, self.labels = classifier, images, labels
         self.seed, self.draws, self.batch_size = seed, draws, batch_size
+        self.counts = Counts()
         self._found: dict[tuple[float, float, int], np.ndarray | None] = {}
 
     def broken(self, attack: Attack, epsilon: float) -> np.ndarray | None:
@@ -58,14 +59,20 @@ class Noise:
             rng = np.random.default_rng(self.seed)
             draws = min(self.draws.judging, RANKING_NOISE)
             worst, fewest = self.images.copy(), np.full(len(self.images), draws + 1)
-            for number in range(looks):
+            together = max(1, self.batch_size // len(self.images))  # a pass over few images takes as long as over more
+            for begin in range(0, looks, together):
                 still = np.flatnonzero(fewest > 0)
-                noise = _noise(rng, self.images.shape, norm, corner=number % 2 == 0)[still]
-                if len(still):
-                    moved = np.clip(self.images[still] + np.float32(epsilon) * noise, 0, 1)
-                    votes = self.classifier.votes(moved, self.labels[still], self.batch_size, draws)
-                    worse = votes < fewest[still]
-                    worst[still[worse]], fewest[still[worse]] = moved[worse], votes[worse]
+                if not len(still):
+                    break
+                numbers = range(begin, min(begin + together, looks))
+                noise = np.stack([_noise(rng, self.images.shape, norm, corner=n % 2 == 0)[still] for n in numbers])
+                moved = np.clip(self.images[still] + np.float32(epsilon) * noise, 0, 1)
+                flat, labels = moved.reshape(-1, *self.images.shape[1:]), np.tile(self.labels[still], len(numbers))
+                votes = self.classifier.votes(flat, labels, self.batch_size, draws).reshape(len(numbers), -1)
+                first, images = votes.argmin(axis=0), np.arange(len(still))
+                worse = votes[first, images] < fewest[still]
+                worst[still[worse]] = moved[first, images][worse]
+                fewest[still[worse]] = votes[first, images][worse]
             return ~self.classifier.classifies(worst, self.labels, self.batch_size, self.draws.judging)
         return None
 
@@ -179,6 +186,7 @@ class Noise:
         sweep = Sweep(
             attack, self.classifier, images, self.labels[:count], np.ones(count, bool), np.array([radius]),
             np.arange(count), self.seed, self.batch_size, dtype, lambda known, standing: None, draws=self.draws,
+            counts=self.counts,
         )  # fmt: skip
         try:
             sweep.survivors("full")

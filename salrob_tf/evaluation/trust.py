@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from salrob_tf.attacks.base import Attack
+from salrob_tf.checks import epsilon_text
 from salrob_tf.evaluation.counts import Draws
-from salrob_tf.evaluation.noise import Noise
+from salrob_tf.evaluation.noise import LEVEL, Noise
 from salrob_tf.evaluation.plans import Plan
+from salrob_tf.evaluation.probes import Probe, Probes
 from salrob_tf.results.costs import Costs
 from salrob_tf.results.flags import DOUBTFUL, NOT_BELIEVED, NOTE, Flag
 
@@ -57,15 +61,28 @@ class Sample:
         return np.concatenate(self._left[label], axis=1)
 
 
-def flags_of(sample: Sample, plan: Plan, costs: Mapping[str, Costs], *, draws: Draws, at_chance: bool) -> list[Flag]:
+def flags_of(
+    sample: Sample,
+    plan: Plan,
+    costs: Mapping[str, Costs],
+    correct: Mapping[str, np.ndarray],
+    *,
+    draws: Draws,
+    at_chance: bool,
+) -> tuple[list[Flag], dict[str, Any]]:
     """What speaks against the results of attacks.
 
     Args:
         sample: Some of the images.
         plan: What was done to all of them.
         costs: What each attack cost, by label.
+        correct: What each attack left of all images, boolean `(K, N)`, epsilon ascending.
         draws: How often the model is asked.
         at_chance: Whether clean accuracy is that of guessing, where nothing can be seen of attacks.
+
+    Returns:
+        Flags, and what was looked at, as the description of a model holds it: each probe and its outcome, and what
+        they cost in all and as a share of the sweep's gradients.
     """
     noise = Noise(plan.classifier, sample.images, sample.labels, plan.seed, draws, plan.batch_size)
     found: dict[str, list[Flag]] = {}
@@ -79,7 +96,49 @@ def flags_of(sample: Sample, plan: Plan, costs: Mapping[str, Costs], *, draws: D
         if not attack.uses_gradients and not any(flag.withholds for flag in found[label]):
             believed = label
         found[label] += _members(plan, label, draws)
-    return [flag for label in plan.attacks for flag in found[label]]
+    gradients = sum(cost.gradient_evaluations for cost in costs.values())
+    left = {label: sample.left(label) for label in plan.attacks}
+    probes = Probes(plan, sample.images, sample.labels, left, gradients, draws)
+    looked = [] if at_chance else [*one_step(plan, correct), *probes.run()]
+    flags = [flag for label in plan.attacks for flag in found[label]]
+    probes.counts.add(noise.counts)
+    spent = probes.counts.gradient_evaluations
+    return flags + [probe.flag for probe in looked if probe.flag], {
+        "probes": [probe.record() for probe in looked],
+        "gradient_evaluations": spent,
+        "forward_evaluations": probes.counts.forward_evaluations,
+        "share": spent / max(1, gradients),
+    }
+
+
+def one_step(plan: Plan, correct: Mapping[str, np.ndarray]) -> list[Probe]:
+    """Attacks in many steps should break no less than one step along the same gradient (Athalye et al. 2018).
+
+    Args:
+        plan: What was done.
+        correct: What each attack left, boolean `(K, N)`, epsilon ascending.
+
+    Returns:
+        A probe of each attack in many steps, where there is one in one step.
+    """
+    single = [label for label, attack in plan.attacks.items() if attack.one_gradient and not attack.targeted]
+    found = []
+    for label in (label for label, attack in plan.attacks.items() if attack.stepwise and attack.uses_gradients):
+        for one in single:
+            less = np.sum(correct[label] & ~correct[one], axis=1)
+            more = np.sum(correct[one] & ~correct[label], axis=1)
+            tests = [stats.binom.sf(a - 1, a + b, 0.5) if a + b else 1.0 for a, b in zip(less, more, strict=True)]
+            k, level = int(np.argmin(tests)), LEVEL / len(tests)
+            flag = None
+            if tests[k] <= level:
+                meaning = (
+                    f"{label} leaves {less[k]} images at epsilon {epsilon_text(plan.ascending[k])} that {one} breaks, "
+                    f"and {one} only {more[k]} that it breaks: more steps lead to less"
+                )
+                remedy = "Give it smaller steps, or run worst-case or autoattack"
+                flag = Flag("one step", DOUBTFUL, float(tests[k]), level, meaning, remedy, label)
+            found.append(Probe("one step", correct[label].shape[1], float(tests[k]), level, flag))
+    return found
 
 
 def zero_gradients(sample: Sample, plan: Plan, label: str, share: float, without: str) -> list[Flag]:

@@ -179,14 +179,15 @@ class Work:
         order = np.searchsorted(plan.ascending, plan.epsilons)
         members = {label: self._members(label, order) for label in plan.chains}
         costs = {label: sum_of([each.costs for each in members[label]], **self._shares(label)) for label in plan.chains}
-        found = flags_of(self.sample, plan, costs, draws=self.draws, at_chance=bool(guessing))
+        whole = {label: np.concatenate(left[-1], axis=1) for label, left in self.left.items()}
+        found, looked = flags_of(self.sample, plan, costs, whole, draws=self.draws, at_chance=bool(guessing))
         _warn(found, above=2)
         return Robustness(
             model=name or plan.classifier.name,
             epsilons=plan.epsilons,
             indices=np.arange(self.seen) if self.indices is None else self.indices,
             clean=clean,
-            correct={label: np.concatenate(left[-1], axis=1)[order] for label, left in self.left.items()},
+            correct={label: correct[order] for label, correct in whole.items()},
             attacks=plan.settings,
             costs=costs,
             members={label: each for label, each in members.items() if len(each) > 1},
@@ -194,7 +195,7 @@ class Work:
             seed=plan.seed,
             sha256=hashlib.sha256("".join(digest.hexdigest() for digest in self.digests).encode()).hexdigest(),
             path=plan.classifier.path,
-            description=self.description,
+            description={**self.description, "checks": looked},
             flags=(*self.flags, *guessing, *found),
         )
 

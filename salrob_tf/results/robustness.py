@@ -172,6 +172,31 @@ class Robustness:
             return mildest(map(self.doubt, self.correct))
         return worst(flag for flag in self.flags if flag.attack in (None, attack))
 
+    def trust(self, attack: str) -> str:
+        """What checks say of the accuracies under an attack, in a word.
+
+        It is `"no sign of masking"`, which is no proof, `"doubtful"`, `"not to be believed"`, or `"not checked"` where
+        the attack was too cheap for any probe, or what is saved is of an earlier version.
+        """
+        outcomes = [probe["outcome"] for probe in self._checks.get("probes", [])]
+        return self.doubt(attack) or ("no sign of masking" if "passed" in outcomes else "not checked")
+
+    @property
+    def checks(self) -> str:
+        """What was looked at to see whether attacks can be believed, with outcomes and cost, in a line."""
+        outcomes: dict[str, list[str]] = {}
+        for probe in self._checks.get("probes", []):
+            outcomes.setdefault(probe["outcome"], []).append(probe["id"])
+        said = "; ".join(f"{outcome}: {', '.join(dict.fromkeys(ids))}" for outcome, ids in outcomes.items())
+        if not said:
+            return "checks: none"
+        spent, share = self._checks["gradient_evaluations"], self._checks["share"]
+        return f"checks: {said} ({spent:,} gradients, {share:.0%} of the sweep's)"
+
+    @property
+    def _checks(self) -> dict[str, Any]:
+        return self.description.get("checks", {})
+
     def __str__(self) -> str:
         lines = [f"{self.model}: clean accuracy {self.clean_accuracy:.1%} on {len(self.clean)} images"]
         if self.description:
@@ -188,7 +213,8 @@ class Robustness:
                 lines.append(f"{'  ' + member.attack:{width}}" + "".join(f"{a:10.1%}" for a in member.accuracy))
             lines.append(f"{label:{width}}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) + doubt)
         audits = [f"{label}: {audit}" for label, audit in self.audits.items()]
-        return "\n".join([*lines, *audits, *map(str, self.flags)])
+        looked = [self.checks] if self._checks.get("probes") else []
+        return "\n".join([*lines, *audits, *looked, *map(str, self.flags)])
 
 
 def is_printable(name: str) -> bool:

@@ -1,0 +1,184 @@
+"""Whether attacks can be believed: masked networks are seen, plain ones are not suspected."""
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import make_images
+
+import salrob_tf as sr
+
+EPSILONS = [0.1, 0.15, 0.2, 0.25]
+ATTACKS = ["fgsm", "bim", "pgd", "mim"]
+STEEP = 1e4
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.fixture(scope="module")
+def many():
+    return make_images(512, seed=1)
+
+
+def attacked(model, many, attacks=ATTACKS, epsilons=EPSILONS, steps=10, **options):
+    classifier = model if isinstance(model, sr.Classifier) else sr.Classifier(model, "masked", input_shape=(8, 8, 1))
+    return sr.evaluate(classifier, *many, attacks, epsilons, steps=steps, **options)
+
+
+def ids(result):
+    return {flag.id for flag in result.flags if flag.withholds}
+
+
+def outcomes(result):
+    return {probe["id"]: probe["outcome"] for probe in result.description["checks"]["probes"]}
+
+
+def test_plain_networks_are_not_suspected_and_all_probes_are_run(trained, many):
+    result = attacked(trained[0], many)
+    assert not result.flags
+    names = ["one step", "bounds", "unbounded", "more steps", "second loss", "black box"]
+    assert outcomes(result) == dict.fromkeys(names, "passed")
+    assert {result.trust(label) for label in result.curves} == {"no sign of masking"}
+    looked, spent = result.description["checks"], sum(cost.gradient_evaluations for cost in result.costs.values())
+    assert looked["share"] == looked["gradient_evaluations"] / spent <= 0.15
+    assert f"({looked['gradient_evaluations']:,} gradients, " in str(result) and "checks: passed: one step" in str(
+        result
+    )
+
+
+@pytest.mark.parametrize("recipe", ["regular", "karkehabadi2023", "adversarial"])
+def test_other_trainings_are_not_suspected_either(many, recipe):
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    network = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Conv2D(8, 3, activation="relu"), layers.Flatten(), layers.Dense(3)]
+    )
+    images, labels = make_images(256)
+    model = sr.SaliencyGuided(network, saliency=recipe == "karkehabadi2023")
+    model.compile(keras.optimizers.Adam(0.01))
+    for _ in range(6):
+        seen = sr.PGD(steps=4)(network, images, labels, 0.1) if recipe == "adversarial" else images
+        model.fit(seen, labels, verbose=0)
+    result = attacked(network, many)
+    assert not ids(result) and result.trust("pgd") == "no sign of masking", result
+
+
+def winners(values):
+    """The 8 largest of each row; the others become 0 (Xiao et al. 2020)."""
+    return tf.where(values >= tf.math.top_k(values, 8).values[:, -1:], values, 0.0)
+
+
+@pytest.fixture(scope="module")
+def masked(trained):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    wide = [layer for _ in range(2) for layer in (layers.Dense(512), layers.Lambda(winners))]
+    network = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), *wide, layers.Dense(3)])
+    model = sr.SaliencyGuided(network, saliency=False)
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(*make_images(256), epochs=8, verbose=0)
+    return {
+        "steep logits": lambda images: STEEP * trained[0](images),
+        "saturated softmax": lambda images: tf.nn.softmax(STEEP * trained[0](images)),
+        "quantised": lambda images: trained[0](images - tf.math.floormod(images, 1 / 15)),
+        "winners take all": network,
+    }
+
+
+@pytest.mark.parametrize("mask", ["steep logits", "saturated softmax", "quantised", "winners take all"])
+def test_masked_networks_are_doubtful_for_two_reasons_at_least(masked, many, mask):
+    result = attacked(masked[mask], many)
+    assert len(ids(result)) >= 2, result
+    assert {result.trust(label) for label in result.curves} <= {"doubtful", "not to be believed"}
+    assert sr.compare(result, result).verdict.count("no verdict") == 1
+
+
+def test_what_a_stronger_attack_breaks_of_what_stands_is_said_of_all_curves(masked, many):
+    result = attacked(masked["steep logits"], many)
+    flags = {flag.id: flag for flag in result.flags}
+    for id in ("unbounded", "second loss"):
+        assert flags[id].attack is None and flags[id].figure > flags[id].threshold
+    assert "with a margin loss" in flags["second loss"].meaning and "worst-case" in flags["second loss"].remedy
+    rounded = {flag.id: flag for flag in attacked(masked["quantised"], many, steps=40).flags}
+    assert (
+        rounded["black box"].attack is None
+        and "square, which takes no gradient, breaks" in rounded["black box"].meaning
+    )
+    believed = attacked(masked["steep logits"], many, [*ATTACKS, "pgd-margin"])
+    assert "second loss" not in ids(believed), "one of the run's own attacks has another loss"
+
+
+def test_too_few_steps_are_seen(trained, many):
+    result = attacked(trained[0], many, [sr.BIM(steps=4, relative_step=0.1)])
+    (flag,) = [flag for flag in result.flags if flag.id == "more steps"]
+    assert flag.severity != "note" and "bim has not converged: in twice its steps it breaks" in flag.meaning
+    both = attacked(trained[0], many, ["fgsm", sr.BIM(steps=4, relative_step=0.1)])
+    (flag,) = [flag for flag in both.flags if flag.id == "one step"]
+    assert flag.attack == "bim" and "that fgsm breaks" in flag.meaning
+    assert outcomes(both)["one step"] == "doubtful"
+
+
+def test_an_attack_that_passes_by_adversarials_is_seen(trained, many):
+    @dataclass(frozen=True)
+    class Returns(sr.BIM):
+        """Ends where it began, whatever it met on its way."""
+
+        name: ClassVar[str] = "returns"
+
+        def outcome(self, state, draws=1):
+            return np.asarray(state["began"])
+
+        def init(self, classifier, batch, seed):
+            return {**super().init(classifier, batch, seed), "began": batch.images}
+
+    result = attacked(trained[0], many, [Returns(steps=10)], survivors_only=False)
+    assert outcomes(result)["silent success"] == "not to be believed", result
+    assert "silent success" not in outcomes(attacked(trained[0], many, [Returns(steps=10)]))
+
+
+def test_an_attack_that_leaves_its_ball_is_seen(trained, many):
+    @dataclass(frozen=True)
+    class Outside(sr.BIM):
+        """Goes twice as far as it may."""
+
+        name: ClassVar[str] = "outside"
+
+        def step(self, classifier, batch, state, dtype="float32", draws=1):
+            return super().step(classifier, batch._replace(radii=2 * batch.radii), state, dtype, draws)
+
+    result = attacked(trained[0], many, [Outside(steps=10)])
+    (flag,) = [flag for flag in result.flags if flag.id == "bounds"]
+    assert flag.severity == "not to be believed" and flag.figure > 0.01
+
+
+def test_probes_of_a_run_that_is_too_cheap_are_not_run_and_that_is_said(trained):
+    few = trained[1][:20], trained[2][:20]
+    result = attacked(trained[0], few)
+    assert set(outcomes(result).values()) <= {"not run", "passed"} and outcomes(result)["unbounded"] == "not run"
+    alone = attacked(trained[0], few, ["fgsm"])
+    assert alone.trust("fgsm") == "not checked" and alone.checks == "checks: none" and "checks" not in str(alone)
+
+
+@pytest.mark.parametrize("norm", ["inf", "2"])
+@pytest.mark.parametrize("attack", ["pgd-margin", "apgd-dlr", "worst-case"])
+def test_probes_follow_the_attack_and_the_norm(trained, many, attack, norm):
+    epsilons = EPSILONS if norm == "inf" else [0.5, 1.0, 1.5]
+    entry = sr.WorstCase(norm=norm, audit=False) if attack == "worst-case" else attack
+    result = attacked(trained[0], many, [entry], epsilons, norm=norm)
+    assert not ids(result), result
+    assert result.description["checks"]["share"] <= 0.15
+
+
+def test_checks_are_kept_and_are_the_same_when_a_sweep_is_gone_on_with(trained, many, tmp_path):
+    first = attacked(trained[0], many, ["bim"], checkpoint=tmp_path / "parts")
+    again = attacked(trained[0], many, ["bim"], checkpoint=tmp_path / "parts")
+    assert again.description == first.description and again.flags == first.flags
+    sr.save_results(tmp_path / "results", [first])
+    record = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert record["models"][0]["description"]["checks"] == first.description["checks"]
+    (loaded,) = sr.load_results(tmp_path / "results")
+    assert loaded.checks == first.checks and loaded.trust("bim") == first.trust("bim")
