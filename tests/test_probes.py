@@ -11,6 +11,7 @@ import tensorflow as tf
 from conftest import make_images
 
 import salrob_tf as sr
+from salrob_tf.studies.trials import attack_all, make_trial
 
 EPSILONS = [0.1, 0.15, 0.2, 0.25]
 ATTACKS = ["fgsm", "bim", "pgd", "mim"]
@@ -182,3 +183,18 @@ def test_checks_are_kept_and_are_the_same_when_a_sweep_is_gone_on_with(trained, 
     assert record["models"][0]["description"]["checks"] == first.description["checks"]
     (loaded,) = sr.load_results(tmp_path / "results")
     assert loaded.checks == first.checks and loaded.trust("bim") == first.trust("bim")
+
+
+def test_adversarials_of_the_next_network_are_tried_on_each(trained, masked, many):
+    data = sr.Dataset.from_arrays(*make_images(32), *many, name="rows")
+    trial = make_trial(data, ["bim", "pgd"], EPSILONS, samples=512)
+    steep = sr.Classifier(masked["steep logits"], "steep", input_shape=(8, 8, 1))
+    plain, other = attack_all(trial, [sr.Classifier(trained[0], "plain"), steep])
+    assert outcomes(plain)["transfer"] in ("passed", "not run") and not plain.flags
+    (flag,) = [flag for flag in other.flags if flag.id == "transfer"]
+    assert "pgd makes on plain break" in flag.meaning or "bim makes on plain break" in flag.meaning
+    assert flag.severity != "note" and other.description["checks"]["share"] <= 0.15
+    first, second = attack_all(trial, [sr.Classifier(trained[0], name) for name in ("one", "two")])
+    assert outcomes(first)["transfer"] == outcomes(second)["transfer"] == "passed"
+    (alone,) = attack_all(trial, [steep])
+    assert "transfer" not in outcomes(alone)

@@ -58,6 +58,13 @@ class Probe:
     threshold: float = 0.0
     flag: Flag | None = None
 
+    @classmethod
+    def found(
+        cls, id: str, images: int, figure: float, threshold: float, severity: str, meaning: str, remedy: str
+    ) -> Probe:
+        """A probe that is a flag."""
+        return cls(id, images, figure, threshold, Flag(id, severity, figure, threshold, meaning, remedy))
+
     def record(self) -> dict[str, Any]:
         """The probe as `results.json` holds it."""
         outcome = "not run" if not self.images else "passed" if self.flag is None else self.flag.severity
@@ -68,6 +75,22 @@ class Probe:
             "figure": self.figure,
             "threshold": self.threshold,
         }
+
+
+def strongest(plan: Plan, left: Mapping[str, np.ndarray]) -> tuple[str | None, Attack | None]:
+    """Of a run's attacks that go along gradients step by step the one that left least, and its label; or nothing."""
+    stepwise = [label for label, each in plan.attacks.items() if each.stepwise and each.uses_gradients]
+    label = min(stepwise, key=lambda label: int(left[label].sum()), default=None)
+    return label, None if label is None else plan.attacks[label]
+
+
+def telling(epsilons: np.ndarray, standing: np.ndarray) -> int | None:
+    """The place of the radius above 0 at which about half of some images stand, boolean `(K, N)`; `None` without any.
+
+    Of several that are as near, the largest: more can be missed there.
+    """
+    above = np.array([place for place in np.argsort(-epsilons, kind="stable") if epsilons[place] > 0], np.int64)
+    return int(above[np.abs(standing[above].mean(axis=1) - 0.5).argmin()]) if standing[above].size else None
 
 
 class Probes:
@@ -94,11 +117,9 @@ class Probes:
         self.plan, self.images, self.labels, self.left, self.draws = plan, images, labels, left, draws
         self.budget, self.passes = int(BUDGET * gradients), int(PASSES * gradients)
         self.counts = Counts()
-        stepwise = {label: each for label, each in plan.attacks.items() if each.stepwise and each.uses_gradients}
-        self.label = min(stepwise, key=lambda label: int(left[label].sum()), default=None)
-        radii, standing = plan.ascending, np.all(list(left.values()), axis=0)
-        above = np.flatnonzero(radii > 0)[::-1]  # of several that are as near, the largest: more can be missed there
-        self.place = above[np.abs(standing[above].mean(axis=1) - 0.5).argmin()] if len(above) and len(labels) else None
+        self.label, _ = strongest(plan, left)
+        standing = np.all(list(left.values()), axis=0)
+        self.place = telling(plan.ascending, standing)
         self.standing = np.flatnonzero(standing[self.place]) if self.place is not None else np.zeros(0, np.int64)
 
     @property
@@ -135,7 +156,7 @@ class Probes:
             f"{self.label} leaves {share:.0%} of {len(rows)} images where the ball {where}: its gradients lead astray"
         )
         severity = NOT_BELIEVED if share >= 0.5 else DOUBTFUL
-        return self._found("unbounded", len(rows), share, allowed[worst], severity, meaning, self._without)
+        return Probe.found("unbounded", len(rows), share, allowed[worst], severity, meaning, self._without)
 
     def silent(self) -> Probe:
         """Judged after every step, an attack should break no more images than after the last (Pintor et al. 2022)."""
@@ -176,7 +197,7 @@ class Probes:
             f"broke at {self._radius}"
         )
         severity = NOT_BELIEVED if broken >= images / 2 else DOUBTFUL
-        return self._found("black box", images, broken / images, MISSED, severity, meaning, self._without)
+        return Probe.found("black box", images, broken / images, MISSED, severity, meaning, self._without)
 
     def bounds(self) -> Probe:
         """What it crafts should be within its ball and in [0, 1], measured from outside (Carlini et al. 2019)."""
@@ -199,7 +220,7 @@ class Probes:
                 return Probe("bounds", len(rows), outside, allowed)
             meaning = f"{self.label} leads outside of its ball or of [0, 1] by {outside:.2g}: that is no adversarial"
             remedy = "Project what each of its steps gives"
-            return self._found("bounds", len(rows), outside, allowed, NOT_BELIEVED, meaning, remedy)
+            return Probe.found("bounds", len(rows), outside, allowed, NOT_BELIEVED, meaning, remedy)
         return Probe("bounds", 0)
 
     def _broken_more(self, id: str, attack: Attack, meaning: str, remedy: str) -> Probe:
@@ -214,12 +235,7 @@ class Probes:
             return Probe(id, len(rows), more, error)
         severity = NOT_BELIEVED if broken > len(rows) / 2 else DOUBTFUL
         said = meaning.format(self.label, broken, len(rows))
-        return self._found(id, len(rows), more, error, severity, said, remedy)
-
-    def _found(
-        self, id: str, images: int, figure: float, threshold: float, severity: str, meaning: str, remedy: str
-    ) -> Probe:
-        return Probe(id, images, figure, threshold, Flag(id, severity, figure, threshold, meaning, remedy))
+        return Probe.found(id, len(rows), more, error, severity, said, remedy)
 
     @property
     def _epsilon(self) -> float:

@@ -100,7 +100,8 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
         for label, members in result.members.items():
             costs.append(_after_each(f"{result.model}, {label.upper()}", result, members, timed=True))
     audits = [f"{each.model}, {label.upper()}: {audit}." for each in every for label, audit in each.audits.items()]
-    below = (f"{line}\n" for line in (*doubts, *audits))
+    looked = [f"{each.model}, {each.checks}." for each in every if each.looked_at]
+    below = (f"{line}\n" for line in (*doubts, *audits, *looked))
     return "\n".join([_markdown(rows) + _brackets(clean), *below, *costs])
 
 

@@ -194,6 +194,11 @@ class Robustness:
         return f"checks: {said} ({spent:,} gradients, {share:.0%} of the sweep's)"
 
     @property
+    def looked_at(self) -> bool:
+        """Whether anything was looked at to see whether attacks can be believed."""
+        return bool(self._checks.get("probes"))
+
+    @property
     def _checks(self) -> dict[str, Any]:
         return self.description.get("checks", {})
 
@@ -213,7 +218,7 @@ class Robustness:
                 lines.append(f"{'  ' + member.attack:{width}}" + "".join(f"{a:10.1%}" for a in member.accuracy))
             lines.append(f"{label:{width}}" + "".join(f"{a:10.1%}" for a in self.accuracy(label)) + doubt)
         audits = [f"{label}: {audit}" for label, audit in self.audits.items()]
-        looked = [self.checks] if self._checks.get("probes") else []
+        looked = [self.checks] if self.looked_at else []
         return "\n".join([*lines, *audits, *looked, *map(str, self.flags)])
 
 

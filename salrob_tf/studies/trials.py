@@ -15,6 +15,7 @@ from salrob_tf.data.folders import Images, select
 from salrob_tf.evaluation.estimate import Estimate, estimate
 from salrob_tf.evaluation.plans import check_epsilons, choose_attacks, default_epsilons, plan_of
 from salrob_tf.evaluation.sweep import DEFAULT_ATTACKS, Progress, evaluate
+from salrob_tf.evaluation.transfer import look_at_transfer
 from salrob_tf.models.classifier import Classifier
 from salrob_tf.results.robustness import Robustness
 
@@ -96,12 +97,12 @@ def attack_all(
         progress: Gives, for the name of a model, what `evaluate` is to call.
 
     Returns:
-        A result for each model.
+        A result for each model; of several, adversarials of one were tried on the next, too.
 
     Raises:
         ValueError: As `evaluate` does.
     """
-    return [
+    results = [
         evaluate(
             classifier,
             trial.images,
@@ -116,3 +117,4 @@ def attack_all(
         )
         for number, classifier in enumerate(classifiers)
     ]
+    return look_at_transfer(results, classifiers, trial.images, trial.labels, trial.attacks)
