@@ -1,0 +1,178 @@
+"""A study carried out: its jobs, done by one process or by several on one folder, and what they found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from salrob_tf.data.datasets import Dataset
+from salrob_tf.files import differences, locked, read_json_object, write_json, write_text
+from salrob_tf.reports import figures, tables
+from salrob_tf.results.comparison import Comparison
+from salrob_tf.results.methods import MethodComparison, compare_methods
+from salrob_tf.results.robustness import Robustness
+from salrob_tf.results.storage import save_results
+from salrob_tf.studies.claims import claimed, holder
+from salrob_tf.studies.jobs import (
+    CLAIM,
+    FAILED,
+    FINISHED,
+    RUNNING,
+    STATES,
+    WAITING,
+    Job,
+    do,
+    jobs_of,
+    trial_of,
+)
+from salrob_tf.studies.manifest import Study
+
+RECORD = "study.json"
+POLL = 2.0  # seconds between two looks at what other processes do
+
+
+def open_study(folder: Path, study: Study, data: Dataset, resume: bool) -> list[Job]:
+    """The jobs of a study in a folder, which is made, or found to hold a study on the same data.
+
+    Raises:
+        ValueError: If it holds one and `resume` is off, or holds something else, or that study is on other data.
+    """
+    path = folder / RECORD
+    if path.exists():
+        found = read_json_object(path, "the record of a study", "choose another --out")
+        if not resume:
+            raise ValueError(f"This folder holds a study: pass --resume. Received: --out {folder}")
+        if different := differences(found, {"data": data.sha256}):
+            raise ValueError(f"The study in {folder} is on other data: {'; '.join(different)}")
+    elif (folder / "jobs").exists() or (folder / "results.json").exists():
+        raise ValueError(f"No study here wrote this, and it is in the way: choose another --out. Received: {folder}")
+    jobs = jobs_of(study, data)
+    for job in jobs:
+        job.folder(folder).mkdir(parents=True, exist_ok=True)
+    write_json(path, {"data": data.sha256, "jobs": [job.digest for job in jobs]})
+    return jobs
+
+
+def carry_out(
+    folder: Path,
+    study: Study,
+    data: Dataset,
+    jobs: Sequence[Job],
+    begin: Callable[[Job, int], None] = lambda job, left: None,
+    failed: Callable[[Job, str], None] = lambda job, why: None,
+    **options: Any,
+) -> None:
+    """Do all jobs that can be done, and wait for those that others do.
+
+    Args:
+        folder: Of the study.
+        study: What it is.
+        data: Its data.
+        jobs: Its jobs, from `open_study`.
+        begin: Called with each job before it is begun, and how many are not finished.
+        failed: Called with each job that failed, and why.
+        **options: `verbose` and `progress`, as `do` takes them.
+    """
+    trial = trial_of(study, data)
+    while True:
+        states = {job.digest: job.state(folder) for job in jobs}
+        open_jobs = [job for job in jobs if states[job.digest] in (WAITING, RUNNING)]
+        ready = [job for job in open_jobs if not job.needs or states[job.needs.digest] == FINISHED]
+        busy = False
+        for job in ready:
+            with claimed(job.folder(folder) / CLAIM) as ours:
+                if not ours:
+                    busy = True
+                    continue
+                if job.state(folder) == FINISHED:  # somebody else did it meanwhile
+                    break
+                begin(job, len(open_jobs))
+                if why := do(job, folder, data, trial, **options):
+                    failed(job, why)
+                break  # what is ready now is another question
+        else:
+            if busy:
+                time.sleep(POLL)
+            elif all(job.result(folder) for job in jobs if job.kind == "attack" and states[job.digest] == FINISHED):
+                return  # what is damaged was dropped, and is done again
+
+
+class Status(NamedTuple):
+    """How far a study is.
+
+    Attributes:
+        counts: How many jobs are in each state.
+        minutes_left: What those that are not finished take on this machine, if one process does them, from what
+            finished ones took; `None` before any is.
+        lines: Who does which job, and which failed why.
+    """
+
+    counts: dict[str, int]
+    minutes_left: float | None
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
+        left = "" if self.minutes_left is None else f"; about {self.minutes_left:.0f} minutes left for one process"
+        return "\n".join([f"jobs: {counts}{left}", *self.lines])
+
+
+def status(folder: Path, jobs: Sequence[Job]) -> Status:
+    """How far a study is."""
+    states = {job.digest: job.state(folder) for job in jobs}
+    seconds: dict[str, list[float]] = {"train": [], "attack": []}
+    lines = []
+    for job in jobs:
+        record, state = job.record(folder), states[job.digest]
+        if state == FINISHED:
+            seconds[job.kind].append(float(record.get("seconds", 0)))
+        elif state == RUNNING:
+            lines.append(f"{job.kind} {job.name}: {holder(job.folder(folder) / CLAIM)}")
+        elif state == FAILED:
+            lines.append(f"{job.kind} {job.name}: failed {record['failures']} times, {record.get('error')}")
+    left = None
+    if any(seconds.values()):
+        typical = {kind: sum(each) / len(each) if each else 0.0 for kind, each in seconds.items()}
+        left = sum(typical[job.kind] for job in jobs if states[job.digest] in (WAITING, RUNNING)) / 60
+    return Status({state: list(states.values()).count(state) for state in STATES}, left, tuple(lines))
+
+
+def results_of(folder: Path, study: Study, jobs: Sequence[Job]) -> dict[str, list[Robustness]]:
+    """By way of training, what attacks found so far, in the order of the seeds."""
+    found: dict[str, list[Robustness]] = {way: [] for way in study.ways}
+    for job in jobs:
+        if job.kind == "attack" and job.state(folder) == FINISHED and (result := job.result(folder)):
+            found[job.name.rpartition("-")[0]].append(result)
+    return {way: results for way, results in found.items() if results}
+
+
+def compare_ways(groups: dict[str, list[Robustness]]) -> list[MethodComparison]:
+    """The first way compared with each other, over the seeds that both have."""
+    first, *others = groups
+    found = []
+    for other in others:
+        seeds = [{each.model.rpartition("-")[2]: each for each in groups[way]} for way in (first, other)]
+        both = [seed for seed in seeds[0] if seed in seeds[1]]
+        if len(both) > 1:
+            pair = zip((first, other), seeds, strict=True)
+            found.append(compare_methods({way: [each[seed] for seed in both] for way, each in pair}))
+    return found
+
+
+def write_results(folder: Path, data: Dataset, groups: dict[str, list[Robustness]]) -> list[MethodComparison]:
+    """Write `results.json`, `correct.npz`, `table.md` and `curves.png` of what a study found so far."""
+    comparisons = compare_ways(groups)
+    every = [result for results in groups.values() for result in results]
+    verdicts = "\n\n".join(f"```\n{each}\n```" for each in comparisons)
+    networks = f"{len(every)} networks" if len(every) > 1 else "1 network"
+    figure: Figure = figures.robustness_curves(groups, f"{data.name}, {len(every[0].clean)} test images, {networks}")
+    with locked(folder):
+        write_text(folder / "table.md", f"{tables.robustness_table(groups)}\n{verdicts}\n")
+        figures.save_figure(figure, folder / "curves.png")
+        pairs: list[Comparison | MethodComparison] = [*comparisons]
+        save_results(folder, every, comparisons=pairs, data_name=data.name)
+    return comparisons

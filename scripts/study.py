@@ -1,0 +1,59 @@
+"""Carry out a study: train networks of several ways and seeds, attack them all alike, and compare the ways.
+
+Jobs that are finished are never repeated. Several processes, on several hosts, may work on one folder at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from _common import Parser, SweepBar, fit_verbosity, folder, quiet_start, run_main
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("manifest", metavar="MANIFEST", help="a TOML file that says what is trained and attacked")
+    add("--out", type=folder, required=True, metavar="FOLDER", help="folder of the study")
+    add("--resume", action="store_true", help="go on with the study in --out, or help another process with it")
+    add("--status", action="store_true", help="say how far the study in --out is, and do nothing")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Carry out a study."""
+    args = arguments()
+    with quiet_start():
+        from salrob_tf import load_data
+        from salrob_tf.studies import study as studies
+        from salrob_tf.studies.manifest import read_manifest
+
+    study = read_manifest(args.manifest)
+    data = load_data(study.data, study.image_size)
+    if args.status and not (args.out / studies.RECORD).exists():
+        raise ValueError(f"There is no study in this folder. Received: --out {args.out}")
+    jobs = studies.open_study(args.out, study, data, resume=args.resume or args.status)
+    if args.status:
+        print(studies.status(args.out, jobs))
+        return
+
+    def begin(job: Any, left: int) -> None:
+        print(f"{'training' if job.kind == 'train' else 'attacking'} {job.name}, {left} jobs left", flush=True)
+
+    def failed(job: Any, why: str) -> None:
+        print(f"{job.name} failed: {why}", flush=True)
+
+    options = {"verbose": fit_verbosity(), "progress": SweepBar}
+    studies.carry_out(args.out, study, data, jobs, begin=begin, failed=failed, **options)
+    groups = studies.results_of(args.out, study, jobs)
+    comparisons = studies.write_results(args.out, data, groups) if groups else []
+    print("\n\n".join(["", str(studies.status(args.out, jobs)), *map(str, comparisons)]))
+    print(f"\nwritten to {args.out}")
+    if any(job.state(args.out) != "finished" for job in jobs):
+        raise ValueError(f"Not all jobs could be done: see {args.manifest} with --status")
+
+
+if __name__ == "__main__":
+    run_main(main)

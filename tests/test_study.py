@@ -1,0 +1,304 @@
+"""Studies: jobs that are done once, whoever does them, whatever interrupts them."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+from conftest import make_images
+from forks import Forks
+from test_scripts import SCRIPTS, run
+
+import salrob_tf as sr
+from salrob_tf.studies import claims, jobs
+from salrob_tf.studies.claims import claimed, holder
+from salrob_tf.studies.manifest import read_manifest
+
+MANIFEST = """
+data = "{data}"
+seeds = {seeds}
+[training]
+epochs = 2
+batch_size = 48
+optimizer = "adam"
+learning_rate = 0.01
+[ways.regular]
+[ways.guided]
+saliency = true
+[attack]
+attacks = ["fgsm", "pgd"]
+epsilons = [0.1, 0.2]
+steps = 3
+samples = 20
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "rows.npz"
+    (x_train, y_train), (x_test, y_test) = make_images(96), make_images(40, seed=1)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
+
+@pytest.fixture(scope="module")
+def manifest(source, tmp_path_factory):
+    path = tmp_path_factory.mktemp("manifests") / "rows.toml"
+    path.write_text(MANIFEST.format(data=source, seeds="[0, 1]"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(manifest, tmp_path_factory):
+    """A study that nothing interrupted."""
+    out = tmp_path_factory.mktemp("study") / "whole"
+    run("study.py", manifest, "--out", out)
+    return out
+
+
+def records(out):
+    found = [json.loads(path.read_text()) for path in out.glob("jobs/*/job.json")]
+    return {(each["kind"], each["name"]): each for each in found}
+
+
+def matrices(out):
+    with np.load(out / "correct.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+def assert_same(one, other):
+    assert matrices(one).keys() == matrices(other).keys()
+    for key, matrix in matrices(one).items():
+        np.testing.assert_array_equal(matrices(other)[key], matrix)
+
+
+def test_a_study_trains_attacks_compares_and_repeats_nothing(whole, manifest, source, capsys):
+    names = ["regular-0", "guided-0", "regular-1", "guided-1"]
+    assert set(records(whole)) == {(kind, name) for name in names for kind in ("train", "attack")}
+    assert all(each["finished"] and each["begun"] == 1 and each["seconds"] > 0 for each in records(whole).values())
+    comparison = json.loads((whole / "results.json").read_text())["comparison"]["methods"]
+    assert [(each["first"], each["second"], each["seeds"]) for each in comparison] == [("regular", "guided", 2)]
+    assert "Ways of training" in (whole / "table.md").read_text() and (whole / "curves.png").stat().st_size > 1000
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.keras")}
+    assert run("study.py", manifest, "--out", whole, check=False) == 2
+    assert "pass --resume" in capsys.readouterr().err
+    run("study.py", manifest, "--out", whole, "--resume")
+    printed = capsys.readouterr().out
+    assert "training regular" not in printed and "jobs: 8 finished" in printed and "Ways of training" in printed
+    assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*.keras")}
+    assert all(each["begun"] == 1 for each in records(whole).values())
+    data = sr.load_data(source)
+    network = next(whole.glob(f"jobs/{records(whole)['attack', 'guided-1']['content']['network']}/network"))
+    (saved,) = [each for each in sr.load_results(whole) if each.model == "guided-1"]
+    rows = saved.indices
+    alone = sr.evaluate(
+        network, data.x_test[rows], data.y_test[rows], ["fgsm", "pgd"], [0.1, 0.2], steps=3, indices=rows
+    )
+    for label, correct in alone.correct.items():
+        np.testing.assert_array_equal(saved.correct[label], correct)
+
+
+def test_more_seeds_cost_only_what_is_new_and_damage_is_done_again(whole, source, tmp_path, capsys):
+    out, more = tmp_path / "study", tmp_path / "more.toml"
+    shutil.copytree(whole, out)
+    more.write_text(MANIFEST.format(data=source, seeds="[0, 1, 2]"))
+    run("study.py", more, "--out", out, "--status")
+    assert "jobs: 8 finished, 4 waiting; about" in capsys.readouterr().out
+    found = records(out)
+    cut = out / "jobs" / next(path.name for path in out.glob("jobs/*") if (path / "correct.npz").exists())
+    (cut / "correct.npz").write_bytes(b"cut")
+    lost = out / "jobs" / found["attack", "regular-0"]["content"]["network"]
+    (lost / "network" / "model.keras").unlink()
+    run("study.py", more, "--out", out, "--resume")
+    printed, said = capsys.readouterr()
+    assert "training regular-2" in printed and "training guided-0" not in printed and "3 seeds" in printed
+    begun = {key: each["begun"] for key, each in records(out).items()}
+    (again,) = [key for key in begun if key[0] == "attack" and key in found and cut.name in _digests(out)[key]]
+    assert begun[again] >= 1 and sum(begun.values()) >= 13
+    assert begun["train", "guided-0"] == 1 and begun["train", "regular-2"] == 1
+    assert "is attacked again" in said and "It is trained again" in said
+    both = {key: matrix for key, matrix in matrices(out).items() if not key.startswith(("regular-2", "guided-2"))}
+    for key, matrix in matrices(whole).items():
+        np.testing.assert_array_equal(both[key], matrix)
+
+
+def _digests(out):
+    return {
+        (each["kind"], each["name"]): path.parent.name
+        for path in out.glob("jobs/*/job.json")
+        for each in [json.loads(path.read_text())]
+    }
+
+
+def test_a_job_that_fails_is_tried_twice_and_the_others_go_on(manifest, tmp_path, capsys, monkeypatch):
+    original = jobs.train
+
+    def failing(folder, data, trained, **options):
+        if trained.seed == 0 and not trained.saliency:
+            raise ValueError("no such luck")
+        return original(folder, data, trained, **options)
+
+    monkeypatch.setattr(jobs, "train", failing)
+    assert run("study.py", manifest, "--out", tmp_path / "out", check=False) == 2
+    printed = capsys.readouterr()
+    assert printed.out.count("regular-0 failed: ValueError: no such luck") == 2
+    assert "jobs: 6 finished, 1 failed, 1 waiting" in printed.out and "--status" in printed.err
+    assert records(tmp_path / "out")["train", "regular-0"]["failures"] == 2
+    assert len(sr.load_results(tmp_path / "out")) == 3
+
+
+def test_a_study_killed_at_any_moment_goes_on_to_the_same(manifest, whole, forks, tmp_path):
+    out = tmp_path / "killed"
+    rng = np.random.default_rng(0)
+    for sign in (signal.SIGKILL, signal.SIGTERM):
+        resume = ["--resume"] if (out / "study.json").exists() else []
+        process = forks.start([SCRIPTS / "study.py", manifest, "--out", out, *resume])
+        done, deadline = len(finished(out)), time.time() + 120
+        while len(finished(out)) <= done and time.time() < deadline:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 1.5))
+        os.kill(process, sign)
+        assert forks.ended() != 0
+    before = finished(out)
+    assert 2 <= len(before) < 8
+    process = forks.start([SCRIPTS / "study.py", manifest, "--out", out, "--resume"])
+    assert forks.ended() == 0
+    after = records(out)
+    assert {key: after[key] for key in before} == before, "nothing that is finished is repeated"
+    assert_same(whole, out)
+
+
+def finished(out):
+    found = {}
+    for path in out.glob("jobs/*/job.json"):
+        each = json.loads(path.read_text())
+        if each["finished"]:
+            found[each["kind"], each["name"]] = each
+    return found
+
+
+def test_two_processes_on_one_folder_do_each_job_once(manifest, whole, forks, tmp_path):
+    out, other = tmp_path / "shared", Forks()
+    try:
+        forks.start([SCRIPTS / "study.py", manifest, "--out", out])
+        while not (out / "study.json").exists():
+            time.sleep(0.02)
+        other.start([SCRIPTS / "study.py", manifest, "--out", out, "--resume"])
+        assert forks.ended() == other.ended() == 0
+    finally:
+        other.close()
+    assert len(records(out)) == 8 and all(each["begun"] == 1 for each in records(out).values())
+    assert_same(whole, out)
+
+
+def test_a_claim_is_kept_by_who_lives_and_taken_from_who_died(tmp_path, monkeypatch):
+    path = tmp_path / "claim.json"
+    with claimed(path) as ours:
+        assert ours and holder(path) == f"{socket.gethostname()}, process {os.getpid()}"
+        with claimed(path) as second:
+            assert not second
+        assert path.exists()
+    assert not path.exists() and holder(path) is None
+    dead = os.fork()
+    if not dead:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    path.write_text(json.dumps({"host": socket.gethostname(), "process": dead}))
+    assert holder(path) is None
+    with claimed(path) as ours:
+        assert ours
+    path.write_text(json.dumps({"host": "elsewhere", "process": 1}))
+    with claimed(path) as ours:
+        assert not ours and holder(path) == "elsewhere, process 1"
+    os.utime(path, (time.time() - claims.STALE - 60,) * 2)
+    with claimed(path) as ours:
+        assert ours
+    monkeypatch.setattr(claims, "BEAT", 0.01)
+    with claimed(path) as ours:
+        os.utime(path, (0, 0))
+        deadline = time.time() + 10
+        while path.stat().st_mtime < 1e6 and time.time() < deadline:
+            time.sleep(0.01)
+        assert ours and path.stat().st_mtime > 1e6, "a heartbeat keeps it fresh"
+    path.write_text("cut")
+    assert holder(path) is not None, "one that is being written lives"
+
+
+def test_lists_make_a_way_for_each_combination(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        'data = "mnist5k"\nseeds = 2\n[training]\nepochs = 3\n[ways.regular]\n[ways.guided]\nsaliency = true\n'
+        "kl_weight = [0.1, 1.0]\nmask_fraction = [0.3, 0.5]\n"
+    )
+    study = read_manifest(path)
+    assert study.seeds == (0, 1) and list(study.ways)[:2] == ["regular", "guided kl_weight=0.1 mask_fraction=0.3"]
+    runs = study.runs()
+    assert len(runs) == 10 and list(runs)[::5] == ["regular-0", "regular-1"]
+    run_of = runs["guided kl_weight=1.0 mask_fraction=0.5-1"]
+    assert (run_of.kl_weight, run_of.mask_fraction, run_of.seed, run_of.epochs, run_of.saliency) == (
+        1.0,
+        0.5,
+        1,
+        3,
+        True,
+    )
+
+
+def test_manifests_that_are_here_and_in_the_docs_can_be_read(tmp_path):
+    root = SCRIPTS.parent
+    (written,) = re.findall(r"```toml\n(.*?)```", (root / "docs/studies.md").read_text(), re.DOTALL)
+    (tmp_path / "docs.toml").write_text(written)
+    found = [read_manifest(path) for path in [tmp_path / "docs.toml", *(root / "studies").glob("*.toml")]]
+    assert len(found) > 1 and len(found[0].ways) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("data = ", "This is no manifest"),
+        ("[ways.regular]\nepochs = 1\n", "needs `data`"),
+        ('data = "mnist5k"\n', "needs `ways`"),
+        ('data = "mnist5k"\nspeed = 3\n[ways.a]\n', "no key speed"),
+        ('data = "mnist5k"\n[ways.a]\nepoch = 3\n', "no key ways.a.epoch. Valid: network"),
+        ('data = "mnist5k"\n[training]\nseed = 3\n[ways.a]\n', "no key training.seed"),
+        ('data = "mnist5k"\n[ways.a]\n[attack]\nstep = 3\n', "no key attack.step"),
+        ('data = "mnist5k"\nseeds = []\n[ways.a]\n', "`seeds` must be one or more"),
+        ('data = "mnist5k"\nseeds = [1, 1]\n[ways.a]\n', "each once"),
+        ('data = "mnist5k"\nseeds = 0\n[ways.a]\n', "`seeds` must be a whole number"),
+        ('data = "mnist5k"\n[ways.a]\nrecipe = "none"\n', "recipe"),
+        ('data = "mnist5k"\n[ways.a]\nepochs = "many"\n', "epochs"),
+        ('data = "mnist5k"\n[ways.a]\nepochs = []\n', "must not be empty"),
+        ('data = "mnist5k"\nways = 3\n', "`ways` must be a table"),
+        ('data = "mnist5k"\n[ways]\na = 3\n', "`ways.a` must be a table"),
+        ('data = "mnist5k"\n[ways.a]\n[attack]\nattacks = ["none"]\n', "none"),
+        ('data = "mnist5k"\n[ways.a]\n[attack]\nattacks = "pgd"\n', "must be a list of names"),
+        ('data = "mnist5k"\n[ways.a]\n[attack]\nepsilons = [-1]\n', "epsilons"),
+        ('data = "mnist5k"\n[ways.a]\n[attack]\naudit = 3\n', "must be true or false"),
+        ("data = 3\n[ways.a]\n", "`data` must be"),
+    ],
+)
+def test_a_bad_manifest_is_one_line(tmp_path, capsys, text, words):
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    assert run("study.py", path, "--out", tmp_path / "out", check=False) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_studys_is_left_alone(whole, manifest, source, tmp_path, capsys):
+    assert run("study.py", manifest, "--out", tmp_path / "none", "--status", check=False) == 2
+    assert "There is no study" in capsys.readouterr().err
+    (tmp_path / "theirs" / "jobs").mkdir(parents=True)
+    assert run("study.py", manifest, "--out", tmp_path / "theirs", check=False) == 2
+    assert "No study here wrote this" in capsys.readouterr().err
+    other = tmp_path / "other.npz"
+    (x_train, y_train), (x_test, y_test) = make_images(48), make_images(40, seed=2)
+    np.savez(other, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    (tmp_path / "other.toml").write_text(MANIFEST.format(data=other, seeds=1))
+    assert run("study.py", tmp_path / "other.toml", "--out", whole, "--resume", check=False) == 2
+    assert "is on other data" in capsys.readouterr().err
