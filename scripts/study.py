@@ -48,7 +48,7 @@ def main() -> None:
     options = {"verbose": fit_verbosity(), "progress": SweepBar}
     studies.carry_out(args.out, study, data, jobs, begin=begin, failed=failed, **options)
     groups = studies.results_of(args.out, study, jobs)
-    comparisons = studies.write_results(args.out, data, groups) if groups else []
+    comparisons = studies.write_results(args.out, study, data, groups) if groups else []
     print("\n\n".join(["", str(studies.status(args.out, jobs)), *map(str, comparisons)]))
     print(f"\nwritten to {args.out}")
     if any(job.state(args.out) != "finished" for job in jobs):

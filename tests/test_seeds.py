@@ -14,6 +14,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
 import salrob_tf as sr
+from salrob_tf.reports.specification import specification_curve
 from salrob_tf.results.crossed import Components, components_of, mean_of
 from salrob_tf.results.flags import Flag
 from salrob_tf.results.planner import plan_of
@@ -281,3 +282,27 @@ def test_a_comparison_is_the_pilot_of_a_plan():
     low, high = found.endpoint.interval()
     plan = found.plan((high - low) / 4, minutes_per_network=1)
     assert plan.more_seeds.seeds > 3 and plan.more_seeds.minutes == 2 * (plan.more_seeds.seeds - 3)
+
+
+def test_a_specification_curve_sorts_effects_and_says_what_was_chosen():
+    rng = np.random.default_rng(11)
+    first, noise = rng.uniform(0, 0.2, (4, 100)), 0.01 * rng.standard_normal((3, 4, 1))
+    shifts, fractions = (0.05, -0.05, 0.0), (0.3, 0.5, 0.7)
+    found, choices = [], {}
+    for shift, fraction, each in zip(shifts, fractions, noise, strict=True):
+        ways = groups_of(first, first + shift + each)
+        name = f"guided mask_fraction={fraction}"
+        found.append(sr.compare_methods({"regular": ways["regular"], name: ways["guided"]}))
+        choices[name] = {"way": "guided", "mask_fraction": fraction}
+    figure = specification_curve(found, choices, "a study")
+    upper, lower = figure.axes
+    drawn = [line.get_ydata()[0] for line in upper.lines if len(line.get_ydata()) == 1]
+    assert drawn == pytest.approx(sorted(100 * each.endpoint.estimate for each in found))
+    bars = [line.get_ydata() for line in upper.lines[:-1] if len(line.get_ydata()) == 2]
+    assert bars[0] == pytest.approx([100 * end for end in found[1].endpoint.interval()])
+    assert [text.get_text() for text in lower.get_yticklabels()] == [f"mask_fraction = {each}" for each in fractions]
+    assert [list(line.get_xdata()) for line in lower.lines] == [[2], [0], [1]]
+    with pytest.raises(ValueError, match="choices for each"):
+        specification_curve(found, {}, "none")
+    with pytest.raises(ValueError, match="one comparison or more"):
+        specification_curve([], {})

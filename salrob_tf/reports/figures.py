@@ -75,7 +75,7 @@ def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "
     figure.supxlabel(f"epsilon, for images in [0, 1]\nbands: {'; '.join(kinds)}{dotted}", fontsize="medium")
     figure.supylabel("accuracy")
     figure.suptitle(title)
-    return _plain(figure)
+    return plain(figure)
 
 
 @plainly
@@ -120,7 +120,7 @@ def adversarial_grid(
                 )
             axes[k, 0].set_ylabel(f"ε = {epsilon_text(epsilon)}")
     figure.suptitle(f"{title}\nbelow each image the class predicted; ! red ! where it is not the true one".strip())
-    return _plain(figure)
+    return plain(figure)
 
 
 @plainly
@@ -162,7 +162,7 @@ def saliency_grid(
         axis.set_title(name, fontsize="medium")
     figure.colorbar(drawn, ax=axes, extend="both", shrink=0.6, label="gradient of the label's logit")
     figure.suptitle(title)
-    return _plain(figure)
+    return plain(figure)
 
 
 @plainly
@@ -193,7 +193,7 @@ def _check_some(**parts: Sized) -> None:
         raise ValueError(f"A figure needs one or more of {', '.join(parts)}. Received: no {empty[0]}")
 
 
-def _plain(figure: Figure) -> Figure:
+def plain(figure: Figure) -> Figure:
     """The figure with all texts shown as they are: names may hold what matplotlib takes for formulas."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)

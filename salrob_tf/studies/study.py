@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.files import differences, locked, read_json_object, write_json, write_text
 from salrob_tf.reports import figures, tables
+from salrob_tf.reports.specification import specification_curve
 from salrob_tf.results.comparison import Comparison
 from salrob_tf.results.methods import MethodComparison, compare_methods
 from salrob_tf.results.robustness import Robustness
@@ -163,8 +164,10 @@ def compare_ways(groups: dict[str, list[Robustness]]) -> list[MethodComparison]:
     return found
 
 
-def write_results(folder: Path, data: Dataset, groups: dict[str, list[Robustness]]) -> list[MethodComparison]:
-    """Write `results.json`, `correct.npz`, `table.md` and `curves.png` of what a study found so far."""
+def write_results(
+    folder: Path, study: Study, data: Dataset, groups: dict[str, list[Robustness]]
+) -> list[MethodComparison]:
+    """Write results, their table and figures, of what was found so far."""
     comparisons = compare_ways(groups)
     every = [result for results in groups.values() for result in results]
     verdicts = "\n\n".join(f"```\n{each}\n```" for each in comparisons)
@@ -173,6 +176,12 @@ def write_results(folder: Path, data: Dataset, groups: dict[str, list[Robustness
     with locked(folder):
         write_text(folder / "table.md", f"{tables.robustness_table(groups)}\n{verdicts}\n")
         figures.save_figure(figure, folder / "curves.png")
+        if comparisons:
+            choices = {way: {"way": way.split()[0], **own} for way, own in study.ways.items()}
+            specifications = specification_curve(
+                comparisons, choices, f"{data.name}: each way, and {next(iter(groups))}"
+            )
+            figures.save_figure(specifications, folder / "specifications.png")
         pairs: list[Comparison | MethodComparison] = [*comparisons]
         save_results(folder, every, comparisons=pairs, data_name=data.name)
     return comparisons
