@@ -250,6 +250,7 @@ def test_what_was_found_out_is_said_and_kept(trained, tmp_path):
             "bounds": [0.0, 1.0],
             "preprocessing": [],
             "output": None,
+            "checks": result.description["checks"],
             "outputs": "softmax removed",
             "deterministic": True,
         },

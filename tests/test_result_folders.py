@@ -390,8 +390,7 @@ def test_reproduce_walks_the_paper_resumes_itself_alone_and_overwrites_what_it_w
     reproduce(data, out, "--resume")
     printed, table, whole = capsys.readouterr().out, (out / "table1.md").read_text(), tree(out)
     assert "| data | regular | guided |" in printed and "2 seeds" in table and "MIM" in table
-    for seed in (0, 1):
-        assert f"guided-{seed}" in table.splitlines()[-1 - 2 * (1 - seed)]
+    assert table.splitlines()[-1].startswith("Ways of training: ") and "guided" in table.splitlines()[-1]
     assert {path.parts[0] for path in whole} == {
         "correct.npz", "figure1.png", "figure3.png", "models", "results.json", "saliency.png", "table1.md"
     }  # fmt: skip
