@@ -51,7 +51,7 @@ class WorstCase(Ensemble):
         return (
             Link("bracket", APGD(self.norm, steps=12)),
             Link("targets", APGD(self.norm, loss=loss, targeted=True), hope=0.13),
-            Link("longer", APGD(self.norm), near=0.15, hope=0.075),
+            Link("longer", APGD(self.norm), near=0.1, hope=0.075),
         )
 
     def auditors(self, classifier: Classifier) -> tuple[Link, ...]:
