@@ -21,6 +21,10 @@ LOCK = ".salrob.lock"
 LEFT = re.compile(r"\.(\d+)-(?:old-)?(.+)")
 
 
+class DamagedError(ValueError):
+    """What should be there of a run, a job or results is not, or is not what was written."""
+
+
 @contextmanager
 def written_beside(path: str | Path) -> Iterator[Path]:
     """Give a path to write a file or a folder to, which takes the place of `path` once the block is done.
@@ -91,14 +95,14 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
         remedy: What to do if it is not, for the error.
 
     Raises:
-        ValueError: If it holds anything else.
+        DamagedError: If it holds anything else.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, IsADirectoryError) as error:
-        raise ValueError(f"This is not {what} ({error}): {remedy}. Received: {path}") from error
+        raise DamagedError(f"This is not {what} ({error}): {remedy}. Received: {path}") from error
     if not isinstance(record, dict):
-        raise ValueError(f"This is not {what}, but holds no JSON object: {remedy}. Received: {path}")
+        raise DamagedError(f"This is not {what}, but holds no JSON object: {remedy}. Received: {path}")
     return record
 
 

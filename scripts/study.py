@@ -28,16 +28,16 @@ def main() -> None:
     with quiet_start():
         from salrob_tf import load_data
         from salrob_tf.studies import study as studies
+        from salrob_tf.studies.jobs import jobs_of
         from salrob_tf.studies.manifest import read_manifest
 
     study = read_manifest(args.manifest)
     data = load_data(study.data, study.image_size)
-    if args.status and not (args.out / studies.RECORD).exists():
-        raise ValueError(f"There is no study in this folder. Received: --out {args.out}")
-    jobs = studies.open_study(args.out, study, data, resume=args.resume or args.status)
     if args.status:
-        print(studies.status(args.out, jobs))
+        studies.check_study(args.out, data)
+        print(studies.status(args.out, jobs_of(study, data)))
         return
+    jobs = studies.open_study(args.out, study, data, args.resume)
 
     def begin(job: Any, left: int) -> None:
         print(f"{'training' if job.kind == 'train' else 'attacking'} {job.name}, {left} jobs left", flush=True)
@@ -47,12 +47,11 @@ def main() -> None:
 
     options = {"verbose": fit_verbosity(), "progress": SweepBar}
     studies.carry_out(args.out, study, data, jobs, begin=begin, failed=failed, **options)
-    groups = studies.results_of(args.out, study, jobs)
-    comparisons = studies.write_results(args.out, study, data, groups) if groups else []
+    comparisons = studies.write_results(args.out, study, data, jobs)
     print("\n\n".join(["", str(studies.status(args.out, jobs)), *map(str, comparisons)]))
     print(f"\nwritten to {args.out}")
     if any(job.state(args.out) != "finished" for job in jobs):
-        raise ValueError(f"Not all jobs could be done: see {args.manifest} with --status")
+        raise ValueError("Not all jobs could be done: --resume tries them again, --status says which")
 
 
 if __name__ == "__main__":

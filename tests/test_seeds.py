@@ -264,10 +264,13 @@ def test_a_plan_has_the_fewest_seeds_or_images_that_reach_a_width():
     )
     assert (plan.cheapest.minutes, plan.cheapest.seeds, plan.cheapest.images) == pytest.approx(best)
     assert plan.assured.seeds > plan.more_seeds.seeds
+    assert plan_of(varying, 3, 100, 0.02).cheapest is None
+    still = plan_of(Components(0, 1e-3, 5e-2), 3, 1000, 0.005)
+    assert still.assured.seeds > still.more_seeds.seeds, "a pilot of 3 seeds does not know that they do not vary"
     assert f"{enough[0]} seeds, 100 images" in str(plan) and "by more images: out of reach" in str(plan)
     easy = plan_of(Components(0, 1e-2, 0), 5, 100, 0.01)
     assert easy.more_images.seeds == 5 and easy.more_seeds is None
-    there = plan_of(varying, 3, 100, 1.0)
+    there = plan_of(varying, 3, 100, 1.0, minutes_per_network=1)
     assert (there.cheapest.seeds, there.cheapest.images, there.cheapest.minutes) == (3, 100, 0)
     with pytest.raises(ValueError, match="half_width"):
         plan_of(varying, 3, 100, 0)

@@ -114,7 +114,8 @@ def test_more_seeds_cost_only_what_is_new_and_damage_is_done_again(whole, source
     cut = out / "jobs" / next(path.name for path in out.glob("jobs/*") if (path / "correct.npz").exists())
     (cut / "correct.npz").write_bytes(b"cut")
     lost = out / "jobs" / found["attack", "regular-0"]["content"]["network"]
-    (lost / "network" / "model.keras").unlink()
+    (lost / "network" / "model.keras").write_bytes(b"cut")
+    shutil.rmtree(out / "jobs" / _digests(out)["attack", "regular-0"])
     run("study.py", more, "--out", out, "--resume")
     printed, said = capsys.readouterr()
     assert "training regular-2" in printed and "training guided-0" not in printed and "3 seeds" in printed
@@ -151,6 +152,9 @@ def test_a_job_that_fails_is_tried_twice_and_the_others_go_on(manifest, tmp_path
     assert "jobs: 6 finished, 1 failed, 1 waiting" in printed.out and "--status" in printed.err
     assert records(tmp_path / "out")["train", "regular-0"]["failures"] == 2
     assert len(sr.load_results(tmp_path / "out")) == 3
+    monkeypatch.setattr(jobs, "train", original)
+    run("study.py", manifest, "--out", tmp_path / "out", "--resume")
+    assert "jobs: 8 finished" in capsys.readouterr().out, "what failed is tried again"
 
 
 def test_a_study_killed_at_any_moment_goes_on_to_the_same(manifest, whole, forks, tmp_path):
@@ -209,7 +213,7 @@ def test_a_claim_is_kept_by_who_lives_and_taken_from_who_died(tmp_path, monkeypa
     if not dead:
         os._exit(0)
     os.waitpid(dead, 0)
-    path.write_text(json.dumps({"host": socket.gethostname(), "process": dead}))
+    path.write_text(json.dumps({"host": socket.gethostname(), "space": claims._space(), "process": dead}))
     assert holder(path) is None
     with claimed(path) as ours:
         assert ours
@@ -220,12 +224,17 @@ def test_a_claim_is_kept_by_who_lives_and_taken_from_who_died(tmp_path, monkeypa
     with claimed(path) as ours:
         assert ours
     monkeypatch.setattr(claims, "BEAT", 0.01)
+    path.unlink(missing_ok=True)
     with claimed(path) as ours:
         os.utime(path, (0, 0))
         deadline = time.time() + 10
         while path.stat().st_mtime < 1e6 and time.time() < deadline:
             time.sleep(0.01)
         assert ours and path.stat().st_mtime > 1e6, "a heartbeat keeps it fresh"
+    with claimed(path) as ours:
+        theirs = json.dumps({"host": "elsewhere", "process": 1, "token": "theirs"})
+        path.write_text(theirs)  # as if ours had been taken for dead
+    assert path.read_text() == theirs, "what is not ours any more is left alone"
     path.write_text("cut")
     assert holder(path) is not None, "one that is being written lives"
 
@@ -281,6 +290,8 @@ def test_manifests_that_are_here_and_in_the_docs_can_be_read(tmp_path):
         ('data = "mnist5k"\n[ways.a]\n[attack]\nepsilons = [-1]\n', "epsilons"),
         ('data = "mnist5k"\n[ways.a]\n[attack]\naudit = 3\n', "must be true or false"),
         ("data = 3\n[ways.a]\n", "`data` must be"),
+        ('data = "mnist5k"\n[ways.""]\n', "name of a way"),
+        ('data = "mnist5k"\n[ways.a]\n[ways.b]\nkl_weight = [0.5, 1.0]\n', "Two ways must not be the same"),
     ],
 )
 def test_a_bad_manifest_is_one_line(tmp_path, capsys, text, words):

@@ -50,6 +50,7 @@ class Probe:
         figure: What was measured.
         threshold: From where on it is a flag.
         flag: The flag, if it is one.
+        concerns: Labels of the attacks that a flag concerns; all of the run where there are none.
     """
 
     id: str
@@ -57,6 +58,13 @@ class Probe:
     figure: float = 0.0
     threshold: float = 0.0
     flag: Flag | None = None
+    concerns: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> list[Flag]:
+        """The flag, for each attack that it concerns."""
+        found = [] if self.flag is None else [self.flag]
+        return [replace(flag, attack=label) for flag in found for label in self.concerns] if self.concerns else found
 
     @classmethod
     def found(
@@ -156,7 +164,9 @@ class Probes:
             f"{self.label} leaves {share:.0%} of {len(rows)} images where the ball {where}: its gradients lead astray"
         )
         severity = NOT_BELIEVED if share >= 0.5 else DOUBTFUL
-        return Probe.found("unbounded", len(rows), share, allowed[worst], severity, meaning, self._without)
+        found = Probe.found("unbounded", len(rows), share, allowed[worst], severity, meaning, self._without)
+        labels = tuple(label for label, each in self.plan.attacks.items() if each.uses_gradients)
+        return replace(found, concerns=labels)  # what is seen of the strongest is so of the others
 
     def silent(self) -> Probe:
         """Judged after every step, an attack should break no more images than after the last (Pintor et al. 2022)."""
@@ -207,20 +217,21 @@ class Probes:
             return Probe("bounds", 0)
         images = self.images[rows]
         with suppress(ValueError):
-            found = attack(
+            crafted = attack(
                 self.plan.classifier, images, self.labels[rows], self._epsilon, seed=self.plan.seed,
                 batch_size=self.plan.batch_size, draws=self.draws.gradient,
             )  # fmt: skip
             each = attack.steps * attack.gradients_per_step(self.plan.classifier.num_classes) * self.draws.gradient
             self.counts.gradient_evaluations += len(rows) * each
-            changes = (found.astype(np.float64) - images).reshape(len(rows), -1)
+            changes = (crafted.astype(np.float64) - images).reshape(len(rows), -1)
             size = float(np.linalg.norm(changes, ord=attack.norm, axis=1).max())
-            outside = max(0.0, size - self._epsilon, -float(found.min()), float(found.max()) - 1)
+            outside = max(0.0, size - self._epsilon, -float(crafted.min()), float(crafted.max()) - 1)
             if outside <= allowed:
                 return Probe("bounds", len(rows), outside, allowed)
             meaning = f"{self.label} leads outside of its ball or of [0, 1] by {outside:.2g}: that is no adversarial"
             remedy = "Project what each of its steps gives"
-            return Probe.found("bounds", len(rows), outside, allowed, NOT_BELIEVED, meaning, remedy)
+            found = Probe.found("bounds", len(rows), outside, allowed, NOT_BELIEVED, meaning, remedy)
+            return replace(found, concerns=(str(self.label),))
         return Probe("bounds", 0)
 
     def _broken_more(self, id: str, attack: Attack, meaning: str, remedy: str) -> Probe:
@@ -265,7 +276,7 @@ class Probes:
         plan, dtype = self.plan, self.plan.links[self.label or ""].dtype
         sweep = Sweep(
             attack, plan.classifier, self.images[rows], self.labels[rows], np.ones(len(rows), bool), np.array(radii),
-            rows, plan.seed, plan.batch_size, dtype if attack.uses_gradients else "float32",
+            rows, plan.seed + 1, plan.batch_size, dtype if attack.uses_gradients else "float32",
             lambda known, standing: None, draws=self.draws, counts=self.counts,
         )  # fmt: skip
         try:

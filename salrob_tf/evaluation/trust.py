@@ -103,7 +103,7 @@ def flags_of(
     flags = [flag for label in plan.attacks for flag in found[label]]
     probes.counts.add(noise.counts)
     spent = probes.counts.gradient_evaluations
-    return flags + [probe.flag for probe in looked if probe.flag], {
+    return flags + [flag for probe in looked for flag in probe.flags], {
         "probes": [probe.record() for probe in looked],
         "gradient_evaluations": spent,
         "forward_evaluations": probes.counts.forward_evaluations,

@@ -102,7 +102,7 @@ class MethodComparison:
 
     @property
     def sign_flip(self) -> float | None:
-        """Exact p of flipping the signs of the seeds' differences, or `None` of fewer seeds than can reject."""
+        """Flip the signs of the seeds' differences: p, exact up to 14 seeds, `None` of fewer than can reject."""
         if self.seeds < FEWEST_FLIPPED:
             return None
         test = stats.permutation_test(
@@ -128,9 +128,15 @@ class MethodComparison:
         return tuple(found)
 
     @property
+    def varies(self) -> bool:
+        """Whether the seeds differ at all: if not, networks were given twice, or nothing can be told of seeds."""
+        each = self.areas[1] - self.areas[0]
+        return bool(np.any(each != each[0])) and self.endpoint.error > 0
+
+    @property
     def outcome(self) -> str:
         """The second way is `"more robust"`, `"less robust"`, `"equivalent within one point"`, or `"not decided"`."""
-        if self.doubts or not np.ptp(self.by_seed):
+        if self.doubts or not self.varies:
             return UNDECIDED
         if self.endpoint.p_value <= 1 - CONFIDENCE:
             return MORE if self.endpoint.estimate > 0 else LESS
@@ -151,7 +157,7 @@ class MethodComparison:
         why = ""
         if self.doubts:
             why = f" No verdict rests on accuracies that are doubtful: {self._reasons()}."
-        elif not np.ptp(self.by_seed):
+        elif not self.varies:
             why = " The difference is the same in all seeds, so that how far it may be off cannot be told."
         elif self.outcome == UNDECIDED:
             why = f" A difference of {100 * self.detectable:.1f} points would be found in 80 of 100 such studies."
@@ -173,7 +179,7 @@ class MethodComparison:
         Raises:
             ValueError: If a number is out of its range, or nothing varies between the seeds.
         """
-        if not np.ptp(self.by_seed):
+        if not self.varies:
             raise ValueError("The difference is the same in all seeds: nothing can be planned from it")
         minutes = minutes_per_network, minutes_per_image
         return plan_of(self.endpoint.components, self.seeds, self.images, half_width, *minutes)

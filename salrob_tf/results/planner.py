@@ -41,7 +41,7 @@ class Plan:
         half_width: The wished half width, as a share.
         more_seeds: With the pilot's images, or `None` where up to 1,000 seeds are not enough.
         more_images: With the pilot's seeds, or `None` where no number of images is enough.
-        cheapest: Of all, the one that takes the fewest minutes, or `None`.
+        cheapest: Of all, the one that takes the fewest minutes, or `None`, also where nothing costs any.
         assured: The same as `more_seeds` if the seeds vary as much as they may by the pilot, at its 80 % upper limit
             (Browne 1995): a pilot of three seeds tells their variance badly.
     """
@@ -53,12 +53,9 @@ class Plan:
     assured: Option | None
 
     def __str__(self) -> str:
-        ways = {
-            "by more seeds": self.more_seeds,
-            "by more images": self.more_images,
-            "at least cost": self.cheapest,
-            "by more seeds, 80 % assured": self.assured,
-        }
+        ways = {"by more seeds": self.more_seeds, "by more images": self.more_images}
+        ways |= {"at least cost": self.cheapest} if self.cheapest else {}
+        ways["by more seeds, 80 % assured"] = self.assured
         lines = [f"{way}: {option or 'out of reach'}" for way, option in ways.items()]
         return "\n".join([f"For a 95 % interval of {100 * self.half_width:g} points to each side:", *lines])
 
@@ -104,15 +101,17 @@ def plan_of(
     def images_for(some_seeds: int) -> int | None:
         return _fewest(lambda many: components.half_width(some_seeds, many) <= half_width, images, MOST_IMAGES)
 
-    upper = (seeds - 1) / stats.chi2.ppf(1 - ASSURANCE, seeds - 1)
-    cautious = replace(components, seed=components.seed * upper)
+    # Of the mean square, not of the component: that is 0 in many small pilots, which know least of it.
+    upper = float((seeds - 1) / stats.chi2.ppf(1 - ASSURANCE, seeds - 1))
+    residual = components.residual
+    cautious = replace(components, seed=(upper * (images * components.seed + residual) - residual) / images)
     options = [option(many, images_for(many)) for many in range(seeds, min(MOST_SEEDS, 20 * seeds) + 1)]
-    reached = [each for each in options if each]
+    reached, costs = [each for each in options if each], minutes_per_network or minutes_per_image
     return Plan(
         half_width,
         more_seeds=option(seeds_for(components, images), images),
         more_images=option(seeds, images_for(seeds)),
-        cheapest=min(reached, key=lambda each: (each.minutes, each.seeds), default=None),
+        cheapest=min(reached, key=lambda each: (each.minutes, each.seeds), default=None) if costs else None,
         assured=option(seeds_for(cautious, images), images),
     )
 

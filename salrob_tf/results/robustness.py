@@ -16,6 +16,7 @@ from salrob_tf.results.spread import accuracy_interval
 
 WORST = "worst of all"  # what none of several attacks broke, as if it were an attack
 LONGEST_NAME = 1000
+TELLING = {"unbounded", "more steps", "second loss", "black box", "transfer"}  # checks that masked networks fail
 KINDS = {  # what an outcome's parts are that are no arrays
     "correct": (dict, "a dictionary, by attack"),
     "attacks": (dict, "a dictionary, by attack"),
@@ -178,8 +179,8 @@ class Robustness:
         It is `"no sign of masking"`, which is no proof, `"doubtful"`, `"not to be believed"`, or `"not checked"` where
         the attack was too cheap for any probe, or what is saved is of an earlier version.
         """
-        outcomes = [probe["outcome"] for probe in self._checks.get("probes", [])]
-        return self.doubt(attack) or ("no sign of masking" if "passed" in outcomes else "not checked")
+        passed = {probe["id"] for probe in self._checks.get("probes", []) if probe["outcome"] == "passed"}
+        return self.doubt(attack) or ("no sign of masking" if passed & TELLING else "not checked")
 
     @property
     def checks(self) -> str:

@@ -7,13 +7,18 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 BEAT = 15.0  # seconds between two heartbeats
-STALE = 120.0  # seconds without one, after which whoever made a claim is taken for dead
+STALE = 120.0  # seconds without one, after which whoever made a claim on another host is taken for dead
+PATIENCE = 10.0  # seconds that others may take to look at a claim
 
 
 @contextmanager
@@ -26,7 +31,8 @@ def claimed(path: Path) -> Iterator[bool]:
     Yields:
         Whether it is ours; not where a process that lives has it, on this host or another.
     """
-    if not _take(path):
+    mine = {"host": socket.gethostname(), "space": _space(), "process": os.getpid(), "token": uuid.uuid4().hex}
+    if not _take(path, mine):
         yield False
         return
     ended = threading.Event()
@@ -34,7 +40,8 @@ def claimed(path: Path) -> Iterator[bool]:
     def beat() -> None:
         while not ended.wait(BEAT):
             with suppress(OSError):
-                os.utime(path)
+                if _read(path) == mine:
+                    os.utime(path)
 
     heart = threading.Thread(target=beat, daemon=True)
     heart.start()
@@ -43,7 +50,8 @@ def claimed(path: Path) -> Iterator[bool]:
     finally:
         ended.set()
         heart.join()
-        path.unlink(missing_ok=True)
+        if _read(path) == mine:  # not what others made of one that was taken for dead
+            path.unlink(missing_ok=True)
 
 
 def holder(path: Path) -> str | None:
@@ -52,27 +60,19 @@ def holder(path: Path) -> str | None:
     return None if claim is None or _is_dead(path, claim) else f"{claim.get('host')}, process {claim.get('process')}"
 
 
-def _take(path: Path) -> bool:
-    for _ in range(2):
-        try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
+def _take(path: Path, mine: dict[str, Any]) -> bool:
+    """Put a claim in its place, whole, if there is none or that of the dead; one process at a time looks."""
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=PATIENCE):
             claim = _read(path)
             if claim is not None and not _is_dead(path, claim):
                 return False
-            # One of those who see that it is dead moves it away; the others find nothing to move.
-            aside = path.with_name(f".{socket.gethostname()}-{os.getpid()}-{path.name}")
-            with suppress(FileNotFoundError):
-                os.replace(path, aside)
-                if _read(aside) != claim:  # somebody was faster, and this is the new one: it goes back
-                    with suppress(FileExistsError):
-                        os.link(aside, path)
-                aside.unlink()
-            continue
-        with os.fdopen(descriptor, "w") as file:
-            json.dump({"host": socket.gethostname(), "process": os.getpid(), "since": time.time()}, file)
-        return True
-    return False
+            beside = path.with_name(f".{mine['token']}-{path.name}")
+            beside.write_text(json.dumps(mine))
+            os.replace(beside, path)
+            return True
+    except Timeout:
+        return False
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -81,29 +81,42 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        return {}  # being written, or damaged: it lives until it is stale
+        return {}  # damaged: it lives until it is stale
     return claim if isinstance(claim, dict) else {}
 
 
 def _is_dead(path: Path, claim: dict[str, Any]) -> bool:
+    """Whether who made a claim is gone: by its process where that can be seen, elsewhere by its heartbeat."""
     process = claim.get("process")
-    if claim.get("host") == socket.gethostname() and isinstance(process, int) and process != os.getpid():
+    if claim.get("space") == _space() and isinstance(process, int):
         try:
             os.kill(process, 0)
         except (OSError, OverflowError) as error:
             return not isinstance(error, PermissionError)
+        return False
     try:
-        age = _now(path.parent) - path.stat().st_mtime
+        return _now(path.parent) - path.stat().st_mtime > STALE
     except FileNotFoundError:
         return True
-    return age > STALE
+
+
+@cache
+def _space() -> str:
+    """What this process shares with those whose numbers it can look up: a host since its start, or a container."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux
+        return socket.gethostname()
 
 
 def _now(folder: Path) -> float:
     """The time by the clock that times of files in a folder go by, which may be that of another host."""
-    probe = folder / f".{socket.gethostname()}-{os.getpid()}-now"
-    probe.touch()
+    probe = folder / f".{uuid.uuid4().hex}-now"
     try:
+        probe.touch()
         return probe.stat().st_mtime
+    except OSError:  # a folder that may only be read
+        return time.time()
     finally:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)

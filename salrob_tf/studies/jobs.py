@@ -7,27 +7,28 @@ import json
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.evaluation.sweep import Progress
-from salrob_tf.files import environment, read_json_object, remove, write_json
+from salrob_tf.files import DamagedError, environment, read_json_object, remove, write_json
 from salrob_tf.models.classifier import Classifier
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import load_results, save_results
 from salrob_tf.studies.claims import holder
 from salrob_tf.studies.manifest import Study
-from salrob_tf.studies.run_folders import EXPORT, MODEL
+from salrob_tf.studies.run_folders import MODEL, holds_export
 from salrob_tf.studies.runs import Run, train
 from salrob_tf.studies.trials import Trial, attack_all, make_trial
 
-CODE = {  # folders whose code an outcome rests on
-    "train": ("data", "models", "saliency", "training"),
-    "attack": ("data", "models", "attacks", "evaluation"),
+CODE = {  # folders and files of the package whose code an outcome rests on
+    "train": ("data", "models", "saliency", "training", "studies/runs.py", "studies/run_folders.py"),
+    "attack": ("data", "models", "attacks", "evaluation", "results", "studies/trials.py"),
 }
+LIBRARIES = ("tensorflow", "keras")
 MOST_FAILURES = 2  # of one job, after which it is left
 FINISHED, RUNNING, FAILED, WAITING = STATES = ("finished", "running", "failed", "waiting")
 JOB, CLAIM, NETWORK, SWEEP = "job.json", "claim.json", "network", "sweep"
@@ -80,7 +81,7 @@ class Job:
     def _is_whole(self, study: Path) -> bool:
         folder = self.folder(study)
         if self.kind == "train":
-            return (folder / NETWORK / MODEL).is_file() and (folder / NETWORK / EXPORT).is_dir()
+            return (folder / NETWORK / MODEL).is_file() and holds_export(folder / NETWORK)
         return (folder / "results.json").is_file() and (folder / "correct.npz").is_file()
 
     def result(self, study: Path) -> Robustness | None:
@@ -91,7 +92,13 @@ class Job:
             warnings.warn(f"{error}. {self.name} is attacked again", stacklevel=2)
             remove(self.folder(study) / JOB)
             return None
-        return found
+        return replace(found, model=self.name)
+
+    def give_another_try(self, study: Path) -> None:
+        """Forget that it failed."""
+        record = self.record(study)
+        if record["failures"]:
+            write_json(self.folder(study) / JOB, {**record, "failures": 0})
 
 
 def jobs_of(study: Study, data: Dataset) -> list[Job]:
@@ -116,13 +123,14 @@ def trial_of(study: Study, data: Dataset) -> Trial:
 
 @cache
 def code_of(kind: str) -> str:
-    """A digest of the package's code that the outcome of a kind of job rests on."""
+    """A digest of the package's code that the outcome of a kind of job rests on, and versions of libraries."""
     digest, package = hashlib.sha256(), Path(__file__).parent.parent
-    for folder in CODE[kind]:
-        for path in sorted((package / folder).glob("*.py")):
+    for name in CODE[kind]:
+        for path in sorted((package / name).glob("*.py")) or [package / name]:
             digest.update(path.name.encode())
             digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    versions = [environment()[library] for library in LIBRARIES]
+    return " ".join([digest.hexdigest()[:16], *versions])
 
 
 def do(
@@ -147,20 +155,30 @@ def do(
             _train(folder / NETWORK, data, Run(**job.content["run"]), verbose)
         else:
             _attack(job, study, trial, progress)
-    except (ValueError, OSError) as error:
-        record |= {"failures": record["failures"] + 1, "error": f"{type(error).__name__}: {error}"}
-        write_json(folder / JOB, record)
-        return str(record["error"])
+    except Exception as error:
+        if _is_interruption(error):
+            raise KeyboardInterrupt from error
+        # Whatever else it is, memory that does not suffice or a defect, the other jobs are to be done.
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        write_json(folder / JOB, {**record, "failures": record["failures"] + 1, "error": why})
+        return why
     write_json(folder / JOB, {**record, "finished": True, "seconds": time.time() - began})
     return None
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Whether an interruption is what an error came from: TensorFlow makes others of it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or "KeyboardInterrupt" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _train(folder: Path, data: Dataset, run: Run, verbose: int) -> None:
     try:
         train(folder, data, run, resume=True, verbose=verbose)
-    except ValueError as error:
-        if not folder.exists():
-            raise
+    except DamagedError as error:
         warnings.warn(f"{error}. It is trained again", stacklevel=2)
         remove(folder)
         train(folder, data, run, verbose=verbose)
@@ -169,7 +187,12 @@ def _train(folder: Path, data: Dataset, run: Run, verbose: int) -> None:
 def _attack(job: Job, study: Path, trial: Trial, progress: Callable[[str], Progress] | None) -> None:
     folder, network = job.folder(study), job.needs
     assert network is not None
-    classifier = Classifier(network.folder(study) / NETWORK, job.name)
+    try:
+        classifier = Classifier(network.folder(study) / NETWORK, job.name)
+    except ValueError as error:
+        warnings.warn(f"{error}. It is trained again", stacklevel=2)
+        remove(network.folder(study) / JOB)
+        raise
     parts = folder / SWEEP
     results = attack_all(trial, [classifier], checkpoint=lambda number: parts, progress=progress)
     save_results(folder, results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field, fields
 from itertools import product
@@ -12,6 +13,7 @@ from salrob_tf.attacks.registry import Entry, make_attack
 from salrob_tf.checks import check_whole, shown
 from salrob_tf.evaluation.plans import check_epsilons, choose_attacks
 from salrob_tf.evaluation.sweep import DEFAULT_ATTACKS
+from salrob_tf.results.robustness import is_printable
 from salrob_tf.studies.runs import Run
 
 RUN_FIELDS = tuple(each.name for each in fields(Run) if each.name != "seed")
@@ -104,12 +106,16 @@ def read_manifest(path: str | Path) -> Study:
     if len(study.seeds) * len(ways) > MOST_NETWORKS:
         raise ValueError(f"A study has {MOST_NETWORKS:,} networks at most. Received: {len(study.seeds) * len(ways):,}")
     try:
-        study.runs()
+        runs = study.runs()
         study.attack.entries()
     except TypeError as error:
         raise ValueError(
             f"A value of the manifest is of another type than is taken ({error}). Received: {path}"
         ) from error
+    names: dict[Run, str] = {}
+    for name, run in runs.items():
+        if names.setdefault(run, name) != name:
+            raise ValueError(f"Two ways must not be the same. Received: {names[run]} and {name}")
     return study
 
 
@@ -118,6 +124,10 @@ def _expanded(name: str, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     varied = {key: value for key, value in settings.items() if isinstance(value, list)}
     if not all(varied.values()):
         raise ValueError(f"A list of values must not be empty. Received: ways.{name}: {shown(varied)}")
+    if (ways := math.prod(map(len, varied.values()))) > MOST_NETWORKS:
+        raise ValueError(f"A study has {MOST_NETWORKS:,} networks at most. Received: ways.{name} in {ways:,} ways")
+    if not name.strip() or not is_printable(name):
+        raise ValueError(f"The name of a way must be of printable characters. Received: ways.{shown(name)}")
     found = {}
     for values in product(*varied.values()):
         chosen = dict(zip(varied, values, strict=True))

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from salrob_tf.files import (
+    DamagedError,
     differences,
     locked,
     read_json_object,
@@ -161,7 +162,7 @@ def load_run_model(
     """
     remedy = "put back the one that the run saved, or pass --overwrite to start anew"
     if not path.is_file():
-        raise ValueError(f"The model of the run in this folder is gone: {remedy}. Received: {path}")
+        raise DamagedError(f"The model of the run in this folder is gone: {remedy}. Received: {path}")
     try:
         with zipfile.ZipFile(path) as archive:
             identity = archive.comment.decode()
@@ -169,14 +170,14 @@ def load_run_model(
     except Exception as error:
         # What a damaged file raises depends on where Keras stumbles.
         why = f"{type(error).__name__}: {error}"[:200]
-        raise ValueError(f"This model cannot be loaded ({why}): {remedy}. Received: {path}") from error
+        raise DamagedError(f"This model cannot be loaded ({why}): {remedy}. Received: {path}") from error
     # Runs of older versions left no identity.
     same = isinstance(model, SaliencyGuided) and identity in ("", run_identity(record))
     if same:
         last = record["arguments"]["epochs"]
         same = (epochs_done or 1) <= model.epochs_done <= (epochs_done or last) and _shapes(model) == _shapes(like)
     if not same:
-        raise ValueError(f"This is not the model of the run in its folder: {remedy}. Received: {path}")
+        raise DamagedError(f"This is not the model of the run in its folder: {remedy}. Received: {path}")
     return model
 
 
@@ -223,7 +224,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not isinstance(files, list) or not all(name in RUN_FILES for name in files):
         wrong = ["files"]
     if wrong:
-        raise ValueError(f"This is not {what} (see {', '.join(wrong)}): {ELSEWHERE}. Received: {path}")
+        raise DamagedError(f"This is not {what} (see {', '.join(wrong)}): {ELSEWHERE}. Received: {path}")
     return record
 
 
@@ -243,11 +244,11 @@ def read_history(folder: Path, epochs: int) -> list[dict[str, float]]:
     except FileNotFoundError:
         pass
     except (csv.Error, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise DamagedError(
             f"This is not the history of a run ({error}): pass --overwrite to start anew. Received: {path}"
         ) from error
     if len(rows) < epochs:
-        raise ValueError(
+        raise DamagedError(
             f"The model in {folder} has {epochs} epochs, its history.csv {len(rows)}: pass --overwrite to start anew"
         )
     return rows[:epochs]

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure
+from filelock import FileLock
 
 from salrob_tf.data.datasets import Dataset
-from salrob_tf.files import differences, locked, read_json_object, write_json, write_text
+from salrob_tf.files import differences, read_json_object, write_json, write_text
 from salrob_tf.reports import figures, tables
 from salrob_tf.reports.specification import specification_curve
 from salrob_tf.results.comparison import Comparison
@@ -44,18 +44,32 @@ def open_study(folder: Path, study: Study, data: Dataset, resume: bool) -> list[
     """
     path = folder / RECORD
     if path.exists():
-        found = read_json_object(path, "the record of a study", "choose another --out")
         if not resume:
             raise ValueError(f"This folder holds a study: pass --resume. Received: --out {folder}")
-        if different := differences(found, {"data": data.sha256}):
-            raise ValueError(f"The study in {folder} is on other data: {'; '.join(different)}")
+        check_study(folder, data)
     elif (folder / "jobs").exists() or (folder / "results.json").exists():
         raise ValueError(f"No study here wrote this, and it is in the way: choose another --out. Received: {folder}")
+    else:
+        write_json(path, {"data": data.sha256})  # before anything that it speaks of
     jobs = jobs_of(study, data)
     for job in jobs:
         job.folder(folder).mkdir(parents=True, exist_ok=True)
-    write_json(path, {"data": data.sha256, "jobs": [job.digest for job in jobs]})
+        if job.state(folder) == FAILED:
+            job.give_another_try(folder)
     return jobs
+
+
+def check_study(folder: Path, data: Dataset) -> None:
+    """See whether a folder holds a study on some data.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if not (folder / RECORD).exists():
+        raise ValueError(f"There is no study in this folder. Received: --out {folder}")
+    found = read_json_object(folder / RECORD, "the record of a study", "choose another --out")
+    if different := differences(found, {"data": data.sha256}):
+        raise ValueError(f"The study in {folder} is on other data: {'; '.join(different)}")
 
 
 def carry_out(
@@ -107,8 +121,8 @@ class Status(NamedTuple):
 
     Attributes:
         counts: How many jobs are in each state.
-        minutes_left: What those that are not finished take on this machine, if one process does them, from what
-            finished ones took; `None` before any is.
+        minutes_left: What those that can still be done take on this machine, if one process does them, from what
+            finished ones of their kind took; `None` before one of each kind is.
         lines: Who does which job, and which failed why.
     """
 
@@ -130,15 +144,18 @@ def status(folder: Path, jobs: Sequence[Job]) -> Status:
     for job in jobs:
         record, state = job.record(folder), states[job.digest]
         if state == FINISHED:
-            seconds[job.kind].append(float(record.get("seconds", 0)))
+            took = record.get("seconds")
+            seconds[job.kind].append(float(took) if isinstance(took, int | float) else 0.0)
         elif state == RUNNING:
             lines.append(f"{job.kind} {job.name}: {holder(job.folder(folder) / CLAIM)}")
         elif state == FAILED:
             lines.append(f"{job.kind} {job.name}: failed {record['failures']} times, {record.get('error')}")
     left = None
-    if any(seconds.values()):
-        typical = {kind: sum(each) / len(each) if each else 0.0 for kind, each in seconds.items()}
-        left = sum(typical[job.kind] for job in jobs if states[job.digest] in (WAITING, RUNNING)) / 60
+    if all(seconds.values()):
+        typical = {kind: sum(each) / len(each) for kind, each in seconds.items()}
+        to_do = [job for job in jobs if states[job.digest] in (WAITING, RUNNING)]
+        to_do = [job for job in to_do if job.needs is None or states[job.needs.digest] != FAILED]
+        left = sum(typical[job.kind] for job in to_do) / 60
     return Status({state: list(states.values()).count(state) for state in STATES}, left, tuple(lines))
 
 
@@ -164,18 +181,18 @@ def compare_ways(groups: dict[str, list[Robustness]]) -> list[MethodComparison]:
     return found
 
 
-def write_results(
-    folder: Path, study: Study, data: Dataset, groups: dict[str, list[Robustness]]
-) -> list[MethodComparison]:
-    """Write results, their table and figures, of what was found so far."""
-    comparisons = compare_ways(groups)
-    every = [result for results in groups.values() for result in results]
-    verdicts = "\n\n".join(f"```\n{each}\n```" for each in comparisons)
-    networks = f"{len(every)} networks" if len(every) > 1 else "1 network"
-    figure: Figure = figures.robustness_curves(groups, f"{data.name}, {len(every[0].clean)} test images, {networks}")
-    with locked(folder):
+def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]) -> list[MethodComparison]:
+    """Write results, their table and figures, of what was found so far, once others who do so are done."""
+    with FileLock(folder / ".writing.lock"):
+        groups = results_of(folder, study, jobs)
+        if not groups:
+            return []
+        comparisons = compare_ways(groups)
+        every = [result for results in groups.values() for result in results]
+        verdicts = "\n\n".join(f"```\n{each}\n```" for each in comparisons)
+        title = f"{data.name}, {len(every[0].clean)} test images, {len(every)} network{'s' * (len(every) > 1)}"
         write_text(folder / "table.md", f"{tables.robustness_table(groups)}\n{verdicts}\n")
-        figures.save_figure(figure, folder / "curves.png")
+        figures.save_figure(figures.robustness_curves(groups, title), folder / "curves.png")
         if comparisons:
             choices = {way: {"way": way.split()[0], **own} for way, own in study.ways.items()}
             specifications = specification_curve(
