@@ -65,6 +65,11 @@ def test_scores_follow_ranking_and_unit():
             np.testing.assert_allclose(found / factor.reshape(4, *[1] * (found.ndim - 1)), wanted, rtol=1e-5, atol=1e-7)
     random = saliency_scores(model, x, y, Recipe(ranking="random"), 0)[0].numpy()
     assert random.shape == (4, 8, 8) and len(np.unique(random)) > 200
+    for unit, shape in (("pixel", (4, 8, 8)), ("feature", (4, 8, 8, 3))):
+        fixed, again = (saliency_scores(model, x, y, Recipe(ranking="fixed", unit=unit), s)[0].numpy() for s in (0, 1))
+        assert fixed.shape == shape and len(np.unique(fixed)) > 60
+        np.testing.assert_array_equal(fixed, np.broadcast_to(fixed[:1], shape))
+        np.testing.assert_array_equal(fixed, again)
 
 
 def test_saliency_pass_in_training_mode_uses_dropout():

@@ -262,7 +262,7 @@ def test_evaluate_attacks_models_of_every_form_alike(runs, data, tmp_path, capsy
     run("evaluate.py", *models, *arguments, "--out", out)
     assert sorted(path.name for path in out.iterdir()) == ["correct.npz", "curves.png", "results.json", "table.md"]
     table = (out / "table.md").read_text().splitlines()
-    assert table[0] == "| attack | epsilon | regular | guided | export |" and len(table) == 2 + 1 + 6 + 2 + 3 * 5
+    assert table[0] == "| attack | epsilon | regular | guided | export |" and len(table) == 2 + 1 + 6 + 2 + 3 * (2 + 5)
     results = sr.load_results(out)
     assert [result.model for result in results] == ["regular", "guided", "export"]
     for label in ("fgsm", "pgd"):

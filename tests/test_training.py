@@ -178,6 +178,8 @@ def slow_guided_step(model, recipe, images, labels, kl_weight, count, seed):
     generator = keras.random.SeedGenerator(seed)
     if recipe.ranking == "random":
         ranks = keras.random.uniform(images.shape[:3], seed=generator).numpy()
+    if recipe.ranking == "fixed":
+        ranks = np.stack([keras.random.uniform(images.shape[1:3], seed=0).numpy()] * len(images))
     noise = keras.random.uniform(images.shape, seed=generator).numpy()
     masked = images.copy()
     for n, image in enumerate(images):
@@ -189,7 +191,7 @@ def slow_guided_step(model, recipe, images, labels, kl_weight, count, seed):
             if recipe.gradient_of == "log_softmax":
                 target = tf.nn.log_softmax(logits)[labels[n]]
         gradient = tape.gradient(target, x)[0].numpy().mean(-1)
-        if recipe.ranking == "random":
+        if recipe.ranking in ("random", "fixed"):
             score = ranks[n]
         else:
             score = {"magnitude": abs(gradient), "signed": gradient, "highest": -abs(gradient)}[recipe.ranking]

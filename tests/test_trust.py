@@ -73,8 +73,10 @@ def test_gradients_that_lead_nowhere_are_not_believed(trained, attack, norm):
     honest = sr.evaluate(*trained, attack, radii, norm=norm, steps=8)
     assert honest.accuracy(attack)[-1] < result.accuracy(attack)[-1] - 0.3
     comparison = sr.compare(honest, result)
-    assert comparison.verdict.startswith("These two networks, lost and tiny: no verdict. lost under ")
-    assert comparison.record()["doubts"] == [{"model": "lost", **flag.record()}]
+    # Of the other one, eight steps may be found to be too few.
+    assert comparison.verdict.startswith("These two networks, lost and tiny: no verdict. ")
+    assert "lost under " in comparison.verdict
+    assert {"model": "lost", **flag.record()} in comparison.record()["doubts"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 256])

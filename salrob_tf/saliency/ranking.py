@@ -10,6 +10,8 @@ import tensorflow as tf
 from salrob_tf.models.gradients import scaled_gradient
 from salrob_tf.saliency.recipes import Recipe, Seed
 
+FIXED = 0  # seed of the ranking that is the same for all images, steps and runs
+
 
 def saliency_scores(
     model: Callable[..., tf.Tensor], images: tf.Tensor, labels: tf.Tensor, recipe: Recipe, seed: Seed
@@ -21,19 +23,22 @@ def saliency_scores(
         images: Float images `(N, height, width, channels)`.
         labels: Integer labels `(N,)`.
         recipe: Says what is differentiated and how the gradient becomes a score.
-        seed: Seed of a random ranking.
+        seed: Seed of a random ranking; a fixed one has its own.
 
     Returns:
         Scores `(N, height, width)`, or `(N, height, width, channels)` where the unit is the feature, in the
         dtype of the images and up to a factor per image, which changes no ranking; and the outputs of the model,
-        `None` where a random ranking needs none.
+        `None` where a random or fixed ranking needs none.
 
     Raises:
         ValueError: If a gradient is needed and the model has none.
     """
-    if recipe.ranking == "random":
+    if recipe.ranking in ("random", "fixed"):
         shape = tf.shape(images) if recipe.unit == "feature" else tf.shape(images)[:-1]
-        return keras.random.uniform(shape, dtype=images.dtype, seed=seed), None
+        if recipe.ranking == "random":
+            return keras.random.uniform(shape, dtype=images.dtype, seed=seed), None
+        one = keras.random.uniform(shape[1:], dtype=images.dtype, seed=FIXED)
+        return tf.broadcast_to(one, shape), None
     gradient, _, outputs = _scaled_gradient(model, images, labels, recipe)
     if recipe.unit == "pixel":
         gradient = tf.reduce_mean(gradient, axis=-1)

@@ -27,8 +27,8 @@ class Recipe:
 
     Attributes:
         ranking: Which units are masked: those whose gradient has the lowest `"magnitude"` (Karkehabadi 2023), the
-            lowest value, `"signed"`, so the most negative ones (Ismail et al. 2021), or as controls `"random"` ones or
-            those of the `"highest"` magnitude.
+            lowest value, `"signed"`, so the most negative ones (Ismail et al. 2021), or as controls `"random"` ones,
+            `"fixed"` ones, drawn once for all images, or those of the `"highest"` magnitude.
         gradient_of: What is differentiated: the `"logit"` of the class (Karkehabadi 2023), its `"log_softmax"`
             (Ismail et al. 2021 on MNIST), or the cross-entropy `"loss"` against it.
         target_class: The class: the `"true"` label or the `"predicted"` one.
@@ -54,7 +54,7 @@ class Recipe:
             `fill_value` is not finite.
     """
 
-    ranking: Literal["magnitude", "signed", "random", "highest"] = "magnitude"
+    ranking: Literal["magnitude", "signed", "random", "fixed", "highest"] = "magnitude"
     gradient_of: Literal["logit", "log_softmax", "loss"] = "logit"
     target_class: Literal["true", "predicted"] = "true"
     saliency_mode: Literal["inference", "training"] = "inference"
@@ -88,6 +88,7 @@ RECIPES: dict[str, Recipe] = {
     "ismail2021": Recipe(ranking="signed", gradient_of="log_softmax", fill="channel_range", moving_statistics="both"),
     "ismail2021_cifar": Recipe(ranking="signed", gradient_of="logit", fill="channel_range", moving_statistics="both"),
     "random": Recipe(ranking="random"),
+    "fixed": Recipe(ranking="fixed"),
     "highest": Recipe(ranking="highest"),
 }
 
