@@ -51,6 +51,30 @@ def shorten_autoattack(patch, steps=8, fab_steps=4, queries=20):
     patch.setattr(autoattack, "Square", lambda *given, **more: sr.Square(*given, steps=queries, **more))
 
 
+def winners(values):
+    """The 8 largest of each row; the others become 0 (Xiao et al. 2020)."""
+    return tf.where(values >= tf.math.top_k(values, 8).values[:, -1:], values, 0.0)
+
+
+def make_winners_network():
+    """A trained network whose k-winners-take-all activations lead gradients of the cross-entropy astray."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    wide = [layer for _ in range(2) for layer in (layers.Dense(512), layers.Lambda(winners))]
+    network = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), *wide, layers.Dense(3)])
+    model = sr.SaliencyGuided(network, saliency=False)
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(*make_images(256), epochs=8, verbose=0)
+    return network
+
+
+def write_arrays(path, train=96, test=40, seed=1):
+    """Write `make_images` as an `.npz` that scripts read as data."""
+    (x_train, y_train), (x_test, y_test) = make_images(train), make_images(test, seed=seed)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
+
 def make_bytes(samples, **settings):
     """`make_images` as 8-bit values, class by class, which is the order of a folder."""
     images, labels = make_images(samples, **settings)

@@ -4,9 +4,8 @@ import runpy
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import make_images
+from conftest import write_arrays
 
 import salrob_tf as sr
 
@@ -18,10 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # networks of on
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "rows.npz"
-    (x_train, y_train), (x_test, y_test) = make_images(96), make_images(32, seed=1)
-    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    return path
+    return write_arrays(tmp_path_factory.mktemp("data") / "rows.npz", test=32)
 
 
 @pytest.fixture

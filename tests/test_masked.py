@@ -3,11 +3,10 @@
 Athalye et al. 2018 is where most masks come from, Xiao et al. 2020 where k-winners-take-all does.
 """
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_images, shorten_autoattack
+from conftest import make_winners_network, shorten_autoattack
 
 import salrob_tf as sr
 
@@ -63,21 +62,9 @@ def test_square_sees_through_quantised_images(trained):
     assert np.all(by_member["square"][1:] < pgd[1:] - 0.1)
 
 
-def winners(values):
-    """The 8 largest of each row; the others become 0."""
-    return tf.where(values >= tf.math.top_k(values, 8).values[:, -1:], values, 0.0)
-
-
 @pytest.mark.filterwarnings("ignore:pgd. the attack finds no more")
 def test_the_margin_sees_through_winners_that_take_all(trained):
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    wide = [layer for _ in range(2) for layer in (layers.Dense(512), layers.Lambda(winners))]
-    network = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), *wide, layers.Dense(3)])
-    model = sr.SaliencyGuided(network, saliency=False)
-    model.compile(keras.optimizers.Adam(0.01))
-    model.fit(*make_images(256), epochs=8, verbose=0)
-    pgd, by_member = attacked(network, trained)
+    pgd, by_member = attacked(make_winners_network(), trained)
     assert np.all(by_member["apgd"] > by_member["apgd-dlr"] + 0.2), "cross-entropy's gradient leads astray"
     assert np.all(by_member["square"] < pgd - 0.2)
 

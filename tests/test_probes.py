@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_images
+from conftest import make_images, make_winners_network
 
 import salrob_tf as sr
 from salrob_tf.studies.trials import attack_all, make_trial
@@ -68,25 +68,13 @@ def test_other_trainings_are_not_suspected_either(many, recipe):
     assert not ids(result) and result.trust("pgd") == "no sign of masking", result
 
 
-def winners(values):
-    """The 8 largest of each row; the others become 0 (Xiao et al. 2020)."""
-    return tf.where(values >= tf.math.top_k(values, 8).values[:, -1:], values, 0.0)
-
-
 @pytest.fixture(scope="module")
 def masked(trained):
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    wide = [layer for _ in range(2) for layer in (layers.Dense(512), layers.Lambda(winners))]
-    network = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), *wide, layers.Dense(3)])
-    model = sr.SaliencyGuided(network, saliency=False)
-    model.compile(keras.optimizers.Adam(0.01))
-    model.fit(*make_images(256), epochs=8, verbose=0)
     return {
         "steep logits": lambda images: STEEP * trained[0](images),
         "saturated softmax": lambda images: tf.nn.softmax(STEEP * trained[0](images)),
         "quantised": lambda images: trained[0](images - tf.math.floormod(images, 1 / 15)),
-        "winners take all": network,
+        "winners take all": make_winners_network(),
     }
 
 

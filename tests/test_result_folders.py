@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import make_images, make_network
+from conftest import make_network, write_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 from test_scripts import run, save_as_before, tree
@@ -21,10 +21,7 @@ from salrob_tf.studies.result_folders import ResultFolder, make_plan, open_resul
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "rows.npz"
-    (x_train, y_train), (x_test, y_test) = make_images(96), make_images(24, seed=1)
-    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    return path
+    return write_arrays(tmp_path_factory.mktemp("data") / "rows.npz", test=24)
 
 
 @pytest.fixture(scope="module")

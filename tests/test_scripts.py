@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_images, make_network
+from conftest import make_images, make_network, write_arrays
 
 import salrob_tf as sr
 from salrob_tf.reports import figures
@@ -27,10 +27,7 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "rows.npz"
-    (x_train, y_train), (x_test, y_test) = make_images(96), make_images(40, seed=1)
-    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    return path
+    return write_arrays(tmp_path_factory.mktemp("data") / "rows.npz")
 
 
 def run(script, *arguments, check=True):

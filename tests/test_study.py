@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import make_images
+from conftest import write_arrays
 from forks import Forks
 from test_scripts import SCRIPTS, run
 
@@ -18,6 +18,7 @@ import salrob_tf as sr
 from salrob_tf.studies import claims, jobs
 from salrob_tf.studies.claims import claimed, holder
 from salrob_tf.studies.manifest import read_manifest
+from salrob_tf.studies.study import compare_ways
 
 MANIFEST = """
 data = "{data}"
@@ -36,14 +37,12 @@ epsilons = [0.1, 0.2]
 steps = 3
 samples = 20
 """
+WAYS = ("regular", "guided")
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "rows.npz"
-    (x_train, y_train), (x_test, y_test) = make_images(96), make_images(40, seed=1)
-    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    return path
+    return write_arrays(tmp_path_factory.mktemp("data") / "rows.npz")
 
 
 @pytest.fixture(scope="module")
@@ -110,19 +109,17 @@ def test_more_seeds_cost_only_what_is_new_and_damage_is_done_again(whole, source
     more.write_text(MANIFEST.format(data=source, seeds="[0, 1, 2]"))
     run("study.py", more, "--out", out, "--status")
     assert "jobs: 8 finished, 4 waiting; about" in capsys.readouterr().out
-    found = records(out)
-    cut = out / "jobs" / next(path.name for path in out.glob("jobs/*") if (path / "correct.npz").exists())
-    (cut / "correct.npz").write_bytes(b"cut")
-    lost = out / "jobs" / found["attack", "regular-0"]["content"]["network"]
+    (out / "jobs" / _digests(out)["attack", "guided-1"] / "correct.npz").write_bytes(b"cut")
+    lost = out / "jobs" / _digests(out)["train", "regular-0"]
     (lost / "network" / "model.keras").write_bytes(b"cut")
     shutil.rmtree(out / "jobs" / _digests(out)["attack", "regular-0"])
     run("study.py", more, "--out", out, "--resume")
     printed, said = capsys.readouterr()
     assert "training regular-2" in printed and "training guided-0" not in printed and "3 seeds" in printed
-    begun = {key: each["begun"] for key, each in records(out).items()}
-    (again,) = [key for key in begun if key[0] == "attack" and key in found and cut.name in _digests(out)[key]]
-    assert begun[again] >= 1 and sum(begun.values()) >= 13
-    assert begun["train", "guided-0"] == 1 and begun["train", "regular-2"] == 1
+    ours = [line for line in printed.splitlines() if line.startswith(("training ", "attacking "))]
+    done = [" ".join(line.partition(",")[0].split()) for line in ours]
+    again = ["training regular-0", "attacking regular-0", "attacking regular-0", "attacking guided-1"]
+    assert sorted(done) == sorted([*again, *(f"{what} {way}-2" for what in ("training", "attacking") for way in WAYS)])
     assert "is attacked again" in said and "It is trained again" in said
     both = {key: matrix for key, matrix in matrices(out).items() if not key.startswith(("regular-2", "guided-2"))}
     for key, matrix in matrices(whole).items():
@@ -135,6 +132,13 @@ def _digests(out):
         for path in out.glob("jobs/*/job.json")
         for each in [json.loads(path.read_text())]
     }
+
+
+def test_the_first_way_is_what_others_are_compared_with_even_if_it_has_no_results(whole, manifest):
+    study, results = read_manifest(manifest), sr.load_results(whole)
+    groups = {way: [each for each in results if each.model.startswith(way)] for way in WAYS}
+    assert [(each.first, each.second) for each in compare_ways(study, groups)] == [WAYS]
+    assert compare_ways(study, {"guided": groups["guided"], "other": groups["guided"]}) == []
 
 
 def test_a_job_that_fails_is_tried_twice_and_the_others_go_on(manifest, tmp_path, capsys, monkeypatch):
@@ -308,9 +312,7 @@ def test_a_folder_that_is_no_studys_is_left_alone(whole, manifest, source, tmp_p
     (tmp_path / "theirs" / "jobs").mkdir(parents=True)
     assert run("study.py", manifest, "--out", tmp_path / "theirs", check=False) == 2
     assert "No study here wrote this" in capsys.readouterr().err
-    other = tmp_path / "other.npz"
-    (x_train, y_train), (x_test, y_test) = make_images(48), make_images(40, seed=2)
-    np.savez(other, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    other = write_arrays(tmp_path / "other.npz", train=48, seed=2)
     (tmp_path / "other.toml").write_text(MANIFEST.format(data=other, seeds=1))
     assert run("study.py", tmp_path / "other.toml", "--out", whole, "--resume", check=False) == 2
     assert "is on other data" in capsys.readouterr().err

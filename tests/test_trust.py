@@ -65,18 +65,17 @@ def test_nothing_is_said_of_plain_networks(trained):
 @pytest.mark.parametrize("norm", ["inf", "2"])
 def test_gradients_that_lead_nowhere_are_not_believed(trained, attack, norm):
     radii = EPSILONS if norm == "inf" else [0.2, 0.6, 1.0]
-    result, said = found(around(trained[0], lost, "lost"), trained, attack, radii, norm=norm)
+    enough = {"norm": norm, "steps": 40}  # in 8, a margin loss may find 10 % more, which is a doubt of its own
+    result, said = found(around(trained[0], lost, "lost"), trained, attack, radii, **enough)
     (flag,) = result.flags
     assert (flag.id, flag.severity, flag.attack) == ("no better than noise", "not to be believed", attack)
     assert "lead nowhere. Attack it with spsa" in said[0] and result.doubt(attack) == "not to be believed"
     assert "not to be believed" in str(result)
-    honest = sr.evaluate(*trained, attack, radii, norm=norm, steps=8)
+    honest = sr.evaluate(*trained, attack, radii, **enough)
     assert honest.accuracy(attack)[-1] < result.accuracy(attack)[-1] - 0.3
     comparison = sr.compare(honest, result)
-    # Of the other one, eight steps may be found to be too few.
-    assert comparison.verdict.startswith("These two networks, lost and tiny: no verdict. ")
-    assert "lost under " in comparison.verdict
-    assert {"model": "lost", **flag.record()} in comparison.record()["doubts"]
+    assert comparison.verdict.startswith("These two networks, lost and tiny: no verdict. lost under ")
+    assert comparison.record()["doubts"] == [{"model": "lost", **flag.record()}]
 
 
 @pytest.mark.parametrize("batch_size", [1, 256])

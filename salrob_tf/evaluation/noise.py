@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from salrob_tf.attacks.base import Attack
+from salrob_tf.evaluation.attempts import attempt
 from salrob_tf.evaluation.counts import Counts, Draws
 from salrob_tf.evaluation.search import Sweep
 from salrob_tf.models.classifier import Classifier
@@ -182,17 +183,10 @@ class Noise:
 
     def _attacked(self, attack: Attack, dtype: str, images: np.ndarray, radius: float) -> Sweep | None:
         """A sweep of one radius, or nothing where a gradient or a logit is not finite."""
-        count = len(images)
-        sweep = Sweep(
-            attack, self.classifier, images, self.labels[:count], np.ones(count, bool), np.array([radius]),
-            np.arange(count), self.seed, self.batch_size, dtype, lambda known, standing: None, draws=self.draws,
-            counts=self.counts,
+        return attempt(
+            attack, self.classifier, images, self.labels[: len(images)], [radius], seed=self.seed,
+            batch_size=self.batch_size, dtype=dtype, draws=self.draws, counts=self.counts,
         )  # fmt: skip
-        try:
-            sweep.survivors("full")
-        except ValueError:
-            return None
-        return sweep
 
     def _flat(self, attack: Attack) -> float:
         """Share of the images whose logits stay the same where noise of the attack's resolution is added."""

@@ -18,6 +18,7 @@ from scipy import stats
 from salrob_tf.attacks.base import Attack
 from salrob_tf.attacks.square import Square
 from salrob_tf.checks import epsilon_text
+from salrob_tf.evaluation.attempts import attempt
 from salrob_tf.evaluation.brackets import BALL_TOLERANCE
 from salrob_tf.evaluation.counts import Counts, Draws
 from salrob_tf.evaluation.plans import Plan
@@ -25,21 +26,14 @@ from salrob_tf.evaluation.search import Sweep
 from salrob_tf.results.flags import DOUBTFUL, NOT_BELIEVED, Flag
 
 BUDGET = 0.12  # gradients of probes at most, as a share of the sweep's
-SHARES = {
-    "bounds": 0.2,
-    "unbounded": 0.3,
-    "silent success": 0.3,
-    "more steps": 0.5,
-    "second loss": 1.0,
-}  # of what is left of it
+# Of what is left of it, what each may take at most.
+SHARES = {"bounds": 0.2, "unbounded": 0.3, "silent success": 0.3, "more steps": 0.5, "second loss": 1.0}
 PASSES = 0.3  # forward passes of probes at most, for each gradient of the sweep: a pass costs a third of a gradient
 QUERIES, FEWEST_QUERIES = 500, 100  # of Square
 FEWEST = 10  # images, of fewer of which a probe says nothing
 LEVEL = 0.005
 STANDING = 0.05  # share of images that an attack may leave where every image can be made any other
-MISSED = (
-    0.02  # share that an attack without gradients may break of what gradients left: plain PGD misses that much, too
-)
+MISSED = 0.02  # share of what gradients left that others may break: plain PGD misses that much, too
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,7 @@ class Probes:
         gradients: int,
         draws: Draws,
     ) -> None:
-        self.plan, self.images, self.labels, self.left, self.draws = plan, images, labels, left, draws
+        self.plan, self.images, self.labels, self.draws = plan, images, labels, draws
         self.budget, self.passes = int(BUDGET * gradients), int(PASSES * gradients)
         self.counts = Counts()
         self.label, _ = strongest(plan, left)
@@ -275,14 +269,8 @@ class Probes:
 
     def _attacked(self, attack: Attack, rows: np.ndarray, radii: list[float]) -> Sweep | None:
         """A sweep over some images, or nothing where a gradient or a logit is not finite."""
-        plan, dtype = self.plan, self.plan.links[self.label or ""].dtype
-        sweep = Sweep(
-            attack, plan.classifier, self.images[rows], self.labels[rows], np.ones(len(rows), bool), np.array(radii),
-            rows, plan.seed + 1, plan.batch_size, dtype if attack.uses_gradients else "float32",
-            lambda known, standing: None, draws=self.draws, counts=self.counts,
+        plan, dtype = self.plan, self.plan.links[self.label or ""].dtype if attack.uses_gradients else "float32"
+        return attempt(
+            attack, plan.classifier, self.images[rows], self.labels[rows], radii, seed=plan.seed + 1,
+            batch_size=plan.batch_size, dtype=dtype, draws=self.draws, counts=self.counts,
         )  # fmt: skip
-        try:
-            sweep.survivors("full")
-        except ValueError:
-            return None
-        return sweep

@@ -168,11 +168,11 @@ def results_of(folder: Path, study: Study, jobs: Sequence[Job]) -> dict[str, lis
     return {way: results for way, results in found.items() if results}
 
 
-def compare_ways(groups: dict[str, list[Robustness]]) -> list[MethodComparison]:
-    """The first way compared with each other, over the seeds that both have."""
-    first, *others = groups
+def compare_ways(study: Study, groups: dict[str, list[Robustness]]) -> list[MethodComparison]:
+    """The study's first way compared with each other, over the seeds that both have."""
+    first, *others = study.ways
     found = []
-    for other in others:
+    for other in [way for way in others if first in groups and way in groups]:
         seeds = [{each.model.rpartition("-")[2]: each for each in groups[way]} for way in (first, other)]
         both = [seed for seed in seeds[0] if seed in seeds[1]]
         if len(both) > 1:
@@ -187,7 +187,7 @@ def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]
         groups = results_of(folder, study, jobs)
         if not groups:
             return []
-        comparisons = compare_ways(groups)
+        comparisons = compare_ways(study, groups)
         every = [result for results in groups.values() for result in results]
         verdicts = "\n\n".join(f"```\n{each}\n```" for each in comparisons)
         title = f"{data.name}, {len(every[0].clean)} test images, {len(every)} network{'s' * (len(every) > 1)}"
@@ -196,7 +196,7 @@ def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]
         if comparisons:
             choices = {way: {"way": way.split()[0], **own} for way, own in study.ways.items()}
             specifications = specification_curve(
-                comparisons, choices, f"{data.name}: each way, and {next(iter(groups))}"
+                comparisons, choices, f"{data.name}: each way, and {next(iter(study.ways))}"
             )
             figures.save_figure(specifications, folder / "specifications.png")
         pairs: list[Comparison | MethodComparison] = [*comparisons]
