@@ -47,12 +47,14 @@ from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import load_results, save_results
 from salrob_tf.saliency.maps import saliency_maps
 from salrob_tf.saliency.recipes import RECIPES, Recipe
+from salrob_tf.training.controls import CONTROLS
 from salrob_tf.training.guided import SaliencyGuided
 
 __all__ = [
     "APGD",
     "ATTACKS",
     "BIM",
+    "CONTROLS",
     "CWL2",
     "FAB",
     "FGSM",

@@ -20,6 +20,8 @@ def arguments() -> argparse.Namespace:
     add("--saliency", action="store_true", help="train with saliency guidance")
     add("--mask-fraction", type=float, default=0.5, help="share of the pixels masked (default %(default)s)")
     add("--kl-weight", type=float, default=1.0, help="lambda of Eq. 1 (default %(default)s)")
+    add("--control", help=names("control", "another way of training that guidance is held against: {}"))
+    add("--strength", type=float, default=0.0, metavar="X", help="of the control")
     add("--epochs", type=int, default=100, help="default %(default)s")
     add("--batch-size", type=int, default=256, help="default %(default)s")
     add("--optimizer", default="adadelta", help=names("optimizer"))
@@ -70,9 +72,11 @@ def main() -> None:
         validation_fraction=args.validation_fraction,
         keep=args.keep,
         augment=args.augment,
+        control=args.control,
+        strength=args.strength,
         seed=args.seed,
     )
-    kind = "guided" if args.saliency else "regular"
+    kind = "guided" if args.saliency else args.control or "regular"
     out = args.out or Path("saved_models") / f"{Path(os.path.realpath(args.data)).stem}-{kind}-{args.seed}"
     data = load_data(args.data, args.image_size)
     if args.train_samples is not None:

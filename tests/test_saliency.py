@@ -12,7 +12,7 @@ from salrob_tf.saliency.masking import lowest, mask_size, masked_copy
 from salrob_tf.saliency.ranking import input_gradient, saliency_scores
 from salrob_tf.saliency.recipes import RECIPES, Recipe, get_recipe
 
-FILLS = ("image_range", "channel_range", "kept_range", "constant", "channel_mean")
+FILLS = ("image_range", "channel_range", "kept_range", "constant", "channel_mean", "added")
 
 
 def slow_gradient(model, image, label, recipe):
@@ -125,6 +125,8 @@ def test_masked_copy_fills_in_range_and_keeps_the_rest_bit_for_bit(fill, unit, f
     for image, filled, hidden in zip(images, copy, mask, strict=True):
         if fill == "constant":
             assert np.all(filled[hidden] == np.float32(0.25))
+        elif fill == "added":
+            assert np.all(np.abs(filled - image) < 6 * 0.25)
         elif fill == "channel_mean":
             expected = np.broadcast_to(image.mean((0, 1)), image.shape)
             np.testing.assert_allclose(filled[hidden], expected[hidden], rtol=1e-5)
@@ -146,6 +148,16 @@ def test_fill_is_uniform_over_the_range():
     copy = masked_copy(tf.constant(images), tf.constant(scores), Recipe(), 9900, 1).numpy()
     noise = np.sort(copy[0, 1:].reshape(-1))
     np.testing.assert_allclose(noise, np.linspace(0.2, 0.6, len(noise)), atol=0.01)
+
+
+def test_noise_is_added_to_every_unit_whatever_the_scores():
+    recipe, images = RECIPES["noise"], np.full((1, 100, 100, 3), 0.5, np.float32)
+    scores, outputs = saliency_scores(None, tf.constant(images), None, recipe, 0)
+    assert outputs is None
+    noise = masked_copy(tf.constant(images), scores, recipe, mask_size(recipe, 0.1, (100, 100, 3)), 1) - images
+    assert abs(float(tf.reduce_mean(noise))) < 0.005 and abs(float(tf.math.reduce_std(noise)) - 0.2) < 0.005
+    with pytest.raises(ValueError, match="fill_value"):
+        Recipe(fill="added", fill_value=-1)
 
 
 def test_mask_size():

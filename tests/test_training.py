@@ -180,7 +180,8 @@ def slow_guided_step(model, recipe, images, labels, kl_weight, count, seed):
         ranks = keras.random.uniform(images.shape[:3], seed=generator).numpy()
     if recipe.ranking == "fixed":
         ranks = np.stack([keras.random.uniform(images.shape[1:3], seed=0).numpy()] * len(images))
-    noise = keras.random.uniform(images.shape, seed=generator).numpy()
+    draw = keras.random.normal if recipe.fill == "added" else keras.random.uniform
+    noise = draw(images.shape, seed=generator).numpy()
     masked = images.copy()
     for n, image in enumerate(images):
         x = tf.constant(image[None])
@@ -191,6 +192,9 @@ def slow_guided_step(model, recipe, images, labels, kl_weight, count, seed):
             if recipe.gradient_of == "log_softmax":
                 target = tf.nn.log_softmax(logits)[labels[n]]
         gradient = tape.gradient(target, x)[0].numpy().mean(-1)
+        if recipe.ranking == "every":
+            masked[n] += recipe.fill_value * noise[n]
+            continue
         if recipe.ranking in ("random", "fixed"):
             score = ranks[n]
         else:

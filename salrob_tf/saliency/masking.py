@@ -18,13 +18,15 @@ def mask_size(recipe: Recipe, mask_fraction: float, image_shape: tuple[int, ...]
         some: Whether a fraction above 0 must mask one unit at least.
 
     Returns:
-        `recipe.mask_count`, or int(`mask_fraction` x units).
+        All units where the recipe ranks none, `recipe.mask_count`, or int(`mask_fraction` x units).
 
     Raises:
         ValueError: If not one unit would be kept, or none would be masked that must.
     """
     height, width, channels = image_shape
     units = height * width * (channels if recipe.unit == "feature" else 1)
+    if recipe.ranking == "every":
+        return units
     count = int(mask_fraction * units) if recipe.mask_count is None else recipe.mask_count
     if count >= units:
         raise ValueError(f"A mask must leave some of the {units} units. Received: mask_count={count}")
@@ -70,7 +72,7 @@ def masked_copy(images: tf.Tensor, scores: tf.Tensor, recipe: Recipe, count: int
     Returns:
         The copy, in the shape and dtype of the images. Units kept are the same bit for bit.
     """
-    mask = lowest(scores, count)
+    mask = tf.ones_like(scores, tf.bool) if recipe.ranking == "every" else lowest(scores, count)
     if recipe.unit == "pixel":
         mask = mask[..., tf.newaxis]
     return tf.where(mask, _fill(images, mask, recipe, seed), images)
@@ -81,6 +83,8 @@ def _fill(images: tf.Tensor, mask: tf.Tensor, recipe: Recipe, seed: Seed) -> tf.
         return tf.cast(recipe.fill_value, images.dtype)
     if recipe.fill == "channel_mean":
         return tf.reduce_mean(images, axis=(1, 2), keepdims=True)
+    if recipe.fill == "added":
+        return images + keras.random.normal(tf.shape(images), 0.0, recipe.fill_value, images.dtype, seed)
     axes = (1, 2) if recipe.fill == "channel_range" else (1, 2, 3)
     low_of, high_of = images, images
     if recipe.fill == "kept_range":

@@ -28,15 +28,17 @@ def saliency_scores(
     Returns:
         Scores `(N, height, width)`, or `(N, height, width, channels)` where the unit is the feature, in the
         dtype of the images and up to a factor per image, which changes no ranking; and the outputs of the model,
-        `None` where a random or fixed ranking needs none.
+        `None` where a ranking needs none.
 
     Raises:
         ValueError: If a gradient is needed and the model has none.
     """
-    if recipe.ranking in ("random", "fixed"):
+    if recipe.ranking in ("random", "fixed", "every"):
         shape = tf.shape(images) if recipe.unit == "feature" else tf.shape(images)[:-1]
         if recipe.ranking == "random":
             return keras.random.uniform(shape, dtype=images.dtype, seed=seed), None
+        if recipe.ranking == "every":
+            return tf.zeros(shape, images.dtype), None
         one = keras.random.uniform(shape[1:], dtype=images.dtype, seed=FIXED)
         return tf.broadcast_to(one, shape), None
     gradient, _, outputs = _scaled_gradient(model, images, labels, recipe)

@@ -28,7 +28,8 @@ class Recipe:
     Attributes:
         ranking: Which units are masked: those whose gradient has the lowest `"magnitude"` (Karkehabadi 2023), the
             lowest value, `"signed"`, so the most negative ones (Ismail et al. 2021), or as controls `"random"` ones,
-            `"fixed"` ones, drawn once for all images, or those of the `"highest"` magnitude.
+            `"fixed"` ones, drawn once for all images, those of the `"highest"` magnitude, or `"every"` unit, whatever
+            the mask fraction.
         gradient_of: What is differentiated: the `"logit"` of the class (Karkehabadi 2023), its `"log_softmax"`
             (Ismail et al. 2021 on MNIST), or the cross-entropy `"loss"` against it.
         target_class: The class: the `"true"` label or the `"predicted"` one.
@@ -39,8 +40,9 @@ class Recipe:
         mask_count: Exactly how many units to mask; `None` takes int(mask fraction x units).
         fill: What masked units become: uniform noise in the image's own minimum..maximum (`"image_range"`), in
             that of each channel (`"channel_range"`), or in that of the pixels kept (`"kept_range"`); a
-            `"constant"`; or the `"channel_mean"`.
-        fill_value: The constant of `fill="constant"`, in the units of the images.
+            `"constant"`; the `"channel_mean"`; or what they are, with normal noise `"added"`.
+        fill_value: The constant of `fill="constant"`, or the noise's standard deviation of `fill="added"`, in the units
+            of the images.
         divergence: How the two outputs p = f(x) and q = f(x~) are compared: `"forward"` KL(p || q), `"reversed"`
             KL(q || p), `"symmetric"`, the mean of both, or `"stop_gradient"`, KL(p || q) with p held constant.
         moving_statistics: Which passes of the loss update moving statistics, such as BatchNormalization's: that over
@@ -51,16 +53,16 @@ class Recipe:
 
     Raises:
         ValueError: If a field has a value that is not listed, `mask_count` is no whole number, 0 or more, or
-            `fill_value` is not finite.
+            `fill_value` is not finite, or below 0 as a standard deviation.
     """
 
-    ranking: Literal["magnitude", "signed", "random", "fixed", "highest"] = "magnitude"
+    ranking: Literal["magnitude", "signed", "random", "fixed", "highest", "every"] = "magnitude"
     gradient_of: Literal["logit", "log_softmax", "loss"] = "logit"
     target_class: Literal["true", "predicted"] = "true"
     saliency_mode: Literal["inference", "training"] = "inference"
     unit: Literal["pixel", "feature"] = "pixel"
     mask_count: int | None = None
-    fill: Literal["image_range", "channel_range", "kept_range", "constant", "channel_mean"] = "image_range"
+    fill: Literal["image_range", "channel_range", "kept_range", "constant", "channel_mean", "added"] = "image_range"
     fill_value: float = 0.0
     divergence: Literal["forward", "reversed", "symmetric", "stop_gradient"] = "forward"
     moving_statistics: Literal["clean", "both"] = "clean"
@@ -72,7 +74,8 @@ class Recipe:
             valid, value = get_args(hints[field.name]), getattr(self, field.name)
             if valid and all(isinstance(option, str) for option in valid):
                 check_choice(field.name, value, valid)
-        numbers = {"fill_value": check_number("fill_value", self.fill_value)}
+        least = {"low": 0} if self.fill == "added" else {}
+        numbers = {"fill_value": check_number("fill_value", self.fill_value, **least)}
         if self.mask_count is not None:
             numbers["mask_count"] = check_whole("mask_count", self.mask_count)
         for name, number in numbers.items():
@@ -90,6 +93,8 @@ RECIPES: dict[str, Recipe] = {
     "random": Recipe(ranking="random"),
     "fixed": Recipe(ranking="fixed"),
     "highest": Recipe(ranking="highest"),
+    # Noise and divergence without any mask: stability training (Zheng et al. 2016), with its standard deviation.
+    "noise": Recipe(ranking="every", fill="added", fill_value=0.2),
 }
 
 

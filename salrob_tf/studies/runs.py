@@ -33,6 +33,7 @@ from salrob_tf.studies.run_folders import (
     run_identity,
     write_export,
 )
+from salrob_tf.training.controls import CONTROLS
 from salrob_tf.training.guided import SaliencyGuided
 from salrob_tf.training.workers import fit_on_workers, is_chief, strategy, worker_count
 
@@ -50,7 +51,9 @@ NAMES: dict[str, Iterable[str]] = {  # what may stand in fields of `Run`
     "optimizer": OPTIMIZERS,
     "precision": PRECISIONS,
     "keep": KEEP,
+    "control": CONTROLS,
 }
+OPTIONAL = ("control",)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Run:
         keep: Which epoch's network is kept in the end: the `"last"`, or the `"best"` by accuracy on the validation
             images, of equals the first. Test images choose nothing.
         augment: Whether training images are moved by up to 4 pixels and flipped at random; see `batches`.
+        control: A key of `CONTROLS`, another way of training that guidance is held against, or `None`.
+        strength: Of the control.
         seed: Seed of weights, dropout, shuffling, augmentation and masks.
 
     Raises:
@@ -93,12 +98,14 @@ class Run:
     validation_fraction: float = 0.0
     keep: str = "last"
     augment: bool = False
+    control: str | None = None
+    strength: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         get_recipe(self.recipe)
         for key, valid in NAMES.items():
-            if getattr(self, key) not in valid:
+            if getattr(self, key) not in (*valid, *[None] * (key in OPTIONAL)):
                 raise ValueError(f"Unknown {key}. Valid: {', '.join(valid)}. Received: {key}={getattr(self, key)}")
         if not 0 <= self.validation_fraction < 1 or (self.keep == "best" and not self.validation_fraction):
             raise ValueError(
@@ -110,6 +117,11 @@ class Run:
                 f"Only {', '.join(PRETRAINED)} takes pretrained weights. "
                 f"Received: network={self.network}, weights={self.weights}"
             )
+        if (self.control is None) != (self.strength == 0) or (self.control is not None and self.saliency):
+            raise ValueError(
+                "A control has a strength, which nothing else has, and no saliency guidance. Received: "
+                f"control={self.control}, strength={self.strength}, saliency={self.saliency}"
+            )
         for key in ("epochs", "batch_size"):
             check_whole(key, getattr(self, key), 1, 2**31 - 1)
         check_whole("seed", self.seed, high=2**32 - 1)
@@ -120,7 +132,11 @@ class Run:
         keras.utils.set_random_seed(self.seed)
         pretrained = {} if self.weights is None else {"weights": self.weights}
         network = NETWORKS[self.network](data.input_shape, data.num_classes, dtype=self.precision, **pretrained)
-        model = SaliencyGuided(network, self.saliency, self.recipe, self.mask_fraction, self.kl_weight, seed=self.seed)
+        if self.control is None:
+            guidance = (self.saliency, self.recipe, self.mask_fraction, self.kl_weight)
+            model = SaliencyGuided(network, *guidance, seed=self.seed)
+        else:
+            model = CONTROLS[self.control](network, self.strength, seed=self.seed)
         # A metric by name would be made inside the first step, which TensorFlow would then trace twice.
         accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
         model.compile(OPTIMIZERS[self.optimizer](self.learning_rate), metrics=[accuracy])
@@ -243,6 +259,11 @@ def _train(
         first_epoch=len(history),
         augment=run.augment,
     )
+    # A stream that is not used up waits, where TensorFlow tunes it, for the tuning's next look, which comes after 10 ms
+    # x 2^n: up to the time that the training took, or a minute.
+    untuned = tf.data.Options()
+    untuned.autotune.enabled = False
+    shuffled = shuffled.with_options(untuned)
     if worker_count() > 1:
         fit_on_workers(model, shuffled, **settings)
     else:

@@ -31,13 +31,28 @@ NEVER = {
 
 @keras.saving.register_keras_serializable(package="salrob_tf")
 class CrossEntropy(losses.Loss):
-    """Cross-entropy of logits `(N, num_classes)` with classes, `(N,)` or `(N, 1)`, or with rows like the logits."""
+    """Cross-entropy of logits `(N, num_classes)` with classes, `(N,)` or `(N, 1)`, or with rows like the logits.
+
+    Args:
+        label_smoothing: Share of each label that is spread over all classes, in [0, 1).
+        **kwargs: Of `keras.losses.Loss`.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.label_smoothing = label_smoothing
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """Cross-entropy per image `(N,)`, in nats."""
-        if is_one_hot(y_true):
-            return losses.categorical_crossentropy(y_true, y_pred, from_logits=True)
-        return losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+        if not is_one_hot(y_true):
+            if not self.label_smoothing:
+                return losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+            y_true = tf.one_hot(tf.cast(tf.reshape(y_true, [-1]), tf.int32), y_pred.shape[-1], dtype=y_pred.dtype)
+        return losses.categorical_crossentropy(y_true, y_pred, from_logits=True, label_smoothing=self.label_smoothing)
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds this loss, for `.keras` files."""
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
 def is_one_hot(labels: tf.Tensor) -> bool:

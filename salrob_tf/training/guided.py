@@ -70,6 +70,8 @@ class SaliencyGuided(Fitted):
             softmax.
     """
 
+    seed_generator: keras.random.SeedGenerator | None = None  # of fills and random rankings
+
     def __init__(
         self,
         model: keras.Model,
@@ -274,7 +276,7 @@ class SaliencyGuided(Fitted):
             self.epochs_done = int(np.asarray(store["epochs_done"]))
 
     def _random_states(self) -> dict[str, keras.Variable]:
-        own = {"fill": self.seed_generator.state} if self.saliency else {}
+        own = {} if self.seed_generator is None else {"fill": self.seed_generator.state}
         return {**own, **{f"layer_{number}": state for number, state in enumerate(random_states(self.model))}}
 
     def get_config(self) -> dict[str, Any]:

@@ -1,0 +1,149 @@
+"""Other ways of training: each step against the same written out by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import make_images, make_network, write_arrays
+from test_scripts import run
+
+import salrob_tf as sr
+from salrob_tf.studies.runs import Run
+
+STRENGTHS = {"adversarial": 0.1, "gradient_penalty": 0.5, "gradient_alignment": 0.5, "label_smoothing": 0.2}
+
+
+def make_control(name, **settings):
+    model = sr.CONTROLS[name](make_network(), strength=STRENGTHS[name], seed=3, **settings)
+    model.compile(keras.optimizers.SGD(1.0), metrics=["accuracy"])
+    return model
+
+
+def probabilities(network, image):
+    return tf.nn.softmax(network(image[None], training=False)[0])
+
+
+def slow_adversarial(network, images, labels, epsilon, steps, seed):
+    """PGD image by image."""
+    starts = keras.random.uniform(images.shape, -epsilon, epsilon, seed=keras.random.SeedGenerator(seed)).numpy()
+    found = []
+    for image, label, start in zip(images, labels, starts, strict=True):
+        moved = np.clip(image + start, 0, 1)
+        for _ in range(steps):
+            x = tf.constant(moved[None])
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = -tf.nn.log_softmax(network(x, training=False))[0, label]
+            moved = moved + np.float32(2.5 * epsilon / steps) * np.sign(tape.gradient(loss, x)[0].numpy())
+            moved = np.clip(np.clip(moved, image - np.float32(epsilon), image + np.float32(epsilon)), 0, 1)
+        found.append(moved)
+    return np.stack(found)
+
+
+def slow_loss(name, network, images, labels):
+    """The objective, image by image."""
+    strength, terms = STRENGTHS[name], []
+    if name == "adversarial":
+        images = slow_adversarial(network, images, labels, strength, 10, 3)
+    for image, label in zip(images, labels, strict=True):
+        x = tf.constant(image)
+        target = tf.one_hot(label, 3)
+        if name == "label_smoothing":
+            target = target * (1 - strength) + strength / 3
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            cross_entropy = -tf.reduce_sum(target * tf.math.log(probabilities(network, x)))
+        gradient = tape.gradient(cross_entropy, x)
+        if name == "gradient_penalty":
+            cross_entropy += strength * tf.norm(gradient) ** 2
+        if name == "gradient_alignment":
+            cosine = tf.reduce_sum(gradient * x) / tf.norm(gradient) / tf.norm(x)
+            cross_entropy += strength * (1 - cosine)
+        terms.append(cross_entropy)
+    return tf.add_n(terms) / len(terms)
+
+
+@pytest.mark.parametrize("name", sr.CONTROLS)
+def test_a_step_equals_the_slow_version(name):
+    images, labels = make_images(6)
+    model = make_control(name)
+    before = model.model.get_weights()
+    with tf.GradientTape() as tape:
+        loss = slow_loss(name, model.model, images, labels)
+    gradients = tape.gradient(loss, model.model.trainable_weights)
+    logs = model.fit(images, labels, batch_size=6, shuffle=False, verbose=0).history
+    assert logs["loss"][0] == pytest.approx(float(loss), abs=1e-5)
+    for old, new, gradient in zip(before, model.model.get_weights(), gradients, strict=True):
+        np.testing.assert_allclose(old - new, gradient, rtol=0, atol=1e-5)
+
+
+def test_adversarial_examples_stay_in_ball_and_range():
+    images, labels = make_images(8)
+    moved = make_control("adversarial").attacked(tf.constant(images), labels).numpy()
+    assert np.abs(moved - images).max() <= 0.1 + 1e-6 and moved.min() >= 0 and moved.max() <= 1
+
+
+def test_adversarial_training_is_a_positive_control():
+    found = {}
+    for name, steps in {"regular": None, "adversarial": 5}.items():
+        network = make_network()
+        model = sr.SaliencyGuided(network, saliency=False)
+        if steps:
+            model = sr.CONTROLS["adversarial"](network, 0.15, seed=0, steps=steps)
+        model.compile(keras.optimizers.Adam(0.01))
+        model.fit(*make_images(256), epochs=8, verbose=0)
+        found[name] = sr.evaluate(network, *make_images(64, seed=1), "pgd", [0.15], steps=10).correct["pgd"].mean()
+    assert found["adversarial"] > found["regular"] + 0.1, found
+
+
+@pytest.mark.parametrize("name", sr.CONTROLS)
+def test_a_saved_model_goes_on_to_the_same_weights(name, tmp_path):
+    images, labels = make_images(12)
+    model = make_control(name)
+    model.fit(images, labels, verbose=0, shuffle=False)
+    model.save(tmp_path / "half.keras")
+    again = keras.saving.load_model(tmp_path / "half.keras")
+    assert type(again) is sr.CONTROLS[name] and again.strength == STRENGTHS[name]
+    for each in (model, again):
+        each.fit(images, labels, verbose=0, shuffle=False)
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_script_trains_one_and_another_attacks_it(tmp_path):
+    data, out = write_arrays(tmp_path / "rows.npz"), tmp_path / "run"
+    control = ["--control", "gradient_penalty", "--strength", 0.1]
+    run("train.py", "--data", data, *control, "--epochs", 2, "--batch-size", 48, "--out", out)
+    run("train.py", "--data", data, *control, "--epochs", 2, "--batch-size", 48, "--out", out, "--resume")
+    attack = ["--attacks", "fgsm", "--epsilons", 0.1, "--samples", 10]
+    run("evaluate.py", out, "--data", data, *attack, "--out", tmp_path / "results")
+    assert len(sr.load_results(tmp_path / "results")) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"control": "madry", "strength": 1.0}, "Unknown control. Valid: adversarial, .*Received: control=madry"),
+        ({"control": "adversarial"}, "A control has a strength"),
+        ({"strength": 1.0}, "A control has a strength"),
+        ({"control": "adversarial", "strength": 1.0, "saliency": True}, "no saliency guidance"),
+    ],
+)
+def test_runs_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Run(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("adversarial", {"strength": 0}),
+        ("adversarial", {"strength": 0.1, "steps": 0}),
+        ("label_smoothing", {"strength": 1}),
+        ("gradient_penalty", {"strength": float("nan")}),
+        ("gradient_alignment", {"strength": "much"}),
+    ],
+)
+def test_strengths_out_of_range_are_refused(name, settings):
+    with pytest.raises(ValueError, match="`st.*Received: st"):
+        sr.CONTROLS[name](make_network(), **settings)
