@@ -18,8 +18,17 @@ def arguments() -> argparse.Namespace:
     add("manifest", metavar="MANIFEST", help="a TOML file that says what is trained and attacked")
     add("--out", type=folder, required=True, metavar="FOLDER", help="folder of the study")
     add("--resume", action="store_true", help="go on with the study in --out, or help another process with it")
+    add("--engine", choices=["local", "ray"], default="local",
+        help="one job after another in this process (default), or as tasks of Ray")  # fmt: skip
+    add("--address", metavar="HOST:PORT", help="cluster of Ray that does the jobs, instead of one on this machine")
+    add("--threads", type=int, metavar="N", help="CPUs of each of Ray's jobs (default all of this machine)")
+    add("--memory", type=float, metavar="GIB", help="memory of each of Ray's jobs (default 3)")
     add("--status", action="store_true", help="say how far the study in --out is, and do nothing")
-    return parser.parse_args()
+    args = parser.parse_args()
+    given = [option for option in ("address", "threads", "memory") if getattr(args, option) is not None]
+    if given and args.engine != "ray":
+        parser.error(f"--{given[0]} needs --engine ray")
+    return args
 
 
 def main() -> None:
@@ -45,8 +54,17 @@ def main() -> None:
     def failed(job: Any, why: str) -> None:
         print(f"{job.name} failed: {why}", flush=True)
 
-    options = {"verbose": fit_verbosity(), "progress": SweepBar}
-    studies.carry_out(args.out, study, data, jobs, begin=begin, failed=failed, **options)
+    def ended(job: Any, left: int) -> None:
+        print(f"{'trained' if job.kind == 'train' else 'attacked'} {job.name}, {left} jobs left", flush=True)
+
+    if args.engine == "ray":
+        from salrob_tf.studies.cluster import carry_out_on_ray
+
+        given = {key: getattr(args, key) for key in ("address", "threads", "memory") if getattr(args, key) is not None}
+        carry_out_on_ray(args.out, study, data, jobs, ended=ended, failed=failed, **given)
+    else:
+        options = {"verbose": fit_verbosity(), "progress": SweepBar}
+        studies.carry_out(args.out, study, data, jobs, begin=begin, failed=failed, **options)
     comparisons = studies.write_results(args.out, study, data, jobs)
     print("\n\n".join(["", str(studies.status(args.out, jobs)), *map(str, comparisons)]))
     print(f"\nwritten to {args.out}")

@@ -6,7 +6,9 @@ import re
 import shutil
 import signal
 import socket
+import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -316,3 +318,43 @@ def test_a_folder_that_is_no_studys_is_left_alone(whole, manifest, source, tmp_p
     (tmp_path / "other.toml").write_text(MANIFEST.format(data=other, seeds=1))
     assert run("study.py", tmp_path / "other.toml", "--out", whole, "--resume", check=False) == 2
     assert "is on other data" in capsys.readouterr().err
+
+
+def test_ray_does_the_same_and_a_worker_that_dies_is_counted(manifest, whole, forks, tmp_path):
+    out, printed, killed = tmp_path / "ray", tmp_path / "printed", None
+    forks.start([SCRIPTS / "study.py", manifest, "--out", out, "--engine", "ray"], printed)
+    deadline = time.time() + 120
+    while killed is None and time.time() < deadline:
+        for path in out.glob("jobs/*/claim.json"):
+            with suppress(OSError, ValueError):  # it may be gone already
+                killed = json.loads(path.read_text())["process"]
+        time.sleep(0.02)
+    os.kill(killed, signal.SIGKILL)
+    assert forks.ended() == 0, printed.read_text()
+    assert "trained guided-0" in printed.read_text() and " failed: " in printed.read_text()
+    begun = sorted(each["begun"] for each in records(out).values())
+    assert begun in ([1] * 7 + [2], [1] * 8) and sum(each["failures"] for each in records(out).values()) == 1
+    assert_same(whole, out)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--address", "127.0.0.1:1"], "--engine ray"),
+        (["--engine", "ray", "--address", "nowhere"], "No cluster of Ray answers"),
+        (["--engine", "ray", "--address", "127.0.0.1:1"], "Received: --address 127.0.0.1:1"),
+        (["--engine", "ray", "--threads", "1000"], "No host has what a job needs"),
+        (["--engine", "ray", "--threads", "0"], "`threads` must be"),
+        (["--engine", "ray", "--memory", "-1"], "`memory` must be"),
+    ],
+)
+def test_clusters_that_are_not_there_or_too_small_are_one_line(manifest, tmp_path, capfd, options, words):
+    assert run("study.py", manifest, "--out", tmp_path / "out", *options, check=False) == 2
+    error = capfd.readouterr().err
+    assert words in error and error.count("\n") == 1, error
+
+
+def test_without_ray_it_is_said_how_to_get_it(manifest, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert run("study.py", manifest, "--out", tmp_path / "out", "--engine", "ray", check=False) == 2
+    assert "pip install 'salrob-tf[cluster]'" in capsys.readouterr().err

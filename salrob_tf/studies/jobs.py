@@ -100,6 +100,12 @@ class Job:
         if record["failures"]:
             write_json(self.folder(study) / JOB, {**record, "failures": 0})
 
+    def fail(self, study: Path, error: BaseException) -> str:
+        """Count a failure of it, and say why."""
+        record, why = self.record(study), " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        write_json(self.folder(study) / JOB, {**record, "failures": record["failures"] + 1, "error": why})
+        return why
+
 
 def jobs_of(study: Study, data: Dataset) -> list[Job]:
     """All jobs, each after the one that it needs."""
@@ -159,9 +165,7 @@ def do(
         if _is_interruption(error):
             raise KeyboardInterrupt from error
         # Whatever else it is, memory that does not suffice or a defect, the other jobs are to be done.
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        write_json(folder / JOB, {**record, "failures": record["failures"] + 1, "error": why})
-        return why
+        return job.fail(study, error)
     write_json(folder / JOB, {**record, "finished": True, "seconds": time.time() - began})
     return None
 

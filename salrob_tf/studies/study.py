@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,28 +93,57 @@ def carry_out(
         failed: Called with each job that failed, and why.
         **options: `verbose` and `progress`, as `do` takes them.
     """
-    trial = trial_of(study, data)
     while True:
-        states = {job.digest: job.state(folder) for job in jobs}
-        open_jobs = [job for job in jobs if states[job.digest] in (WAITING, RUNNING)]
-        ready = [job for job in open_jobs if not job.needs or states[job.needs.digest] == FINISHED]
-        busy = False
+        unfinished, ready = look(folder, jobs)
         for job in ready:
-            with claimed(job.folder(folder) / CLAIM) as ours:
-                if not ours:
-                    busy = True
-                    continue
-                if job.state(folder) == FINISHED:  # somebody else did it meanwhile
-                    break
-                begin(job, len(open_jobs))
-                if why := do(job, folder, data, trial, **options):
-                    failed(job, why)
+            ours, why = take(job, folder, study, data, partial(begin, job, len(unfinished)), **options)
+            if why:
+                failed(job, why)
+            if ours:
                 break  # what is ready now is another question
         else:
-            if busy:
-                time.sleep(POLL)
-            elif all(job.result(folder) for job in jobs if job.kind == "attack" and states[job.digest] == FINISHED):
-                return  # what is damaged was dropped, and is done again
+            if not ready:
+                return
+            time.sleep(POLL)  # others do them
+
+
+def look(folder: Path, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
+    """Those jobs that are not finished and can still be, and those of them that can be done now, or are being done.
+
+    An attack whose results are damaged counts as one that was never made.
+    """
+    states = {job.digest: job.state(folder) for job in jobs}
+    unfinished = [job for job in jobs if states[job.digest] in (WAITING, RUNNING)]
+    ready = [job for job in unfinished if not job.needs or states[job.needs.digest] == FINISHED]
+    if not ready:
+        attacks = [job for job in jobs if job.kind == "attack" and states[job.digest] == FINISHED]
+        ready = unfinished = [job for job in attacks if job.result(folder) is None]
+    return unfinished, ready
+
+
+def take(
+    job: Job, folder: Path, study: Study, data: Dataset, begin: Callable[[], None] = lambda: None, **options: Any
+) -> tuple[bool, str | None]:
+    """Do a job, unless it is another's.
+
+    Args:
+        job: The job, which is ready.
+        folder: As for `carry_out`, and so are the others.
+        study: See there.
+        data: See there.
+        begin: Called before it is begun.
+        **options: See there.
+
+    Returns:
+        Whether it was ours, and why it failed, or `None`.
+    """
+    with claimed(job.folder(folder) / CLAIM) as ours:
+        if not ours:
+            return False, None
+        if job.state(folder) == FINISHED:  # somebody else did it meanwhile
+            return True, None
+        begin()
+        return True, do(job, folder, data, trial_of(study, data), **options)
 
 
 class Status(NamedTuple):
