@@ -18,6 +18,8 @@ def arguments() -> argparse.Namespace:
     add("manifest", metavar="MANIFEST", help="a TOML file that says what is trained and attacked")
     add("--out", type=folder, required=True, metavar="FOLDER", help="folder of the study")
     add("--resume", action="store_true", help="go on with the study in --out, or help another process with it")
+    add("--plan", type=float, metavar="POINTS",
+        help="say what brings intervals to so many points to each side, and how long it takes here")  # fmt: skip
     add("--engine", choices=["local", "ray"], default="local",
         help="one job after another in this process (default), or as tasks of Ray")  # fmt: skip
     add("--address", metavar="HOST:PORT", help="cluster of Ray that does the jobs, instead of one on this machine")
@@ -25,6 +27,8 @@ def arguments() -> argparse.Namespace:
     add("--memory", type=float, metavar="GIB", help="memory of each of Ray's jobs (default 3)")
     add("--status", action="store_true", help="say how far the study in --out is, and do nothing")
     args = parser.parse_args()
+    if args.plan is not None and not args.plan > 0:
+        parser.error(f"--plan must be above 0. Received: --plan {args.plan:g}")
     given = [option for option in ("address", "threads", "memory") if getattr(args, option) is not None]
     if given and args.engine != "ray":
         parser.error(f"--{given[0]} needs --engine ray")
@@ -66,7 +70,10 @@ def main() -> None:
         options = {"verbose": fit_verbosity(), "progress": SweepBar}
         studies.carry_out(args.out, study, data, jobs, begin=begin, failed=failed, **options)
     comparisons = studies.write_results(args.out, study, data, jobs)
-    print("\n\n".join(["", str(studies.status(args.out, jobs)), *map(str, comparisons)]))
+    said = [str(studies.status(args.out, jobs)), *map(str, comparisons)]
+    if args.plan is not None:
+        said += [studies.plan_of(args.out, jobs, each, args.plan / 100) for each in comparisons]
+    print("\n\n".join(["", *said]))
     print(f"\nwritten to {args.out}")
     if any(job.state(args.out) != "finished" for job in jobs):
         raise ValueError("Not all jobs could be done: --resume tries them again, --status says which")

@@ -169,24 +169,41 @@ class Status(NamedTuple):
 def status(folder: Path, jobs: Sequence[Job]) -> Status:
     """How far a study is."""
     states = {job.digest: job.state(folder) for job in jobs}
-    seconds: dict[str, list[float]] = {"train": [], "attack": []}
     lines = []
     for job in jobs:
         record, state = job.record(folder), states[job.digest]
-        if state == FINISHED:
-            took = record.get("seconds")
-            seconds[job.kind].append(float(took) if isinstance(took, int | float) else 0.0)
-        elif state == RUNNING:
+        if state == RUNNING:
             lines.append(f"{job.kind} {job.name}: {holder(job.folder(folder) / CLAIM)}")
         elif state == FAILED:
             lines.append(f"{job.kind} {job.name}: failed {record['failures']} times, {record.get('error')}")
-    left = None
-    if all(seconds.values()):
-        typical = {kind: sum(each) / len(each) for kind, each in seconds.items()}
+    left, typical = None, typical_seconds(folder, jobs)
+    if len(typical) == 2:
         to_do = [job for job in jobs if states[job.digest] in (WAITING, RUNNING)]
         to_do = [job for job in to_do if job.needs is None or states[job.needs.digest] != FAILED]
         left = sum(typical[job.kind] for job in to_do) / 60
     return Status({state: list(states.values()).count(state) for state in STATES}, left, tuple(lines))
+
+
+def typical_seconds(folder: Path, jobs: Sequence[Job]) -> dict[str, float]:
+    """What a training and an attack took on average, of those kinds of which one is finished."""
+    seconds: dict[str, list[float]] = {}
+    for job in jobs:
+        took = job.record(folder).get("seconds")
+        if job.state(folder) == FINISHED and isinstance(took, int | float):
+            seconds.setdefault(job.kind, []).append(float(took))
+    return {kind: sum(each) / len(each) for kind, each in seconds.items()}
+
+
+def plan_of(folder: Path, jobs: Sequence[Job], comparison: MethodComparison, half_width: float) -> str:
+    """What brings the interval of a comparison to a half width, as a share, and how long it takes on this machine."""
+    names = f"{comparison.first} and {comparison.second}"
+    own = [job for job in jobs if job.name.rpartition("-")[0] in (comparison.first, comparison.second)]
+    minutes = {kind: seconds / 60 for kind, seconds in typical_seconds(folder, own).items()}
+    try:
+        plan = comparison.plan(half_width, minutes.get("train", 0), minutes.get("attack", 0) / comparison.images)
+    except ValueError as error:
+        return f"{names}: {error}"
+    return f"{names}. {plan}"
 
 
 def results_of(folder: Path, study: Study, jobs: Sequence[Job]) -> dict[str, list[Robustness]]:
