@@ -88,9 +88,10 @@ def main() -> None:
         results = opened.saved() or attack_all(trial, classifiers, checkpoint=opened.checkpoint, progress=SweepBar)
         correct = paper.correct_in_test(data, classifiers)
         if not opened.complete:
-            drawn = paper.draw_all(paper.Paper(args.data, data, classifiers, correct, results))
-            comparisons = paper.compare_kinds(results)
-            opened.finish(drawn, results, comparisons=comparisons, data_name=data.name, arguments=vars(args))
+            saved = {"comparisons": paper.compare_kinds(results), "data_name": data.name, "arguments": vars(args)}
+            evidence = paper.evidence_of(data, classifiers, results, attacks)
+            seen = paper.Paper(args.data, data, classifiers, correct, results, evidence, saved)
+            opened.finish(paper.draw_all(seen), results, **saved)
 
     print(f"\n{paper.accuracy_table(data, correct, args.data)}\n{paper.verdict(results)}\n\nwritten to {out}")
 

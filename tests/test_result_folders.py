@@ -389,7 +389,8 @@ def test_reproduce_walks_the_paper_resumes_itself_alone_and_overwrites_what_it_w
     assert "| data | regular | guided |" in printed and "2 seeds" in table and "MIM" in table
     assert table.splitlines()[-1].startswith("Ways of training: ") and "guided" in table.splitlines()[-1]
     assert {path.parts[0] for path in whole} == {
-        "correct.npz", "figure1.png", "figure3.png", "models", "results.json", "saliency.png", "table1.md"
+        "correct.npz", "evidence.npz", "figure1.png", "figure3.png", "models", "report.html", "results.json",
+        "saliency.png", "table1.md",
     }  # fmt: skip
     assert {path.parts[1] for path in whole if path.parts[0] == "models"} == {
         "guided-0", "guided-1", "regular-0", "regular-1"
@@ -403,13 +404,15 @@ def test_reproduce_walks_the_paper_resumes_itself_alone_and_overwrites_what_it_w
     older = json.loads((out / "results.json").read_text())
     del older["run"]
     (out / "results.json").write_text(json.dumps(older))
+    for later in ("evidence.npz", "report.html"):
+        (out / later).unlink()
     whole = tree(out)
     reproduce(data, out, "--resume")
     assert tree(out) == whole, "results of an older version are left as they are"
     (out / "figure3.png").unlink()
     shutil.rmtree(out / "models" / "guided-0" / "export")
     reproduce(data, out, "--resume")
-    assert set(tree(out)) == set(whole)
+    assert set(tree(out)) == {*whole, Path("evidence.npz"), Path("report.html")}
 
     model = out / "models" / "regular-0"
     assert evaluate([model], data, out, "--overwrite", check=False) == 2

@@ -30,13 +30,13 @@ def beside_null_blocks(images: np.ndarray, seed: int = 0) -> tuple[np.ndarray, n
     """
     images = check_images(images)
     count, height, width, channels = images.shape
-    above = np.random.default_rng(check_whole("seed", seed)).random(count) < 0.5
+    above = np.asarray(np.random.default_rng(check_whole("seed", seed)).random(count) < 0.5)
     rows, columns = np.arange(height)[:, np.newaxis], np.arange(width)
     thick = max(1, min(height, width) // 14)
     cross = (np.abs(rows - height // 2) < thick) | (np.abs(columns - width // 2) < thick)
     null = np.broadcast_to(cross[..., np.newaxis], (count, height, width, channels)).astype(np.float32)
     first = above[:, np.newaxis, np.newaxis, np.newaxis]
     tall = np.concatenate([np.where(first, images, null), np.where(first, null, images)], axis=1)
-    top = np.arange(2 * height) < height
+    top = np.asarray(np.arange(2 * height) < height)
     objects = np.broadcast_to((top == above[:, np.newaxis])[..., np.newaxis], (count, 2 * height, width))
     return tall.astype(np.float32), objects.copy()

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from matplotlib.figure import Figure
 
-from salrob_tf.attacks.gradient import FGSM
+from salrob_tf.attacks.ascent import GradientAttack
+from salrob_tf.attacks.gradient import FGSM, PGD
 from salrob_tf.attacks.registry import Entry
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.data.folders import Images
@@ -20,9 +21,12 @@ from salrob_tf.models.classifier import Classifier
 from salrob_tf.models.loading import load
 from salrob_tf.reports import figures, tables
 from salrob_tf.results.comparison import Comparison, compare
+from salrob_tf.results.evidence import Evidence
 from salrob_tf.results.methods import MethodComparison, compare_methods
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.saliency.maps import METHODS, saliency_maps
+from salrob_tf.studies.evidence import gather
+from salrob_tf.studies.pages import EVIDENCE, page_of_results
 from salrob_tf.studies.runs import Run, check_run, train
 
 KINDS: dict[str, dict[str, Any]] = {"regular": {"saliency": False}, "guided": {"saliency": True}}
@@ -190,6 +194,8 @@ class Paper(NamedTuple):
     classifiers: list[Classifier]
     correct: dict[str, np.ndarray]
     results: list[Robustness]
+    evidence: Evidence
+    saved: dict[str, Any]  # what `save_results` takes beside results
 
     @property
     def pair(self) -> list[Classifier]:
@@ -207,12 +213,27 @@ def _figure_3(paper: Paper) -> Figure:
     return adversarial_images(paper.data, paper.pair[::-1], paper.results[0].epsilons, right)
 
 
+def evidence_of(
+    data: Dataset, classifiers: Sequence[Classifier], results: Sequence[Robustness], attacks: Iterable[Entry]
+) -> Evidence:
+    """What is to be seen of the first network of each kind, under FGSM or the first attack like it, and PGD."""
+    found = {result.model: result for result in results}
+    first = [group[0] for group in by_kind({each.name: each for each in classifiers}).values()]
+    alike = [each for each in attacks if isinstance(each, GradientAttack)] or [FGSM()]
+    chosen = [alike[0], *[each for each in alike[1:] if isinstance(each, PGD)][:1]]
+    return gather(data, first, [found[each.name] for each in first], chosen)
+
+
 # What is written, by the names of files.
-FILES: dict[str, Callable[[Paper], str | Figure]] = {
+FILES: dict[str, Callable[[Paper], str | bytes | Figure]] = {
     "table1.md": _tables,
     "figure1.png": lambda paper: accuracy_curves(paper.data, paper.results),
     "figure3.png": _figure_3,
     "saliency.png": lambda paper: saliency_of(paper.data, {each.name: load(each.path or "") for each in paper.pair}),
+    EVIDENCE: lambda paper: paper.evidence.to_bytes(),
+    "report.html": lambda paper: page_of_results(
+        paper.results, paper.evidence, run={"script": "reproduce.py"}, **paper.saved
+    ),
 }
 
 
@@ -221,6 +242,6 @@ def file_names(source: str) -> list[str]:
     return [name.replace("figure1", "figure2") if source == "cifar10" else name for name in FILES]
 
 
-def draw_all(paper: Paper) -> dict[str, str | Figure]:
+def draw_all(paper: Paper) -> dict[str, str | bytes | Figure]:
     """All tables and figures, by the names of their files."""
     return {name: draw(paper) for name, draw in zip(file_names(paper.source), FILES.values(), strict=True)}

@@ -25,6 +25,7 @@ from salrob_tf.files import (
     remove_leftovers,
     write_json,
     write_text,
+    written_beside,
 )
 from salrob_tf.reports import figures
 from salrob_tf.results.records import check_record
@@ -84,11 +85,14 @@ class ResultFolder:
             self.complete = False
             return None
 
-    def finish(self, drawn: Mapping[str, str | Figure], results: Sequence[Robustness], **more: Any) -> None:
+    def finish(self, drawn: Mapping[str, str | bytes | Figure], results: Sequence[Robustness], **more: Any) -> None:
         """Write tables and figures, by the names of their files, and last the results, by `save_results`."""
         for name, content in drawn.items():
             if isinstance(content, str):
                 write_text(self.path / name, content)
+            elif isinstance(content, bytes):
+                with written_beside(self.path / name) as beside:
+                    beside.write_bytes(content)
             else:
                 figures.save_figure(content, self.path / name)
         files = _present(self.path, self._plan["files"])

@@ -1,0 +1,143 @@
+"""Results as one page that opens anywhere, offline: the verdict first, then all it rests on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from salrob_tf.checks import epsilon_text
+from salrob_tf.reports import parts
+from salrob_tf.reports.charts import legend_mark
+from salrob_tf.reports.sprites import address
+from salrob_tf.results.comparison import Comparison
+from salrob_tf.results.evidence import Evidence
+from salrob_tf.results.methods import EQUIVALENT, LESS, MORE, MethodComparison
+from salrob_tf.results.robustness import WORST, Robustness, check_groups
+from salrob_tf.results.spread import spread
+
+DOWNLOADS = {"results.json": "application/json", "correct.npz": "application/zip", "table1.md": "text/markdown"}
+
+
+def report(
+    groups: Mapping[str, Sequence[Robustness]],
+    comparisons: Sequence[Comparison | MethodComparison],
+    record: Mapping[str, Any],
+    evidence: Evidence | None = None,
+    files: Mapping[str, bytes] | None = None,
+    missing: Sequence[str] = (),
+) -> str:
+    """One self-contained HTML page.
+
+    Args:
+        groups: By name, the results of one network, or of networks trained alike from several seeds.
+        comparisons: How they differ.
+        record: What `results.json` holds beside outcomes: `data`, `environment`, `arguments`, `created`, `run`.
+        evidence: What the explorer shows and what was measured; without it the page says that it is not there.
+        files: Of those that can be taken from the page, the contents by name.
+        missing: What is not there and why, in words.
+
+    Returns:
+        The page. Names of whatever kind are shown as text.
+
+    Raises:
+        ValueError: If results are not of the same attacks, epsilons and images.
+    """
+    first = check_groups(groups)
+    attacks = list(first.correct)
+    labels = attacks + [WORST] * (len(attacks) > 1)
+    every = [result for results in groups.values() for result in results]
+    return _template().render(
+        data=record.get("data", {}),
+        created=record.get("created", ""),
+        images=len(first.clean),
+        headline=_headline(comparisons),
+        rests_on=[each.verdict for each in comparisons if isinstance(each, MethodComparison)]
+        or [each.verdict for each in comparisons if isinstance(each, Comparison)],
+        legend=[(Markup(legend_mark(place)), name) for place, name in enumerate(groups)],
+        epsilons=[epsilon_text(epsilon) for epsilon in np.sort(first.epsilons)],
+        rows=parts.rows_of(groups, labels),
+        curves=[parts.curve_of(groups, label) for label in labels],
+        bands=list(dict.fromkeys(spread([each.clean for each in results]).kind for results in groups.values())),
+        differences=parts.differences_of(comparisons, labels),
+        specifications=parts.specifications_of(comparisons),
+        checks=[parts.checks_of(result, labels) for result in every],
+        explorer=parts.explorer_of(evidence) if evidence else None,
+        payload=Markup(parts.payload_of(evidence)) if evidence else None,
+        measures=parts.measures_of(evidence) if evidence else None,
+        costs=parts.costs_of(every),
+        facts=_facts(record),
+        command=_command(record),
+        downloads=[(name, address(content, DOWNLOADS[name]), len(content)) for name, content in (files or {}).items()],
+        missing=missing,
+        worst=WORST,
+    )
+
+
+@cache
+def _template() -> Any:
+    loader = PackageLoader("salrob_tf.reports")
+    page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters["percent"] = lambda share: f"{100 * share:.1f}"
+    page.globals["style"] = Markup(loader.get_source(page, "report.css")[0])
+    page.globals["script"] = Markup(loader.get_source(page, "report.js")[0])
+    return page.get_template("report.html.j2")
+
+
+def _headline(comparisons: Sequence[Comparison | MethodComparison]) -> str:
+    """The answer in one sentence for who reads nothing else."""
+    ways = [each for each in comparisons if isinstance(each, MethodComparison)]
+    said = []
+    for each in ways:
+        trained, points = f"Networks trained {each.second}", f"by {100 * abs(each.endpoint.estimate):.1f} points"
+        words = {
+            MORE: f"{trained} withstand attacks better than {each.first} ones, {points} on average.",
+            LESS: f"{trained} withstand attacks less well than {each.first} ones, {points} on average.",
+            EQUIVALENT: f"{trained} withstand attacks as well as {each.first} ones, within one point.",
+        }
+        open_question = f"Whether {each.second} or {each.first} networks withstand attacks better is not decided."
+        said.append(words.get(each.outcome, open_question))
+    if said:
+        return " ".join(said)
+    pairs = [each for each in comparisons if isinstance(each, Comparison)]
+    if not pairs:
+        return "How well these networks withstand attacks."
+    one = pairs[0].verdict.split(";")[0].split(". ")[0].removesuffix(".")
+    return f"{one}. One pair of networks says nothing of two ways of training: that takes several seeds."
+
+
+def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    data = record.get("data", {})
+    found = [("data", f"{data.get('name', '')}, {data.get('split', '')} images: {data.get('samples', '')}")]
+    found += [("identity of images and labels (SHA-256)", str(data.get("sha256", "")))]
+    found += [("seed of attacks", str(record.get("seed", "")))]
+    return found + [(str(key), str(value)) for key, value in record.get("environment", {}).items()]
+
+
+def _command(record: Mapping[str, Any]) -> str:
+    """The command line that asks for the same again, or nothing where no script did."""
+    run = record.get("run") or {}
+    script = run.get("script")
+    if not script:
+        return ""
+    words = ["python", f"scripts/{script}"]
+    for key, value in (record.get("arguments") or {}).items():
+        option = f"--{key.replace('_', '-')}"
+        if value is None or key in ("resume", "overwrite"):
+            continue
+        if isinstance(value, bool):
+            words += [option] if value else [f"--no-{option[2:]}"] if key == "survivors_only" else []
+        elif isinstance(value, list):
+            words += [option, *map(_quoted, value)] if key not in ("models",) else list(map(_quoted, value))
+        else:
+            words += [option, _quoted(value)]
+    return " ".join(words)
+
+
+def _quoted(value: Any) -> str:
+    return shlex.quote(str(value))

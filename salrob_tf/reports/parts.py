@@ -1,0 +1,218 @@
+"""The parts of the report's page, each from results or evidence alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+from scipy import stats
+
+from salrob_tf.checks import epsilon_text
+from salrob_tf.reports.charts import Interval, Line, interval_chart, line_chart
+from salrob_tf.reports.sprites import signed, sprite
+from salrob_tf.results.comparison import Comparison
+from salrob_tf.results.evidence import Evidence
+from salrob_tf.results.methods import LESS, MORE, MethodComparison
+from salrob_tf.results.robustness import WORST, Robustness
+from salrob_tf.results.spread import spread
+
+AXIS = "epsilon, for images in [0, 1]"
+
+
+class Row(NamedTuple):
+    """A row of the table of accuracies."""
+
+    name: str
+    attack: str
+    clean: float
+    cells: list[tuple[str, float, float, float]]
+    doubt: str
+
+
+def rows_of(groups: Mapping[str, Sequence[Robustness]], labels: Sequence[str]) -> list[Row]:
+    """Accuracies of each group under each attack, clean and at each epsilon, with their ends."""
+    found = []
+    for label in labels:
+        for name, results in groups.items():
+            order = np.argsort(results[0].epsilons)
+            cells = []
+            for k in order:
+                at = spread([result.curves[label][k] for result in results])
+                cells.append((epsilon_text(results[0].epsilons[k]), at.mean, at.low, at.high))
+            clean = float(np.mean([result.clean_accuracy for result in results]))
+            found.append(Row(name, label, clean, cells, doubt_of(results, label)))
+    return found
+
+
+def doubt_of(results: Sequence[Robustness], label: str) -> str:
+    """The gravest doubt of any of some results, in words, or nothing."""
+    attacks = list(results[0].correct) if label == WORST else [label]
+    return next((doubt for result in results for attack in attacks if (doubt := result.doubt(attack))), "") or ""
+
+
+def curve_of(groups: Mapping[str, Sequence[Robustness]], label: str) -> tuple[str, Markup]:
+    """The name of an attack, and its chart."""
+    lines = []
+    for place, (name, results) in enumerate(groups.items()):
+        order = np.argsort(results[0].epsilons)
+        points = [spread([result.clean for result in results])]
+        points += [spread([result.curves[label][k] for result in results]) for k in order]
+        x = np.array([0.0, *results[0].epsilons[order]])
+        y, low, high = (np.array([getattr(point, end) for point in points]) for end in ("mean", "low", "high"))
+        lines.append(Line(name, x, y, low, high, place, bool(doubt_of(results, label))))
+    return label, Markup(line_chart(f"Accuracy in percent under {label}", lines, AXIS, 0.0, 1.0))
+
+
+def differences_of(
+    comparisons: Sequence[Comparison | MethodComparison], labels: Sequence[str]
+) -> list[tuple[str, Markup, list[tuple[str, str, float, float, float]]]]:
+    """Of each comparison, a chart and its numbers."""
+    found = []
+    for each in comparisons:
+        if isinstance(each, MethodComparison):
+            rows = [("", item.epsilon, item.difference, *item.interval) for item in each.family]
+        else:
+            label = WORST if WORST in labels else labels[0]
+            some = [item for item in each.differences if item.attack == label and item.epsilon > 0]
+            rows = [(label, item.epsilon, item.difference, *item.interval) for item in some]
+        if not rows:
+            continue
+        rows.sort(key=lambda row: row[1])
+        _, x, y, low, high = (np.array(column) for column in zip(*rows, strict=True))
+        bound = float(np.ceil(10 * max(np.abs(low).max(), np.abs(high).max(), 0.05)) / 10)
+        title = f"{each.second} minus {each.first}"
+        chart = line_chart(f"Difference in points, {title}", [Line(title, x, y, low, high, 3)], AXIS, -bound, bound)
+        numbers = [(epsilon_text(row[1]), row[0], 100 * row[2], 100 * row[3], 100 * row[4]) for row in rows]
+        found.append((title, Markup(chart), numbers))
+    return found
+
+
+def specifications_of(comparisons: Sequence[Comparison | MethodComparison]) -> Markup | None:
+    """A specification curve, where there are several ways of training to hold against one."""
+    ways = [each for each in comparisons if isinstance(each, MethodComparison)]
+    if len(ways) < 2:
+        return None
+    rows = []
+    for each in sorted(ways, key=lambda way: way.endpoint.estimate):
+        low, high = each.endpoint.interval()
+        rows.append(
+            Interval(
+                each.second,
+                100 * each.endpoint.estimate,
+                100 * low,
+                100 * high,
+                strong=each.outcome in (MORE, LESS),
+            )
+        )
+    return Markup(interval_chart(f"Difference to {ways[0].first}", rows))
+
+
+class Checked(NamedTuple):
+    """What checks found of one network."""
+
+    name: str
+    summary: str
+    trust: list[tuple[str, str]]
+    flags: list[tuple[str, str, str, str]]
+
+
+def checks_of(result: Robustness, labels: Sequence[str]) -> Checked:
+    """What was looked at of one network's attacks, and what speaks against its accuracies."""
+    flags = [(flag.severity, flag.attack or "all attacks", flag.meaning, flag.remedy) for flag in result.flags]
+    trust = [(label, str(result.trust(label))) for label in labels if label != WORST]
+    return Checked(result.model, str(result.description.get("summary", "")), trust, flags)
+
+
+def costs_of(results: Sequence[Robustness]) -> list[tuple[str, str, int, int, float]]:
+    """What each attack on each network cost."""
+    return [
+        (result.model, label, cost.gradient_evaluations, cost.forward_evaluations, cost.seconds)
+        for result in results
+        for label, cost in result.costs.items()
+    ]
+
+
+def explorer_of(evidence: Evidence) -> dict[str, Any]:
+    """What may be chosen in the explorer, in words."""
+    return {
+        "networks": evidence.networks,
+        "attacks": evidence.attacks,
+        "epsilons": [epsilon_text(epsilon) for epsilon in evidence.epsilons],
+        "images": [
+            f"{place + 1}: {evidence.class_names[label]}, test image {row}"
+            for place, (label, row) in enumerate(zip(evidence.labels, evidence.rows, strict=True))
+        ],
+        "pair": evidence.networks[:2] if len(evidence.networks) > 1 else (),
+    }
+
+
+def payload_of(evidence: Evidence) -> str:
+    """What the page's script needs, as JSON that ends no element."""
+    scale = float(np.abs(evidence.epsilons).max()) or 1.0
+    base = evidence.images.astype(float)[np.newaxis] / 255
+    sheets = []
+    for network in range(len(evidence.networks)):
+        row = []
+        for attack in range(len(evidence.attacks)):
+            seen = evidence.adversarial[network, attack]
+            moved = (seen.astype(float) / 255 - base).mean(axis=-1) / scale
+            maps = evidence.maps[network, attack].astype(float) / 127
+            row.append([sprite(seen), sprite(signed(moved)), sprite(signed(maps))])
+        sheets.append(row)
+    payload = {
+        "networks": evidence.networks,
+        "attacks": evidence.attacks,
+        "epsilons": [epsilon_text(epsilon) for epsilon in evidence.epsilons],
+        "classes": evidence.class_names,
+        "labels": evidence.labels.tolist(),
+        "size": list(evidence.images.shape[1:3]),
+        "predicted": evidence.predicted.tolist(),
+        "confidence": np.round(evidence.confidence.astype(float), 3).tolist(),
+        "sheets": sheets,
+    }
+    return json.dumps(payload, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
+
+
+class Measure(NamedTuple):
+    """A row of what was measured."""
+
+    name: str
+    values: list[float]
+    difference: float
+    low: float
+    high: float
+    images: int
+
+
+def measures_of(evidence: Evidence) -> dict[str, Any] | None:
+    """Means of what was measured, and of two networks the paired difference in standard deviations of the first."""
+    networks = [name for name in evidence.networks if name in evidence.measures]
+    if not networks:
+        return None
+    rows = []
+    for name in evidence.measures[networks[0]]:
+        columns = np.array([evidence.measures[network][name] for network in networks], float)
+        columns = columns[:, np.isfinite(columns).all(axis=0)]
+        count = columns.shape[1]
+        if not count:
+            continue
+        difference = low = high = float("nan")
+        if len(networks) > 1 and count > 1:
+            each = columns[1] - columns[0]
+            unit = columns[0].std(ddof=1) or 1.0
+            difference, half = each.mean() / unit, stats.t.ppf(0.975, count - 1) * stats.sem(each) / unit
+            low, high = difference - half, difference + half
+        rows.append(Measure(name, columns.mean(axis=1).tolist(), difference, low, high, count))
+    chart = None
+    if len(networks) > 1:
+        intervals = [
+            Interval(row.name, row.difference, row.low, row.high, strong=row.low > 0 or row.high < 0)
+            for row in rows
+            if np.isfinite(row.difference)
+        ]
+        title = f"{networks[1]} minus {networks[0]}, in standard deviations over images"
+        chart = Markup(interval_chart(title, intervals, "standard deviations"))
+    return {"networks": networks, "rows": rows, "chart": chart}

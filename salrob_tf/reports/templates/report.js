@@ -1,0 +1,84 @@
+(() => {
+  "use strict";
+  const holder = document.getElementById("payload");
+  if (!holder) return;
+  const data = JSON.parse(holder.textContent);
+  const byId = (id) => document.getElementById(id);
+  const [filter, image, attack, epsilon] = ["filter", "image", "attack", "epsilon"].map(byId);
+  const options = Array.from(image.options, (option) => option.textContent);
+  const views = Array.from(document.querySelectorAll(".view"));
+  const wrong = (network, row) => data.predicted[network][attack.value][epsilon.value][row] !== data.labels[row];
+  const firstBroken = (network, row) => {
+    const steps = data.predicted[network][attack.value].map((at) => at[row] !== data.labels[row]);
+    const found = steps.indexOf(true);
+    return found < 0 ? steps.length : found;
+  };
+  const chosen = () => {
+    let rows = options.map((_, row) => row);
+    if (filter.value === "0") rows = rows.filter((row) => wrong(0, row) && !wrong(1, row));
+    if (filter.value === "1") rows = rows.filter((row) => wrong(1, row) && !wrong(0, row));
+    if (filter.value === "surprise") {
+      const gap = (row) => Math.abs(firstBroken(0, row) - firstBroken(1, row));
+      rows.sort((one, other) => gap(other) - gap(one) || one - other);
+    }
+    return rows;
+  };
+  const list = () => {
+    const before = image.value;
+    const rows = chosen();
+    image.replaceChildren(...rows.map((row) => new Option(options[row], row)));
+    image.disabled = byId("previous").disabled = byId("next").disabled = !rows.length;
+    if (rows.includes(Number(before)) && filter.value !== "surprise") image.value = before;
+    show();
+  };
+  const show = () => {
+    const step = Number(epsilon.value);
+    byId("radius").textContent = data.epsilons[step];
+    epsilon.setAttribute("aria-valuetext", data.epsilons[step]);
+    byId("views").hidden = !image.options.length;
+    if (!image.options.length) {
+      byId("told").textContent = "No image is like this under this attack at this epsilon.";
+      return;
+    }
+    const row = Number(image.value), [height, width] = data.size;
+    const place = (index, count) => (count > 1 ? `${(100 * index) / (count - 1)}%` : "0");
+    const told = [];
+    views.forEach((view, network) => {
+      const shown = data.predicted[network][attack.value][step][row];
+      const sure = Math.round(100 * data.confidence[network][attack.value][step][row]);
+      const right = shown === data.labels[row];
+      view.querySelectorAll(".tile").forEach((tile, kind) => {
+        tile.style.aspectRatio = `${width} / ${height}`;
+        tile.style.backgroundImage = `url(${data.sheets[network][attack.value][kind]})`;
+        tile.style.backgroundSize = `${100 * data.labels.length}% ${100 * data.epsilons.length}%`;
+        tile.style.backgroundPosition = `${place(row, data.labels.length)} ${place(step, data.epsilons.length)}`;
+      });
+      const text = view.querySelector(".prediction");
+      text.textContent = `${right ? "✓" : "✗"} ${data.classes[shown]}, ${sure} % sure${right ? "" : `, in truth ${data.classes[data.labels[row]]}`}`;
+      text.classList.toggle("wrong", !right);
+      told.push(`${data.networks[network]}: ${data.classes[shown]}, ${sure} %${right ? "" : ", wrong"}`);
+    });
+    byId("told").textContent = `${options[row]}; ${attack.selectedOptions[0].textContent}, epsilon ${data.epsilons[step]}. ${told.join(". ")}.`;
+  };
+  const step = (by) => {
+    const count = image.options.length;
+    if (!count) return;
+    image.selectedIndex = (image.selectedIndex + by + count) % count;
+    show();
+  };
+  filter.addEventListener("change", list);
+  attack.addEventListener("change", list);
+  epsilon.addEventListener("input", () => (filter.value === "0" || filter.value === "1" ? list() : show()));
+  image.addEventListener("change", show);
+  byId("previous").addEventListener("click", () => step(-1));
+  byId("next").addEventListener("click", () => step(1));
+  byId("controls").addEventListener("submit", (event) => event.preventDefault());
+  document.querySelectorAll("a[data-attack]").forEach((link) =>
+    link.addEventListener("click", () => {
+      attack.selectedIndex = Array.from(attack.options, (option) => option.textContent).indexOf(link.dataset.attack);
+      epsilon.value = data.epsilons.indexOf(link.dataset.epsilon);
+      list();
+    }),
+  );
+  list();
+})();

@@ -1,0 +1,105 @@
+"""What is shown beside results and cannot be derived from them: images under attack, maps, measures at images."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salrob_tf.checks import shown
+
+ARRAYS = ("images", "labels", "rows", "epsilons", "adversarial", "maps", "predicted", "confidence")
+NAMES = ("networks", "attacks", "class_names")
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Some test images under some attacks, as two or more networks see them, and what was measured at images.
+
+    Attributes:
+        networks: Names, `J` of them.
+        attacks: Labels, `A` of them.
+        class_names: Names of classes.
+        epsilons: Radii, ascending, the first 0, `(E,)`.
+        images: The images, uint8 `(M, height, width, channels)`.
+        labels: Their classes `(M,)`.
+        rows: Their rows in the test set `(M,)`.
+        adversarial: What each attack makes of them for each network, uint8 `(J, A, E, M, height, width, channels)`.
+        maps: Saliency maps at those, over channels, int8, -127 to 127 being the largest magnitude of each,
+            `(J, A, E, M, height, width)`.
+        predicted: Classes `(J, A, E, M)`.
+        confidence: Probability of that class `(J, A, E, M)`.
+        measures: By network and by what was measured, a number for each of some images, the same for all networks.
+
+    Raises:
+        ValueError: If the parts do not fit together.
+    """
+
+    networks: tuple[str, ...]
+    attacks: tuple[str, ...]
+    class_names: tuple[str, ...]
+    epsilons: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+    adversarial: np.ndarray
+    maps: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    measures: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lead = (len(self.networks), len(self.attacks), len(self.epsilons), len(self.labels))
+        shape = self.images.shape
+        expected = {
+            "images": (len(self.labels), *shape[1:]),
+            "rows": lead[3:],
+            "adversarial": (*lead, *shape[1:]),
+            "maps": (*lead, *shape[1:3]),
+            "predicted": lead,
+            "confidence": lead,
+        }
+        if len(shape) != 4 or not all(lead):
+            raise ValueError(f"There must be networks, attacks, epsilons and images. Received: {shown(self.images)}")
+        for name, wanted in expected.items():
+            if getattr(self, name).shape != wanted:
+                raise ValueError(f"`{name}` must be of shape {wanted}. Received: {shown(getattr(self, name))}")
+        top = len(self.class_names)
+        if any(each.size and (each.min() < 0 or each.max() >= top) for each in (self.labels, self.predicted)):
+            raise ValueError(f"Classes must be from 0 to {top - 1}. Received: labels={shown(self.labels)}")
+
+    def to_bytes(self) -> bytes:
+        """As the content of an `.npz` file."""
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        order = [(network, measure) for network, each in self.measures.items() for measure in each]
+        arrays |= {f"measure_{place}": self.measures[one][what] for place, (one, what) in enumerate(order)}
+        words = json.dumps({**{name: list(getattr(self, name)) for name in NAMES}, "measures": order})
+        file = io.BytesIO()
+        np.savez_compressed(file, words=np.array(words), **arrays)
+        return file.getvalue()
+
+
+def load_evidence(path: Path) -> Evidence:
+    """Read what `Evidence.to_bytes` gave.
+
+    Raises:
+        ValueError: If the file is no evidence, or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            words = json.loads(str(file["words"]))
+            measures: dict[str, dict[str, np.ndarray]] = {}
+            for place, (network, measure) in enumerate(words["measures"]):
+                measures.setdefault(network, {})[measure] = file[f"measure_{place}"]
+            parts: dict[str, Any] = {name: tuple(map(str, words[name])) for name in NAMES}
+            parts |= {name: file[name] for name in ARRAYS}
+        return Evidence(**parts, measures=measures)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        why = " ".join(str(error).split())[:200]
+        raise ValueError(f"This is no evidence as reproduce.py writes it ({why}). Received: {path}") from error

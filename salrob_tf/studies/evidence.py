@@ -1,0 +1,141 @@
+"""Evidence gathered from networks: images under attack with maps and predictions, saliency quality, and mechanism."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from salrob_tf.attacks.base import Attack
+from salrob_tf.data.datasets import Dataset
+from salrob_tf.models.classifier import Classifier
+from salrob_tf.results.evidence import Evidence
+from salrob_tf.results.robustness import WORST, Robustness
+from salrob_tf.saliency.gradients import input_gradients, map_function
+from salrob_tf.saliency.mechanism import Mechanism, mechanism, share_on_salient, smallest_epsilons
+from salrob_tf.saliency.metrics import gini, removal, stability
+
+SHOWN = 12  # images in the explorer, fewer of those in colour
+MOST_BYTES = 1_500_000  # of adversarial images in it
+MEASURED = 200  # images whose mechanism is measured
+REMOVED = 40  # images that pixels are removed from, which takes longest
+FILLS = ("blur", "linear")  # neither is what training fills with
+
+
+def gather(
+    data: Dataset, classifiers: Sequence[Classifier], results: Sequence[Robustness], attacks: Sequence[Attack]
+) -> Evidence:
+    """Attack a few images again, keeping all that is to be seen, and measure saliency and mechanism at more.
+
+    Args:
+        data: Whose test images were attacked.
+        classifiers: Networks, two of which are compared first.
+        results: What was found of each, in the same order.
+        attacks: Those to show, each of which is called at each epsilon.
+    """
+    epsilons = np.unique([0.0, *results[0].epsilons])
+    each = len(classifiers) * len(attacks) * len(epsilons) * int(np.prod(data.input_shape))
+    places = telling(results, min(SHOWN, max(2, MOST_BYTES // each)))
+    rows = results[0].indices[places]
+    x, y = np.asarray(data.x_test[rows], np.float32), data.y_test[rows]
+    seen = [[_under(classifier, attack, x, y, epsilons) for attack in attacks] for classifier in classifiers]
+    adversarial, maps, predicted, confidence = (
+        np.array([[found[part] for found in row] for row in seen]) for part in range(4)
+    )
+    measures = {
+        classifier.name: _measured(data, classifier, result, attacks[0])
+        for classifier, result in zip(classifiers, results, strict=True)
+    }
+    return Evidence(
+        networks=tuple(classifier.name for classifier in classifiers),
+        attacks=tuple(attack.label for attack in attacks),
+        class_names=tuple(map(str, data.class_names)),
+        epsilons=epsilons,
+        images=_bytes(x),
+        labels=y,
+        rows=rows,
+        adversarial=adversarial,
+        maps=maps,
+        predicted=predicted,
+        confidence=confidence,
+        measures=measures,
+    )
+
+
+def telling(results: Sequence[Robustness], count: int) -> np.ndarray:
+    """Places of images worth a look: where two networks differ most, either way, and others from the first on."""
+    first, second = (smallest(result) for result in (results[0], results[min(1, len(results) - 1)]))
+    top = 2 * results[0].epsilons.max()
+    gain = np.minimum(second, top) - np.minimum(first, top)
+    order = np.argsort(gain, kind="stable")
+    third = count // 3
+    chosen = [*order[:third], *order[len(order) - third :], *range(len(gain))]
+    return np.array(sorted(list(dict.fromkeys(map(int, chosen)))[:count]))
+
+
+def smallest(result: Robustness) -> np.ndarray:
+    """Smallest epsilons of a result's images, under the worst of its attacks."""
+    curves = result.curves
+    return smallest_epsilons(curves.get(WORST, next(iter(curves.values()))), result.clean, result.epsilons)
+
+
+def _under(
+    classifier: Classifier, attack: Attack, x: np.ndarray, y: np.ndarray, epsilons: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    images = [x if epsilon == 0 else np.asarray(attack(classifier, x, y, epsilon)) for epsilon in epsilons]
+    maps, predicted, confidence = [], [], []
+    for batch in images:
+        gradients, logits = input_gradients(classifier, batch, y)
+        flat = gradients.mean(axis=-1)
+        largest = np.maximum(np.abs(flat).max(axis=(1, 2), keepdims=True), 1e-30)
+        maps.append(np.round(127 * flat / largest).astype(np.int8))
+        logits = logits - logits.max(axis=1, keepdims=True)
+        predicted.append(logits.argmax(axis=1))
+        confidence.append(1 / np.exp(logits).sum(axis=1))
+    return (
+        np.stack([_bytes(batch) for batch in images]),
+        np.stack(maps),
+        np.stack(predicted).astype(np.int32),
+        np.stack(confidence).astype(np.float32),
+    )
+
+
+def _measured(data: Dataset, classifier: Classifier, result: Robustness, attack: Attack) -> dict[str, np.ndarray]:
+    """What is measured at each image, of the first that were attacked; of removals, of fewer, the rest being NaN."""
+    rows = result.indices[:MEASURED]
+    x, y = np.asarray(data.x_test[rows], np.float32), data.y_test[rows]
+    cause: Mechanism = mechanism(classifier, x, y)
+    maps_of = map_function(classifier)
+    maps = maps_of(x, y)
+    middle = float(np.sort(result.epsilons)[len(result.epsilons) // 2])
+    adversarial = np.asarray(attack(classifier, x, y, middle))
+    noise = stability(classifier, x, y, maps_of)
+    found = {
+        "margin of the logits": cause.margin,
+        "scale of the logits": cause.scale,
+        "gradient norm, L1": cause.l1,
+        "gradient norm, L2": cause.l2,
+        "zeros in the gradient": cause.zeros,
+        "alignment of gradient and image": cause.alignment,
+        "curvature along the gradient": cause.curvature,
+        "smallest epsilon by the first order": cause.first_order,
+        "smallest epsilon found": np.minimum(smallest(result)[: len(rows)], 2 * result.epsilons.max()),
+        "perturbation on the tenth most salient": share_on_salient(x, adversarial, maps),
+        "sparsity of maps (Gini)": gini(maps),
+        "maps' rank correlation under noise": noise.correlation,
+        "maps' rank correlation under attack": stability(classifier, x, y, maps_of, adversarial).correlation,
+    }
+    few = slice(0, REMOVED)
+    for fill in FILLS:
+        gone = removal(classifier, x[few], y[few], maps[few], fill)
+        found[f"deletion against random maps, {fill}"] = gone.deletion_gain
+        found[f"masked accuracy, most salient half, {fill}"] = gone.most[4].astype(float)
+        found[f"masked accuracy, least salient half, {fill}"] = gone.least[4].astype(float)
+    padded = {name: np.full(len(rows), np.nan, np.float32) for name in found}
+    for name, values in found.items():
+        padded[name][: len(values)] = values
+    return padded
+
+
+def _bytes(images: np.ndarray) -> np.ndarray:
+    return np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)

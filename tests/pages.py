@@ -1,0 +1,69 @@
+"""Results and evidence that no network made, for pages."""
+
+import numpy as np
+
+from salrob_tf.reports.page import report
+from salrob_tf.results.comparison import compare
+from salrob_tf.results.costs import Costs
+from salrob_tf.results.evidence import Evidence
+from salrob_tf.results.flags import DOUBTFUL, Flag
+from salrob_tf.results.robustness import Robustness
+
+EPSILONS = np.array([0.1, 0.2, 0.3])
+RECORD = {
+    "data": {"name": "rows", "split": "test", "samples": 40, "sha256": "ab" * 32},
+    "created": "2026-01-01T00:00:00+00:00",
+    "seed": 0,
+    "environment": {"tensorflow": "2.21.0"},
+    "arguments": {"data": "my rows.npz", "steps": 5, "attacks": ["fgsm", "pgd"], "survivors_only": False, "out": None},
+    "run": {"script": "reproduce.py"},
+}
+
+
+def make_result(name, seed=0, attacks=("fgsm", "pgd"), samples=40, epsilons=EPSILONS, flags=()):
+    rng = np.random.default_rng(seed)
+    limits = rng.uniform(0, 0.4, samples)
+    correct = {label: limits > epsilons[:, None] * (1 + 0.1 * place) for place, label in enumerate(attacks)}
+    clean = limits > 0.01
+    return Robustness(
+        model=name,
+        epsilons=epsilons,
+        indices=np.arange(samples),
+        clean=clean,
+        correct={label: matrix & clean for label, matrix in correct.items()},
+        attacks={label: {"norm": "inf", "steps": 5} for label in attacks},
+        costs={label: Costs(1.5, 1000, 20) for label in attacks},
+        sha256="ab" * 32,
+        flags=tuple(flags),
+    )
+
+
+def make_evidence(networks=("regular-0", "guided-0"), classes=("zero", "one", "two"), images=6, shape=(8, 8, 1)):
+    rng = np.random.default_rng(1)
+    lead = (len(networks), 2, 4, images)
+    shown, labels = rng.integers(0, 256, (images, *shape), np.uint8), np.arange(images) % len(classes)
+    predicted = np.broadcast_to(labels, lead).copy()
+    predicted[0, :, 2:, 0] = (labels[0] + 1) % len(classes)  # the first network loses the first image at 0.2
+    predicted[1:, :, 3:, 1] = (labels[1] + 1) % len(classes)  # the others the second at 0.3
+    return Evidence(
+        networks=networks,
+        attacks=("fgsm", "pgd"),
+        class_names=classes,
+        epsilons=np.array([0.0, *EPSILONS]),
+        images=shown,
+        labels=labels,
+        rows=10 * np.arange(images),
+        adversarial=rng.integers(0, 256, (*lead, *shape), np.uint8),
+        maps=rng.integers(-127, 128, (*lead, *shape[:2])).astype(np.int8),
+        predicted=predicted,
+        confidence=rng.uniform(0.4, 1, lead).astype(np.float32),
+        measures={name: {"margin": rng.normal(place, 1, 20)} for place, name in enumerate(networks)},
+    )
+
+
+def make_page(names=("regular-0", "guided-0"), classes=("zero", "one", "two"), record=RECORD, **settings):
+    flag = Flag("more steps", DOUBTFUL, 0.1, 0.02, "more steps break more", "Give it more steps", "pgd")
+    results = [make_result(name, seed, flags=[flag] * seed) for seed, name in enumerate(names)]
+    evidence = make_evidence(tuple(names), tuple(classes), **settings)
+    files = {"results.json": b"{}", "correct.npz": b"PK"}
+    return report({each.model: [each] for each in results}, [compare(*results)], record, evidence, files)

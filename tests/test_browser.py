@@ -1,0 +1,188 @@
+"""The report's page in a real browser: Debian's chromium, driven by Selenium. Skipped, with the reason, without one."""
+
+import shutil
+import time
+from pathlib import Path
+
+import axe_playwright_python
+import pytest
+from pages import RECORD, make_page
+from test_report import HOSTILE
+
+webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import Select  # noqa: E402
+
+BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="the page is looked at in chromium: apt-get install chromium chromium-driver"
+)
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")  # axe-core itself
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(make_page(), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture
+def page(browser, address):
+    media(browser, "light")
+    browser.set_window_size(1400, 900)
+    browser.get(address)
+    yield browser
+    assert not [each for each in browser.get_log("browser") if each["level"] in ("SEVERE", "WARNING")]
+
+
+def media(browser, scheme, kind=""):
+    features = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": kind, "features": features})
+
+
+def at(page, name):
+    return page.find_element(By.ID, name)
+
+
+def click(page, element):
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    element.click()
+
+
+def predictions(page):
+    return [each.text for each in page.find_elements(By.CSS_SELECTOR, ".prediction")]
+
+
+def shown_images(page):
+    return [each.text for each in Select(at(page, "image")).options]
+
+
+def test_it_asks_for_nothing_outside_itself(page):
+    asked = page.execute_script("return performance.getEntriesByType('resource').map((each) => each.name)")
+    assert all(each.startswith("data:") for each in asked)
+    assert at(page, "verdict").text.startswith("These two networks")
+
+
+def test_controls_by_mouse(page):
+    assert len(shown_images(page)) == 6 and all(each.startswith("✓ zero") for each in predictions(page))
+    click(page, at(page, "next"))
+    assert Select(at(page, "image")).first_selected_option.text.startswith("2: one, test image 10")
+    assert all(each.startswith("✓ one") for each in predictions(page))
+    click(page, at(page, "previous"))
+    click(page, at(page, "previous"))
+    assert Select(at(page, "image")).first_selected_option.text.startswith("6: ")
+    Select(at(page, "image")).select_by_index(0)
+    Select(at(page, "attack")).select_by_visible_text("pgd")
+    slide(page, 2)
+    assert at(page, "radius").text == "0.2"
+    first, second = predictions(page)
+    assert first.startswith("✗ one") and "in truth zero" in first and second.startswith("✓ zero")
+    assert "pgd, epsilon 0.2" in at(page, "told").text
+
+
+def slide(page, step):
+    script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))"
+    page.execute_script(script, at(page, "epsilon"), step)
+
+
+def test_filters(page):
+    slide(page, 2)
+    Select(at(page, "filter")).select_by_visible_text("broken only in regular-0")
+    assert [each[0] for each in shown_images(page)] == ["1"]
+    Select(at(page, "filter")).select_by_visible_text("broken only in guided-0")
+    assert shown_images(page) == [] and "No image is like this" in at(page, "told").text
+    assert not at(page, "views").is_displayed() and not at(page, "next").is_enabled()
+    slide(page, 3)
+    assert [each[0] for each in shown_images(page)] == ["2"] and at(page, "views").is_displayed()
+    Select(at(page, "filter")).select_by_visible_text("most surprising first")
+    assert [each[0] for each in shown_images(page)] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_controls_by_keyboard(page):
+    slider = at(page, "epsilon")
+    slider.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert at(page, "radius").text == "0.2" and slider.get_attribute("aria-valuetext") == "0.2"
+    slider.send_keys(Keys.HOME)
+    assert at(page, "radius").text == "0"
+    at(page, "next").send_keys(Keys.ENTER)
+    assert Select(at(page, "image")).first_selected_option.text.startswith("2")
+    at(page, "attack").send_keys(Keys.ARROW_DOWN)
+    assert Select(at(page, "attack")).first_selected_option.text == "pgd"
+    at(page, "image").send_keys(Keys.ARROW_DOWN)
+    assert Select(at(page, "image")).first_selected_option.text.startswith("3")
+    at(page, "filter").send_keys(Keys.END)
+    assert Select(at(page, "filter")).first_selected_option.text.startswith("most")
+    reached, body = set(), page.find_element(By.TAG_NAME, "body")
+    page.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
+    body.send_keys(Keys.TAB)
+    for _ in range(80):
+        reached.add(page.switch_to.active_element.get_attribute("id"))
+        page.switch_to.active_element.send_keys(Keys.TAB)
+    assert {"filter", "image", "previous", "next", "attack", "epsilon"} <= reached
+
+
+def test_numbers_lead_to_images(page):
+    link = page.find_element(By.CSS_SELECTOR, "a[data-attack='pgd'][data-epsilon='0.3']")
+    click(page, link)
+    assert at(page, "radius").text == "0.3" and Select(at(page, "attack")).first_selected_option.text == "pgd"
+
+
+def test_tiles_show_the_place_in_the_sheet(page):
+    slide(page, 1)
+    click(page, at(page, "next"))
+    tiles = page.find_elements(By.CSS_SELECTOR, ".tile")
+    assert len(tiles) == 6
+    for tile in tiles:
+        style = tile.value_of_css_property
+        assert style("background-image").startswith('url("data:image/png;base64,')
+        assert style("background-position") == "20% 33.3333%" and style("background-size") == "600% 400%"
+    assert len({tile.value_of_css_property("background-image") for tile in tiles}) == 6
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 800, 390])
+def test_nobody_is_left_out(page, scheme, width):
+    media(page, scheme)
+    page.set_window_size(width, 900)
+    page.execute_script("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    page.execute_script(AXE)
+    found = page.execute_async_script("axe.run(document).then(arguments[0], arguments[0])")
+    assert found["passes"], found
+    assert not [(each["id"], each["nodes"][0]["html"], each["help"]) for each in found["violations"]]
+    wide = "return document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    assert not page.execute_script(wide), "only tables scroll sideways"
+
+
+def test_print_has_no_controls(page):
+    media(page, "dark", "print")
+    assert not at(page, "controls").is_displayed() and at(page, "verdict").is_displayed()
+    assert page.find_element(By.TAG_NAME, "body").value_of_css_property("background-color") == "rgba(255, 255, 255, 1)"
+
+
+def test_hostile_names_are_text(browser, tmp_path):
+    path = tmp_path / "hostile.html"
+    record = {**RECORD, "data": {**RECORD["data"], "name": HOSTILE[0]}}
+    path.write_text(make_page(HOSTILE[:2], HOSTILE, record), encoding="utf-8")
+    browser.get(path.as_uri())
+    assert browser.title.startswith(HOSTILE[0]) and HOSTILE[0] in at(browser, "told").text
+    assert [each.text for each in browser.find_elements(By.CSS_SELECTOR, ".view h3")] == list(HOSTILE[:2])
+    assert HOSTILE[0] in " ".join(predictions(browser)) and len(browser.find_elements(By.TAG_NAME, "script")) == 2
+    time.sleep(0.1)
+    assert not [each for each in browser.get_log("browser") if each["level"] == "SEVERE"]

@@ -1,0 +1,212 @@
+"""The report's page as text, its charts, and the evidence it shows; in a browser it is tested elsewhere."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import make_images, write_arrays
+from pages import EPSILONS, RECORD, make_evidence, make_page, make_result
+from test_scripts import run
+
+import salrob_tf as sr
+from salrob_tf.reports.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Interval, Line, interval_chart, line_chart
+from salrob_tf.reports.page import report
+from salrob_tf.reports.sprites import signed
+from salrob_tf.results.evidence import load_evidence
+from salrob_tf.studies.evidence import gather, telling
+from salrob_tf.studies.pages import groups_of, page_of_folders
+
+HOSTILE = ("<script>alert(1)</script>", "\u05e9\u05dc\u05d5\u05dd.</b>&amp;", '"onload="alert(2)')
+
+
+def numbers(text):
+    return [float(each) for each in re.findall(r"-?[\d.]+", text)]
+
+
+def test_points_of_a_line_chart_are_where_they_belong():
+    line = Line("<one>", np.array([0, 0.5, 1.0]), np.array([1, 0.5, 0]), np.zeros(3), np.ones(3), 0, hollow=True)
+    root = ElementTree.fromstring(line_chart("a & b", [line], "x", 0.0, 1.0))
+    (polyline,) = root.iter("polyline")
+    middle = ((LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2)
+    assert numbers(polyline.get("points")) == [LEFT, TOP, *middle, WIDTH - RIGHT, HEIGHT - BOTTOM]
+    assert len(list(root.iter("circle"))) == 3 and root.get("role") == "img"
+    assert root.get("aria-label") == "a & b. <one>: from 100 % at 0 to 0 % at 1"
+    texts = [each.text for each in root.iter("text")]
+    assert texts[:6] == ["0", "20", "40", "60", "80", "100"] and texts[-1] == "x"
+    assert any(each.get("class") == "s0 hollow" for each in root.iter("g"))
+    differences = ElementTree.fromstring(line_chart("d", [replace(line, y=line.y - 0.5)], "x", -0.5, 0.5))
+    assert "+40" in [each.text for each in differences.iter("text")]
+    assert sum(each.get("class") == "zero" for each in differences.iter("line")) == 1
+
+
+def test_intervals_lie_around_zero():
+    rows = [Interval("a" * 60, -1.0, -2.0, 0.0), Interval("b", 2.0, float("nan"), float("nan"), strong=True)]
+    root = ElementTree.fromstring(interval_chart("t", rows))
+    (zero,) = [each for each in root.iter("line") if each.get("class") == "zero"]
+    (circle,), ends = root.iter("circle"), [each for each in root.iter("line") if each.get("class") is None]
+    assert float(circle.get("cx")) < float(zero.get("x1")) and len(ends) == 1
+    assert "0" in [each.text for each in root.iter("text")] and len(list(root.iter("rect"))) == 1
+
+
+def test_signed_values_have_colours():
+    colours = signed(np.array([[[0.0, 1.0, -1.0, 0.5, 9.0]]]))
+    assert colours.dtype == np.uint8 and colours.shape == (1, 1, 5, 3)
+    white, red, blue, half, beyond = colours[0, 0].astype(int)
+    assert white.tolist() == [255] * 3 and red[0] > red[2] and blue[2] > blue[0]
+    assert np.abs(half - (white + red) / 2).max() <= 1 and beyond.tolist() == red.tolist()
+
+
+def test_a_page_says_the_verdict_first_and_holds_all_it_needs():
+    page = make_page()
+    body = page[page.index("<body>") :]
+    assert body.index("These two networks") < body.index("<table")
+    assert "One pair of networks says nothing of two ways of training" in body
+    for words in ("more steps break more", "worst of all", "40 test images", "guided-0 minus regular-0"):
+        assert words in body, words
+    assert "python scripts/reproduce.py --data 'my rows.npz' --steps 5 --attacks fgsm pgd --no-survivors-only" in (
+        body.replace("&#39;", "'")
+    )
+    addresses = re.findall(r"(?:src|href)=\"([^\"]*)\"", page)
+    assert all(each.startswith(("#", "data:")) for each in addresses) and "://" not in re.sub(r"data:[^\"]*", "", page)
+    payload = json.loads(re.search(r'id="payload">(.*?)</script>', page, re.DOTALL)[1])
+    assert payload["predicted"] == make_evidence().predicted.tolist() and len(payload["sheets"]) == 2
+    result = make_result("regular-0")
+    assert f"{100 * result.accuracy('pgd')[1]:.1f}" in body
+
+
+def test_names_are_shown_as_text():
+    page = make_page(HOSTILE[:2], HOSTILE, {**RECORD, "data": {**RECORD["data"], "name": HOSTILE[0]}})
+    assert "<script>alert" not in page and page.count("<script") == 2 and page.count("</script>") == 2
+    assert 'data-attack="fgsm"' in page and 'onload="alert' not in page
+
+
+def test_several_seeds_give_a_verdict_on_ways_and_a_specification_curve():
+    groups = {
+        way: [make_result(f"{way}-{seed}", 10 * place + seed) for seed in range(4)]
+        for place, way in enumerate(("regular", "guided", "random"))
+    }
+    every = [each for results in groups.values() for each in results]
+    assert {name: len(each) for name, each in groups_of(every).items()} == {name: 4 for name in groups}
+    comparisons = [sr.compare_methods({"regular": groups["regular"], way: groups[way]}) for way in ("guided", "random")]
+    page = report(groups, comparisons, RECORD)
+    assert "Specification curve" in page and page.count("Ways of training: ") == 2
+    assert "withstand" in re.search(r"<h1.*?</h1>", page, re.DOTALL)[0] and 'id="explorer"' not in page
+    fewer = groups_of([each for each in every if each.model != "random-2"])
+    assert [len(each) for each in fewer.values()] == [3, 3, 3]
+    assert list(groups_of(every[:1])) == ["regular-0"]
+
+
+def test_large_results_stay_small():
+    attacks = tuple(f"attack-{number}" for number in range(6))
+    results = [make_result(f"network {n}", n, attacks, 2000, np.linspace(0.02, 0.3, 10)) for n in range(10)]
+    comparisons = [sr.compare(results[0], each) for each in results[1:]]
+    page = report({each.model: [each] for each in results}, comparisons, RECORD)
+    assert len(page.encode()) < 1_000_000
+
+
+def test_evidence_is_what_it_was_and_damage_is_named(tmp_path):
+    evidence, path = make_evidence(), tmp_path / "evidence.npz"
+    path.write_bytes(evidence.to_bytes())
+    again = load_evidence(path)
+    assert again.networks == evidence.networks and again.class_names == evidence.class_names
+    for name in ("images", "adversarial", "maps", "predicted", "epsilons"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(evidence, name))
+    np.testing.assert_array_equal(again.measures["guided-0"]["margin"], evidence.measures["guided-0"]["margin"])
+    for damage in (b"", b"PK", path.read_bytes()[:500], b"{}"):
+        path.write_bytes(damage)
+        with pytest.raises(ValueError, match="This is no evidence"):
+            load_evidence(path)
+    np.savez(path, words=np.array(json.dumps({"networks": [], "attacks": [], "class_names": [], "measures": []})))
+    with pytest.raises(ValueError, match="This is no evidence"):
+        load_evidence(path)
+    with pytest.raises(ValueError, match="`maps` must be of shape"):
+        replace(evidence, maps=evidence.maps[:1])
+    with pytest.raises(ValueError, match="Classes must be from 0 to 1"):
+        replace(evidence, class_names=("a", "b"))
+
+
+def test_evidence_is_what_networks_say(trained):
+    network, x, y = trained
+    data = sr.Dataset.from_arrays(*make_images(12), x, y, name="rows")
+    classifiers = [sr.Classifier(network, "one"), sr.Classifier(network, "two")]
+    results = [sr.evaluate(each, x[:30], y[:30], "fgsm", [0.1, 0.2], indices=np.arange(30)) for each in classifiers]
+    found = gather(data, classifiers, results, [sr.FGSM(), sr.PGD(steps=3)])
+    rows = found.rows
+    assert found.epsilons.tolist() == [0, 0.1, 0.2] and found.adversarial.shape[:4] == (2, 2, 3, len(rows))
+    np.testing.assert_array_equal(found.labels, y[rows])
+    np.testing.assert_array_equal(found.adversarial[0, 0, 0], found.images)
+    moved = sr.FGSM()(classifiers[0], x[rows], y[rows], 0.1)
+    assert np.abs(found.adversarial[1, 0, 1] / 255 - moved).max() <= 0.5 / 255 + 1e-6
+    np.testing.assert_array_equal(found.predicted[0, 0, 1], classifiers[0].predict(moved))
+    np.testing.assert_array_equal(found.predicted[0, 0, 1] == y[rows], results[0].correct["fgsm"][0, rows])
+    probabilities = np.exp(classifiers[0].predict_logits(np.asarray(moved)))
+    np.testing.assert_allclose(
+        found.confidence[0, 0, 1], probabilities.max(axis=1) / probabilities.sum(axis=1), rtol=1e-4
+    )
+    assert np.all(np.abs(found.maps).max(axis=(-2, -1)) == 127)
+    one, two = found.measures["one"], found.measures["two"]
+    assert len(one) > 15 and all(np.array_equal(one[name], two[name], equal_nan=True) for name in one)
+    assert np.isfinite(one["deletion against random maps, blur"]).sum() == 30
+
+
+def test_images_worth_a_look_are_where_networks_differ():
+    base = make_result("one", samples=30)
+    other = {label: matrix.copy() for label, matrix in base.correct.items()}
+    for label in other:
+        other[label][:, 7], other[label][:, 20] = False, True
+    clean = base.clean.copy()
+    clean[[7, 20]] = True
+    second = replace(base, model="two", correct=other, clean=clean)
+    chosen = telling([replace(base, clean=clean), second], 6)
+    assert len(chosen) == 6 and {7, 20} <= set(chosen.tolist()) | {20} and 7 in chosen
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("results")
+    results = [make_result("regular-0"), make_result("guided-0", 1)]
+    sr.save_results(place, results, data_name="rows", comparisons=[sr.compare(*results)])
+    return place
+
+
+def test_a_page_needs_no_model_and_says_what_is_not_there(folder, tmp_path, capsys):
+    run("report.py", folder, "--out", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "No images and no measures here" in page and 'download="correct.npz"' in page
+    assert "kB" in capsys.readouterr().out
+    assert run("report.py", folder, "--out", tmp_path / "page.html", check=False) == 2
+    assert "pass --overwrite" in capsys.readouterr().err
+    (folder / "evidence.npz").write_bytes(make_evidence().to_bytes())
+    run("report.py", folder, "--out", tmp_path / "page.html", "--overwrite")
+    assert 'id="explorer"' in (tmp_path / "page.html").read_text()
+    (folder / "evidence.npz").unlink()
+
+
+def test_several_folders_are_one_page_if_they_are_alike(folder, tmp_path, capsys):
+    sr.save_results(tmp_path / "more", [make_result("random-0", 2)])
+    assert "random-0" in page_of_folders([folder, tmp_path / "more"])
+    sr.save_results(tmp_path / "again", [make_result("regular-0", 3)])
+    assert "again regular-0" in page_of_folders([folder, tmp_path / "again"])
+    sr.save_results(tmp_path / "other", [replace(make_result("random-0", 2), sha256="cd" * 32)])
+    sr.save_results(tmp_path / "radii", [make_result("random-0", 2, epsilons=2 * EPSILONS)])
+    for name, words in {"other": "is not alike", "radii": "is not alike", "none": "must"}.items():
+        if name == "none":
+            (tmp_path / name).mkdir()
+            words = "No results.json"
+        assert run("report.py", folder, tmp_path / name, "--out", tmp_path / "page.html", check=False) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1 and not (tmp_path / "page.html").exists()
+
+
+def test_reproduce_ends_with_a_page(tmp_path):
+    data, out = write_arrays(tmp_path / "rows.npz"), tmp_path / "out"
+    run("reproduce.py", "--data", data, "--epochs", 1, "--epsilons", 0.1, 0.2, "--attacks", "fgsm", "pgd", "--steps", 2,
+        "--samples", 12, "--out", out)  # fmt: skip
+    page = (out / "report.html").read_text()
+    evidence = load_evidence(out / "evidence.npz")
+    assert evidence.networks == ("regular-0", "guided-0") and evidence.attacks == ("fgsm", "pgd")
+    assert 'id="explorer"' in page and "Saliency maps and mechanism" in page and "scripts/reproduce.py" in page
+    assert len(page.encode()) < 3_000_000
