@@ -39,6 +39,8 @@ from salrob_tf.evaluation.sweep import evaluate
 from salrob_tf.models.classifier import Classifier
 from salrob_tf.models.networks import cnn
 from salrob_tf.models.resnet import resnet18
+from salrob_tf.reports import notebook
+from salrob_tf.reports.differences import difference_curves
 from salrob_tf.reports.figures import robustness_curves, save_figure
 from salrob_tf.reports.tables import robustness_table
 from salrob_tf.results.comparison import Comparison, compare
@@ -49,6 +51,15 @@ from salrob_tf.saliency.maps import saliency_maps
 from salrob_tf.saliency.recipes import RECIPES, Recipe
 from salrob_tf.training.controls import CONTROLS
 from salrob_tf.training.guided import SaliencyGuided
+
+# Results know nothing of reports, which give them their faces in notebooks.
+for _kind, _show in {
+    Robustness: notebook.html_of_result,
+    Comparison: notebook.html_of_comparison,
+    MethodComparison: notebook.html_of_comparison,
+    Classifier: notebook.html_of_classifier,
+}.items():
+    setattr(_kind, "_repr_html_", _show)  # noqa: B010
 
 __all__ = [
     "APGD",
@@ -78,6 +89,7 @@ __all__ = [
     "cnn",
     "compare",
     "compare_methods",
+    "difference_curves",
     "evaluate",
     "load_data",
     "load_results",

@@ -87,6 +87,7 @@ def test_results_need_neither_tensorflow_nor_keras(module):
 def test_internals_of_libraries_are_used_in_one_module():
     """Names that begin with one underscore are the package's own; `_compat` alone knows those of other libraries."""
     own, used = {"_asdict", "_fields", "_replace"}, set()  # of named tuples, which Python documents
+    own |= {"_repr_html_"}  # what notebooks ask objects for, which IPython documents
     for module, path in modules().items():
         for node in ast.walk(ast.parse(path.read_text())) if module != "_compat" else ():
             match node:

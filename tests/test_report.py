@@ -13,6 +13,7 @@ from test_scripts import run
 
 import salrob_tf as sr
 from salrob_tf.reports.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Interval, Line, interval_chart, line_chart
+from salrob_tf.reports.differences import measure_intervals, removal_curves
 from salrob_tf.reports.page import report
 from salrob_tf.reports.sprites import signed
 from salrob_tf.results.evidence import load_evidence
@@ -210,3 +211,44 @@ def test_reproduce_ends_with_a_page(tmp_path):
     assert evidence.networks == ("regular-0", "guided-0") and evidence.attacks == ("fgsm", "pgd")
     assert 'id="explorer"' in page and "Saliency maps and mechanism" in page and "scripts/reproduce.py" in page
     assert len(page.encode()) < 3_000_000
+
+
+def test_differences_and_measures_are_drawn_for_papers(tmp_path):
+    pair = [make_result("one"), make_result("two", 1)]
+    comparison = sr.compare(*pair)
+    axis = sr.difference_curves([comparison], "$title").axes[0]
+    wanted = [100 * each.difference for each in comparison.differences if each.attack == "worst of all"]
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), wanted)
+    assert axis.get_legend().texts[0].get_text() == "two minus one"
+    ways = {
+        way: [make_result(f"{way}-{seed}", 5 * place + seed) for seed in range(3)] for place, way in enumerate("ab")
+    }
+    both = sr.compare_methods(ways)
+    drawn = sr.difference_curves([both]).axes[0].lines[0]
+    np.testing.assert_allclose(drawn.get_ydata(), [100 * each.difference for each in both.family])
+    evidence = make_evidence()
+    axis = measure_intervals(evidence).axes[0]
+    first, second = (evidence.measures[name]["margin"] for name in evidence.networks)
+    np.testing.assert_allclose(axis.lines[1].get_xdata(), (second - first).mean() / first.std(ddof=1))
+    rng = np.random.default_rng(0)
+    figure = removal_curves({"one": (np.array([0.1, 0.5]), rng.random((2, 9)) < 0.5, np.ones((2, 9), bool))})
+    assert figure.axes[0].lines[1].get_ydata().tolist() == [1, 1]
+    for name, beginning in {"a.png": b"\x89PNG", "a.svg": b"<?xml", "a.pdf": b"%PDF"}.items():
+        sr.save_figure(figure, tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(beginning)
+    for draw in (sr.difference_curves, removal_curves):
+        with pytest.raises(ValueError, match="Received: none"):
+            draw([])
+    with pytest.raises(ValueError, match="measures of two networks"):
+        measure_intervals(replace(evidence, measures={}))
+
+
+def test_notebooks_show_results(trained):
+    result = make_result(HOSTILE[0])
+    shown = result._repr_html_()
+    assert "<script" not in shown and "&lt;script" in shown and f"{100 * result.accuracy('pgd')[0]:.1f}" in shown
+    assert "<svg" in shown and shown.count("<div") == shown.count("</div>") == 1
+    comparison = sr.compare(result, make_result(HOSTILE[2], 1))
+    assert "These two networks" in comparison._repr_html_() and 'onload="' not in comparison._repr_html_()
+    described = sr.Classifier(trained[0], "<mine>")._repr_html_()
+    assert "&lt;mine&gt;" in described and "num_classes</th><td>3" in described

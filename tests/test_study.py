@@ -86,6 +86,8 @@ def test_a_study_trains_attacks_compares_and_repeats_nothing(whole, manifest, so
     assert [(each["first"], each["second"], each["seeds"]) for each in comparison] == [("regular", "guided", 2)]
     assert "Ways of training" in (whole / "table.md").read_text()
     assert all((whole / name).stat().st_size > 1000 for name in ("curves.png", "specifications.png"))
+    page = (whole / "report.html").read_text()
+    assert "Ways of training: " in page and "No images and no measures here." in page and "regular-1" in page
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.keras")}
     assert run("study.py", manifest, "--out", whole, check=False) == 2
     assert "pass --resume" in capsys.readouterr().err

@@ -167,7 +167,7 @@ def saliency_grid(
 
 @plainly
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as a PNG file, whole or not at all.
+    """Write a figure, whole or not at all: as PNG, or as SVG or PDF where the name ends in `.svg` or `.pdf`.
 
     Example:
         >>> result = sr.evaluate(network, images, labels, "fgsm", [0.05, 0.1])
@@ -179,7 +179,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     if not isinstance(path, str | Path) or not Path(path).name or "\0" in str(path):
         raise ValueError(f"`path` must be the path of a file. Received: path={shown(path)}")
     with written_beside(path) as beside:
-        figure.savefig(beside, dpi=130, format="png")
+        figure.savefig(beside, dpi=130, format={".svg": "svg", ".pdf": "pdf"}.get(Path(path).suffix.lower(), "png"))
 
 
 def show_image(axis: Axes, image: np.ndarray) -> None:

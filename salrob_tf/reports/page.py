@@ -64,7 +64,7 @@ def report(
         rows=parts.rows_of(groups, labels),
         curves=[parts.curve_of(groups, label) for label in labels],
         bands=list(dict.fromkeys(spread([each.clean for each in results]).kind for results in groups.values())),
-        differences=parts.differences_of(comparisons, labels),
+        differences=parts.differences_of(comparisons),
         specifications=parts.specifications_of(comparisons),
         checks=[parts.checks_of(result, labels) for result in every],
         explorer=parts.explorer_of(evidence) if evidence else None,
@@ -75,7 +75,6 @@ def report(
         command=_command(record),
         downloads=[(name, address(content, DOWNLOADS[name]), len(content)) for name, content in (files or {}).items()],
         missing=missing,
-        worst=WORST,
     )
 
 

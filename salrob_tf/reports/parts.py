@@ -66,26 +66,36 @@ def curve_of(groups: Mapping[str, Sequence[Robustness]], label: str) -> tuple[st
     return label, Markup(line_chart(f"Accuracy in percent under {label}", lines, AXIS, 0.0, 1.0))
 
 
+def points_of(each: Comparison | MethodComparison) -> tuple[str, np.ndarray]:
+    """Which attack a comparison is shown by, and rows of epsilon, difference, and its ends, ascending `(K, 4)`.
+
+    Of two networks it is the worst of all attacks, or the first; of ways of training the endpoint's, each epsilon
+    corrected for all.
+    """
+    if isinstance(each, MethodComparison):
+        label, rows = each.attack, [(item.epsilon, item.difference, *item.interval) for item in each.family]
+    else:
+        attacks = [item.attack for item in each.differences]
+        label = WORST if WORST in attacks else attacks[0]
+        some = [item for item in each.differences if item.attack == label and item.epsilon > 0]
+        rows = [(item.epsilon, item.difference, *item.interval) for item in some]
+    return label, np.array(sorted(rows)).reshape(-1, 4)
+
+
 def differences_of(
-    comparisons: Sequence[Comparison | MethodComparison], labels: Sequence[str]
+    comparisons: Sequence[Comparison | MethodComparison],
 ) -> list[tuple[str, Markup, list[tuple[str, str, float, float, float]]]]:
     """Of each comparison, a chart and its numbers."""
     found = []
     for each in comparisons:
-        if isinstance(each, MethodComparison):
-            rows = [("", item.epsilon, item.difference, *item.interval) for item in each.family]
-        else:
-            label = WORST if WORST in labels else labels[0]
-            some = [item for item in each.differences if item.attack == label and item.epsilon > 0]
-            rows = [(label, item.epsilon, item.difference, *item.interval) for item in some]
-        if not rows:
+        label, points = points_of(each)
+        if not len(points):
             continue
-        rows.sort(key=lambda row: row[1])
-        _, x, y, low, high = (np.array(column) for column in zip(*rows, strict=True))
-        bound = float(np.ceil(10 * max(np.abs(low).max(), np.abs(high).max(), 0.05)) / 10)
+        x, y, low, high = points.T
+        bound = float(np.ceil(10 * max(np.abs(points[:, 2:]).max(), 0.05)) / 10)
         title = f"{each.second} minus {each.first}"
         chart = line_chart(f"Difference in points, {title}", [Line(title, x, y, low, high, 3)], AXIS, -bound, bound)
-        numbers = [(epsilon_text(row[1]), row[0], 100 * row[2], 100 * row[3], 100 * row[4]) for row in rows]
+        numbers = [(epsilon_text(row[0]), label, 100 * row[1], 100 * row[2], 100 * row[3]) for row in points.tolist()]
         found.append((title, Markup(chart), numbers))
     return found
 

@@ -18,6 +18,7 @@ from salrob_tf.results.robustness import Robustness, check_comparable
 from salrob_tf.results.storage import load_results, save_results
 
 EVIDENCE = "evidence.npz"
+NOTHING_SEEN = "No images and no measures here"
 
 
 def page_of_folders(folders: Sequence[Path]) -> str:
@@ -42,19 +43,19 @@ def page_of_folders(folders: Sequence[Path]) -> str:
     if (first / EVIDENCE).is_file():
         evidence = load_evidence(first / EVIDENCE)
     else:
-        missing.append(f"No images and no measures here: {first} has no {EVIDENCE}, which reproduce.py writes.")
+        missing.append(f"{NOTHING_SEEN}: {first} has no {EVIDENCE}, which reproduce.py writes.")
     record = read_json_object(first / "results.json", "the results.json of an evaluation", "evaluate again")
     files = {name: (first / name).read_bytes() for name in DOWNLOADS if (first / name).is_file()}
     groups = groups_of(every)
     return report(groups, compare_groups(groups), record, evidence, files, missing)
 
 
-def page_of_results(results: Sequence[Robustness], evidence: Evidence, **saved: Any) -> str:
+def page_of_results(results: Sequence[Robustness], evidence: Evidence | None = None, **saved: Any) -> str:
     """The page of results that are not written yet.
 
     Args:
         results: One per network.
-        evidence: What is to be seen of them.
+        evidence: What is to be seen of them, if anything.
         **saved: As for `save_results`.
     """
     groups = groups_of(results)
@@ -63,7 +64,8 @@ def page_of_results(results: Sequence[Robustness], evidence: Evidence, **saved: 
         save_results(folder, results, **saved)
         record = read_json_object(folder / "results.json", "results", "")
         files = {name: (folder / name).read_bytes() for name in ("results.json", "correct.npz")}
-    return report(groups, compare_groups(groups), record, evidence, files)
+    missing = [] if evidence else [f"{NOTHING_SEEN}."]
+    return report(groups, compare_groups(groups), record, evidence, files, missing)
 
 
 def groups_of(results: Sequence[Robustness]) -> dict[str, list[Robustness]]:

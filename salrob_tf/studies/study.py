@@ -32,6 +32,7 @@ from salrob_tf.studies.jobs import (
     trial_of,
 )
 from salrob_tf.studies.manifest import Study
+from salrob_tf.studies.pages import page_of_results
 
 RECORD = "study.json"
 POLL = 2.0  # seconds between two looks at what other processes do
@@ -247,5 +248,7 @@ def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]
             )
             figures.save_figure(specifications, folder / "specifications.png")
         pairs: list[Comparison | MethodComparison] = [*comparisons]
-        save_results(folder, every, comparisons=pairs, data_name=data.name)
+        saved: dict[str, Any] = {"comparisons": pairs, "data_name": data.name}
+        write_text(folder / "report.html", page_of_results(every, **saved))
+        save_results(folder, every, **saved)
     return comparisons
