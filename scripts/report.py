@@ -16,7 +16,7 @@ def arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add("folders", type=folder, nargs="+", metavar="FOLDER", help="results on the same images")
-    add("--out", type=Path, metavar="FILE", help="page to write (default report.html in the first folder)")
+    add("--out", type=Path, default=Path("report.html"), metavar="FILE", help="page to write (default %(default)s)")
     add("--overwrite", action="store_true", help="replace the page that is there")
     return parser.parse_args()
 
@@ -24,16 +24,15 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the page."""
     args = arguments()
-    out = args.out or args.folders[0] / "report.html"
-    if out.exists() and not args.overwrite:
-        raise ValueError(f"This file exists: pass --overwrite, or another --out. Received: --out {out}")
+    if args.out.exists() and not args.overwrite:
+        raise ValueError(f"This file exists: pass --overwrite, or another --out. Received: --out {args.out}")
     with quiet_start():
         from salrob_tf.files import write_text
         from salrob_tf.studies.pages import page_of_folders
 
     page = page_of_folders(args.folders)
-    write_text(out, page)
-    print(f"written to {out}, {len(page.encode()) / 1000:,.0f} kB")
+    write_text(args.out, page)
+    print(f"written to {args.out}, {len(page.encode()) / 1000:,.0f} kB")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def arguments() -> argparse.Namespace:
     add("--mask-fraction", type=float, default=0.5, help="share of the pixels masked (default %(default)s)")
     add("--kl-weight", type=float, default=1.0, help="lambda of Eq. 1 (default %(default)s)")
     add("--control", help=names("control", "another way of training that guidance is held against: {}"))
-    add("--strength", type=float, default=0.0, metavar="X", help="of the control")
+    add("--strength", type=float, metavar="X", help="of the control")
     add("--epochs", type=int, default=100, help="default %(default)s")
     add("--batch-size", type=int, default=256, help="default %(default)s")
     add("--optimizer", default="adadelta", help=names("optimizer"))

@@ -127,6 +127,7 @@ def test_a_script_trains_one_and_another_attacks_it(tmp_path):
         ({"control": "adversarial"}, "A control has a strength"),
         ({"strength": 1.0}, "A control has a strength"),
         ({"control": "adversarial", "strength": 1.0, "saliency": True}, "no saliency guidance"),
+        ({"control": "adversarial", "strength": -1}, "`strength` must be"),
     ],
 )
 def test_runs_that_make_no_sense_are_refused(settings, message):
@@ -147,3 +148,38 @@ def test_runs_that_make_no_sense_are_refused(settings, message):
 def test_strengths_out_of_range_are_refused(name, settings):
     with pytest.raises(ValueError, match="`st.*Received: st"):
         sr.CONTROLS[name](make_network(), **settings)
+
+
+def test_images_outside_the_range_are_refused_by_adversarial_training():
+    images, labels = make_images(8)
+    for given in (255 * images, 2 * images - 1):
+        with pytest.raises(ValueError, match=r"takes images in \[0, 1\]. Received: values as far as"):
+            make_control("adversarial").fit(given, labels, verbose=0)
+
+
+def test_weights_count_in_penalties_and_half_precision_keeps_them():
+    images, labels = make_images(6)
+    weights = np.arange(6, dtype=np.float32)
+    model = make_control("gradient_penalty")
+    found = model.evaluate(images, labels, sample_weight=weights, batch_size=6, verbose=0, return_dict=True)
+    penalties = []
+    for image, label in zip(images, labels, strict=True):
+        with tf.GradientTape() as tape:
+            tape.watch(x := tf.constant(image))
+            loss = -tf.math.log(probabilities(model.model, x)[label])
+        penalties.append(float(tf.norm(tape.gradient(loss, x)) ** 2))
+    assert found["loss"] - found["cross_entropy"] == pytest.approx(0.5 * np.mean(weights * penalties), rel=1e-4)
+    keras.utils.set_random_seed(0)
+    flat = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3, dtype="mixed_float16")]
+    )
+    flat.set_weights([1e-5 * np.random.default_rng(0).normal(size=(64, 3)), np.zeros(3)])
+    half = sr.CONTROLS["gradient_penalty"](flat, 1e8)
+    half.compile(keras.optimizers.SGD(0.0))
+    found = half.evaluate(images, labels, verbose=0, return_dict=True)
+    assert found["loss"] - found["cross_entropy"] == pytest.approx(1e8 * 64 * 1e-10 * 2 / 3, rel=0.5)
+
+
+def test_controls_are_of_one_device():
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope(), pytest.raises(ValueError, match="on one device"):
+        make_control("adversarial")

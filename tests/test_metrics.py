@@ -11,7 +11,7 @@ import salrob_tf as sr
 from salrob_tf.data.blocks import beside_null_blocks
 from salrob_tf.saliency.fills import BLUR, NEIGHBOURS, filled
 from salrob_tf.saliency.gradients import SMOOTH_NOISE, input_gradients, map_function
-from salrob_tf.saliency.mechanism import explained, mechanism, share_on_salient, smallest_epsilons
+from salrob_tf.saliency.mechanism import explained, mechanism_of, share_on_salient, smallest_epsilons
 from salrob_tf.saliency.metrics import agreement_with_object, gini, rank_agreement, removal, stability
 
 SHAPE = (6, 5, 2)
@@ -216,7 +216,7 @@ def test_metrics_agree_with_themselves():
 
 def test_the_mechanism_of_a_linear_network_in_closed_form(linear):
     classifier, weights, biases, images, labels = linear
-    found = mechanism(classifier, images, labels, batch_size=5)
+    found = mechanism_of(classifier, images, labels, batch_size=5)
     x = images.reshape(12, -1).astype(float)
     logits = x @ weights + biases
     others = np.where(np.eye(3)[labels] > 0, -np.inf, logits).argmax(axis=1)
@@ -250,7 +250,7 @@ def test_curvature_of_a_quadratic():
     half = keras.layers.Lambda(lambda t: tf.reduce_sum(t**2, axis=(1, 2, 3), keepdims=False)[:, None] * 0.5)(x)
     network = keras.Model(x, keras.layers.Concatenate()([half, 0 * half]))
     images = np.random.default_rng(0).uniform(0.3, 0.6, (5, 4, 4, 1)).astype(np.float32)
-    found = mechanism(sr.Classifier(network), images, np.zeros(5, int))
+    found = mechanism_of(sr.Classifier(network), images, np.zeros(5, int))
     np.testing.assert_allclose(found.curvature, 1 / np.linalg.norm(images.reshape(5, -1), axis=1), rtol=0.01)
 
 
@@ -264,10 +264,10 @@ def test_smallest_epsilons():
 
 def test_what_the_first_order_explains(linear):
     classifier, weights, biases, images, labels = linear
-    first = mechanism(classifier, images[:10], labels[:10])
+    first = mechanism_of(classifier, images[:10], labels[:10])
     network = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(3)])
     network.set_weights([weights * np.random.default_rng(2).uniform(0.9, 1.1, weights.shape), biases])
-    second = mechanism(network, images[:10], labels[:10])
+    second = mechanism_of(network, images[:10], labels[:10])
     both = first.correct & second.correct
     found = explained(first, second, first.first_order, second.first_order)
     assert found.images == both.sum() and found.r_squared == pytest.approx(1) and found.slope == pytest.approx(1)

@@ -3,6 +3,7 @@
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -78,6 +79,15 @@ def test_a_page_says_the_verdict_first_and_holds_all_it_needs():
     assert f"{100 * result.accuracy('pgd')[1]:.1f}" in body
 
 
+def test_the_worst_case_is_as_doubtful_as_its_least_doubtful_attack_and_odd_records_are_shown():
+    page = make_page(record={"data": {}, "environment": [], "arguments": None, "run": "x"})
+    rows = re.findall(
+        r"<tr><th scope=\"row\">(.*?)</th><td><bdi>(.*?)</bdi>.*?<td>([a-z ]*)</td></tr>", page, re.DOTALL
+    )
+    doubts = {(attack, name): doubt for attack, name, doubt in rows}
+    assert doubts["pgd", "guided-0"] == "doubtful" and doubts["worst of all", "guided-0"] == ""
+
+
 def test_names_are_shown_as_text():
     page = make_page(HOSTILE[:2], HOSTILE, {**RECORD, "data": {**RECORD["data"], "name": HOSTILE[0]}})
     assert "<script>alert" not in page and page.count("<script") == 2 and page.count("</script>") == 2
@@ -98,6 +108,12 @@ def test_several_seeds_give_a_verdict_on_ways_and_a_specification_curve():
     fewer = groups_of([each for each in every if each.model != "random-2"])
     assert [len(each) for each in fewer.values()] == [3, 3, 3]
     assert list(groups_of(every[:1])) == ["regular-0"]
+    turned = groups_of([*every[:4], *every[7:3:-1]])
+    assert [each.model for each in turned["guided"]] == [f"guided-{seed}" for seed in range(4)]
+    assert list(groups_of([replace(every[0], model=f"resnet-{size}") for size in (18, 50)])) == [
+        "resnet-18",
+        "resnet-50",
+    ]
 
 
 def test_large_results_stay_small():
@@ -116,9 +132,17 @@ def test_evidence_is_what_it_was_and_damage_is_named(tmp_path):
     for name in ("images", "adversarial", "maps", "predicted", "epsilons"):
         np.testing.assert_array_equal(getattr(again, name), getattr(evidence, name))
     np.testing.assert_array_equal(again.measures["guided-0"]["margin"], evidence.measures["guided-0"]["margin"])
-    for damage in (b"", b"PK", path.read_bytes()[:500], b"{}"):
+    whole = path.read_bytes()
+    turned = [
+        whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :] for at in range(400, len(whole), len(whole) // 20)
+    ]
+    for damage in (b"", b"PK", whole[:500], b"{}"):
         path.write_bytes(damage)
         with pytest.raises(ValueError, match="This is no evidence"):
+            load_evidence(path)
+    for damage in turned:
+        path.write_bytes(damage)
+        with suppress(ValueError):  # some bytes decide about nothing
             load_evidence(path)
     np.savez(path, words=np.array(json.dumps({"networks": [], "attacks": [], "class_names": [], "measures": []})))
     with pytest.raises(ValueError, match="This is no evidence"):

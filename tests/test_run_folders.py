@@ -134,6 +134,14 @@ def test_a_network_of_an_older_version_goes_on(broken, data):
     assert train(broken, data, RUN, resume=True)["finished"] and (broken / "export").is_dir()
 
 
+def test_a_run_of_before_controls_goes_on(broken, data):
+    record = json.loads((broken / "run.json").read_text())
+    for later in ("control", "strength"):
+        del record["arguments"][later]
+    (broken / "run.json").write_text(json.dumps(record))
+    assert train(broken, data, RUN, resume=True)["finished"]
+
+
 RECORDS = {
     "no object": "[]",
     "nothing": "",

@@ -74,7 +74,7 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str, low: float, high
         parts.append(f'<g class="s{line.style % 5}{" hollow" if line.hollow else ""}">')
         parts.append(f'<polygon class="band" points="{_points(there)}"/>')
         parts.append(f'<polyline points="{_points(zip(at, middles, strict=True))}"/>')
-        parts += [MARKS[line.style % 5](x, y) for x, y in zip(at, middles, strict=True)]
+        parts += [_mark(line.style)(x, y) for x, y in zip(at, middles, strict=True)]
         parts.append("</g>")
     return "".join([*parts, "</svg>"])
 
@@ -128,8 +128,13 @@ def legend_mark(style: int) -> str:
     """The marker and dash of a line, for a legend in text."""
     return (
         f'<svg class="mark s{style % 5}" viewBox="0 0 34 14" width="34" height="14" aria-hidden="true">'
-        f'<polyline points="1,7 33,7"/>{MARKS[style % 5](17, 7)}</svg>'
+        f'<polyline points="1,7 33,7"/>{_mark(style)(17, 7)}</svg>'
     )
+
+
+def _mark(style: int) -> Callable[[float, float], str]:
+    """The marker of a line: colours and dashes repeat after five, with other markers."""
+    return MARKS[(style + style // 5) % 5]
 
 
 def _open(title: str, said: str, width: int, height: int) -> str:
@@ -140,7 +145,8 @@ def _open(title: str, said: str, width: int, height: int) -> str:
 
 
 def _said(line: Line, unit: str) -> str:
-    return f"{line.label}: from {100 * line.y[0]:.0f}{unit} at 0 to {100 * line.y[-1]:.0f}{unit} at {line.x[-1]:.3g}"
+    first, last = (f"{100 * line.y[end]:.0f}{unit} at {line.x[end]:.3g}" for end in (0, -1))
+    return f"{line.label}: from {first} to {last}"
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:

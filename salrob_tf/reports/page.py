@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from salrob_tf.checks import epsilon_text
@@ -49,11 +48,13 @@ def report(
         ValueError: If results are not of the same attacks, epsilons and images.
     """
     first = check_groups(groups)
+    parts_of_it = {key: dict(part) for key, part in record.items() if isinstance(part, Mapping)}
+    record = {**record, **{key: parts_of_it.get(key, {}) for key in ("data", "environment", "arguments", "run")}}
     attacks = list(first.correct)
     labels = attacks + [WORST] * (len(attacks) > 1)
     every = [result for results in groups.values() for result in results]
     return _template().render(
-        data=record.get("data", {}),
+        data={"name": "", "split": "", **record["data"]},
         created=record.get("created", ""),
         images=len(first.clean),
         headline=_headline(comparisons),
@@ -80,6 +81,8 @@ def report(
 
 @cache
 def _template() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     loader = PackageLoader("salrob_tf.reports")
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["percent"] = lambda share: f"{100 * share:.1f}"

@@ -15,6 +15,7 @@ from salrob_tf.reports.charts import Interval, Line, interval_chart, line_chart
 from salrob_tf.reports.sprites import signed, sprite
 from salrob_tf.results.comparison import Comparison
 from salrob_tf.results.evidence import Evidence
+from salrob_tf.results.flags import SEVERITIES
 from salrob_tf.results.methods import LESS, MORE, MethodComparison
 from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.results.spread import spread
@@ -49,8 +50,8 @@ def rows_of(groups: Mapping[str, Sequence[Robustness]], labels: Sequence[str]) -
 
 def doubt_of(results: Sequence[Robustness], label: str) -> str:
     """The gravest doubt of any of some results, in words, or nothing."""
-    attacks = list(results[0].correct) if label == WORST else [label]
-    return next((doubt for result in results for attack in attacks if (doubt := result.doubt(attack))), "") or ""
+    found = [doubt for result in results if (doubt := result.doubt(label))]
+    return max(found, key=SEVERITIES.index, default="")
 
 
 def curve_of(groups: Mapping[str, Sequence[Robustness]], label: str) -> tuple[str, Markup]:
@@ -212,7 +213,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any] | None:
         difference = low = high = float("nan")
         if len(networks) > 1 and count > 1:
             each = columns[1] - columns[0]
-            unit = columns[0].std(ddof=1) or 1.0
+            unit = columns[0].std(ddof=1) or float("nan")
             difference, half = each.mean() / unit, stats.t.ppf(0.975, count - 1) * stats.sem(each) / unit
             low, high = difference - half, difference + half
         rows.append(Measure(name, columns.mean(axis=1).tolist(), difference, low, high, count))

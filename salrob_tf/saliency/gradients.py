@@ -71,7 +71,8 @@ def map_function(model: Any, method: str = "gradient", *, samples: int = 20, see
         model: A `Classifier`, or anything that it takes.
         method: `"gradient"` of the label's logit (Simonyan et al. 2014); `"smoothgrad"`, its mean over noisy copies
             (Smilkov et al. 2017); `"integrated_gradients"`, image times its mean on the way from black (Sundararajan
-            et al. 2017), at the middles of `samples` equal parts; or `"random"`, maps that know nothing.
+            et al. 2017), at the middles of `samples` equal parts; or `"random"`, maps that know nothing, others in each
+            call.
         samples: Copies, or parts of the way, 1 or more.
         seed: Of noise and random maps, 0 to 2^32 - 1.
 
@@ -86,10 +87,12 @@ def map_function(model: Any, method: str = "gradient", *, samples: int = 20, see
     classifier = as_classifier(model)
     classifier.refresh()
 
+    anew = np.random.default_rng(seed)
+
     def maps(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        rng = np.random.default_rng(seed)
         if method == "random":
-            return rng.random(images.shape, np.float32)
+            return anew.random(images.shape, np.float32)
+        rng = np.random.default_rng(seed)  # so that two networks see the same copies
         if method == "gradient":
             return input_gradients(classifier, images, labels)[0]
         total = np.zeros(images.shape, np.float32)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.checks import check_number, check_whole, shown
+from salrob_tf.data.arrays import check_labels
 from salrob_tf.models.classifier import as_classifier
 from salrob_tf.saliency.gradients import input_gradients
 
@@ -28,8 +29,8 @@ class Mechanism:
         zeros: Share of the gradient's elements that are below a thousandth of its largest.
         alignment: |<x, g>| / |g|, g being that gradient (Etmann et al. 2019, Def. 2).
         cosine: |<x, g>| / (|g| |x|).
-        curvature: Length of the change of the gradient per unit along it, over its length (Moosavi-Dezfooli et al.
-            2019): 0 where the network is linear.
+        curvature: Length of the change of the gradient per unit along it, within [0, 1], over its length
+            (Moosavi-Dezfooli et al. 2019): 0 where the network is linear.
         first_order: Margin over L1 norm: the smallest epsilon, in L-infinity, of a linear network; 0 where the image is
             misclassified, infinite where there is no gradient.
     """
@@ -51,7 +52,7 @@ class Mechanism:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def mechanism(model: Any, images: np.ndarray, labels: np.ndarray, batch_size: int = 256) -> Mechanism:
+def mechanism_of(model: Any, images: np.ndarray, labels: np.ndarray, batch_size: int = 256) -> Mechanism:
     """Measure what may make a network robust at each image.
 
     Args:
@@ -65,6 +66,7 @@ def mechanism(model: Any, images: np.ndarray, labels: np.ndarray, batch_size: in
     """
     classifier = as_classifier(model)
     images = classifier.check(images)
+    labels = check_labels(labels, len(images), classifier.num_classes)
     classifier.refresh()
     gradients, logits = input_gradients(classifier, images, labels, "margin", check_whole("batch_size", batch_size, 1))
     flat, x = (each.reshape(len(images), -1).astype(float) for each in (gradients, images))
@@ -76,7 +78,7 @@ def mechanism(model: Any, images: np.ndarray, labels: np.ndarray, batch_size: in
     there = np.maximum(l2, 1e-30)
     along = np.abs((flat * x).sum(axis=1)) / there
     direction = (flat / there[:, np.newaxis]).reshape(images.shape).astype(np.float32)
-    # Backwards where the image would leave [0, 1]: a classifier takes no others.
+    # A classifier takes no images outside [0, 1]: there it is what is left of the direction.
     moved = np.clip(images + STEP * direction, 0, 1)
     length = np.linalg.norm((moved - images).reshape(len(images), -1), axis=1)
     bent = input_gradients(classifier, moved, labels, "margin", batch_size)[0].reshape(len(images), -1)

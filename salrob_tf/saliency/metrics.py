@@ -80,10 +80,9 @@ def removal(
     rng = np.random.default_rng(check_whole("seed", seed))
     curves = _Curves(classifier, images, labels, fill, shares, seed)
     most, gone, come = curves.of(maps)
-    least, _, _ = curves.of(-maps, both=False)
     chance = [curves.of(rng.random(maps.shape))[1:] for _ in range(RANDOM_MAPS)]
     deleted, inserted = (np.mean([each[place] for each in chance], axis=0) for place in (0, 1))
-    return Removal(fill, shares, most, least, gone, come, deleted - gone, come - inserted)
+    return Removal(fill, shares, most, curves.without_lowest(maps), gone, come, deleted - gone, come - inserted)
 
 
 class _Curves:
@@ -102,15 +101,24 @@ class _Curves:
         each = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         return logits.argmax(axis=1) == self.labels, each[np.arange(len(each)), self.labels]
 
-    def of(self, maps: np.ndarray, both: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def ranked(self, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The place of each pixel, the highest first and of equal ones the first, and how many pixels go."""
+        order = np.argsort(-maps.reshape(len(maps), -1), axis=1, kind="stable")
+        return np.argsort(order, axis=1).reshape(maps.shape), np.round(self.shares * maps[0].size)
+
+    def without_lowest(self, maps: np.ndarray) -> np.ndarray:
+        """Correct without the lowest `(F, N)`."""
+        ranks, counts = self.ranked(maps)
+        return np.stack([self.seen(ranks >= maps[0].size - count)[0] for count in counts])
+
+    def of(self, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Correct without the highest `(F, N)`, and the areas as the highest go and come `(N,)`."""
-        ranks = np.argsort(np.argsort(-maps.reshape(len(maps), -1), axis=1, kind="stable"), axis=1).reshape(maps.shape)
-        counts = np.round(self.shares * maps[0].size)
+        ranks, counts = self.ranked(maps)
         gone = [self.seen(ranks < count) for count in counts]
-        come = [self.seen(ranks >= count)[1] for count in counts] if both else []
+        come = [self.seen(ranks >= count)[1] for count in counts]
         at = np.concatenate([[0], counts / maps[0].size, [1]])
         areas = [
-            np.trapezoid([first, *between, last], at, axis=0) if between else np.zeros(len(maps))
+            np.trapezoid([first, *between, last], at, axis=0)
             for first, between, last in (
                 (self.whole, [probability for _, probability in gone], self.empty),
                 (self.empty, come, self.whole),

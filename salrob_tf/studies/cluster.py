@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -105,17 +107,22 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")
     silent = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
+    terminated = signal.getsignal(signal.SIGTERM)
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     try:
         if colon:  # Ray itself asks for many minutes
             socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
-        ray.init(address=address, **silent)
+        ray.init(address=address or "local", **silent)
     except Exception as error:
         # What Ray raises depends on what is wrong with an address.
         why = " ".join(f"{error}".split())[:200]
         raise ValueError(f"No cluster of Ray answers ({why}). Received: --address {address}") from error
+    if terminated is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated)  # which Ray took
     try:
         yield
+    except BrokenPipeError:  # of whoever reads what is printed
+        raise
     except (ConnectionError, ray.exceptions.RaySystemError) as error:
         raise ValueError(f"The cluster of Ray was lost ({error}): --resume goes on. Received: {address}") from error
     finally:

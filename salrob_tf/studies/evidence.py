@@ -12,7 +12,7 @@ from salrob_tf.models.classifier import Classifier
 from salrob_tf.results.evidence import Evidence
 from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.saliency.gradients import input_gradients, map_function
-from salrob_tf.saliency.mechanism import Mechanism, mechanism, share_on_salient, smallest_epsilons
+from salrob_tf.saliency.mechanism import Mechanism, mechanism_of, share_on_salient, smallest_epsilons
 from salrob_tf.saliency.metrics import gini, removal, stability
 
 SHOWN = 12  # images in the explorer, fewer of those in colour
@@ -104,7 +104,7 @@ def _measured(data: Dataset, classifier: Classifier, result: Robustness, attack:
     """What is measured at each image, of the first that were attacked; of removals, of fewer, the rest being NaN."""
     rows = result.indices[:MEASURED]
     x, y = np.asarray(data.x_test[rows], np.float32), data.y_test[rows]
-    cause: Mechanism = mechanism(classifier, x, y)
+    cause: Mechanism = mechanism_of(classifier, x, y)
     maps_of = map_function(classifier)
     maps = maps_of(x, y)
     middle = float(np.sort(result.epsilons)[len(result.epsilons) // 2])
@@ -119,7 +119,9 @@ def _measured(data: Dataset, classifier: Classifier, result: Robustness, attack:
         "alignment of gradient and image": cause.alignment,
         "curvature along the gradient": cause.curvature,
         "smallest epsilon by the first order": cause.first_order,
-        "smallest epsilon found": np.minimum(smallest(result)[: len(rows)], 2 * result.epsilons.max()),
+        "smallest epsilon found (none: twice the largest)": np.minimum(
+            smallest(result)[: len(rows)], 2 * result.epsilons.max()
+        ),
         "perturbation on the tenth most salient": share_on_salient(x, adversarial, maps),
         "sparsity of maps (Gini)": gini(maps),
         "maps' rank correlation under noise": noise.correlation,

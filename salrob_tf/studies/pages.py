@@ -47,38 +47,47 @@ def page_of_folders(folders: Sequence[Path]) -> str:
     record = read_json_object(first / "results.json", "the results.json of an evaluation", "evaluate again")
     files = {name: (first / name).read_bytes() for name in DOWNLOADS if (first / name).is_file()}
     groups = groups_of(every)
+    shown = {result.model for results in groups.values() for result in results}
+    if left := [result.model for result in every if result.model not in shown]:
+        missing.append(f"Left out, because not all ways of training have their seeds: {', '.join(left)}.")
     return report(groups, compare_groups(groups), record, evidence, files, missing)
 
 
-def page_of_results(results: Sequence[Robustness], evidence: Evidence | None = None, **saved: Any) -> str:
+def page_of_results(
+    groups: Mapping[str, Sequence[Robustness]],
+    comparisons: Sequence[Comparison | MethodComparison],
+    evidence: Evidence | None = None,
+    **saved: Any,
+) -> str:
     """The page of results that are not written yet.
 
     Args:
-        results: One per network.
+        groups: By name, the results of one network, or of networks trained alike from several seeds.
+        comparisons: How they differ.
         evidence: What is to be seen of them, if anything.
         **saved: As for `save_results`.
     """
-    groups = groups_of(results)
+    every = [result for results in groups.values() for result in results]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        save_results(folder, results, **saved)
+        save_results(folder, every, comparisons=comparisons, **saved)
         record = read_json_object(folder / "results.json", "results", "")
         files = {name: (folder / name).read_bytes() for name in ("results.json", "correct.npz")}
     missing = [] if evidence else [f"{NOTHING_SEEN}."]
-    return report(groups, compare_groups(groups), record, evidence, files, missing)
+    return report(groups, comparisons, record, evidence, files, missing)
 
 
 def groups_of(results: Sequence[Robustness]) -> dict[str, list[Robustness]]:
-    """Networks called `<kind>-<seed>` by kind, of the seeds that all kinds have; others each by itself."""
+    """Networks called `<kind>-<seed>` by kind, in the order of the seeds that all kinds have; others each by itself."""
     named = [re.fullmatch(r"(.+)-(\d+)", result.model) for result in results]
-    kinds: dict[str, dict[str, Robustness]] = {}
+    kinds: dict[str, dict[int, Robustness]] = {}
     for match, result in zip(named, results, strict=True):
         if match:
-            kinds.setdefault(match[1], {})[match[2]] = result
+            kinds.setdefault(match[1], {})[int(match[2])] = result
     common = set.intersection(*(set(seeds) for seeds in kinds.values())) if kinds else set()
-    if not all(named) or len(common) < 2:
+    if not all(named) or len(kinds) < 2 or len(common) < 2:
         return {result.model: [result] for result in results}
-    return {kind: [each for seed, each in seeds.items() if seed in common] for kind, seeds in kinds.items()}
+    return {kind: [seeds[seed] for seed in sorted(common)] for kind, seeds in kinds.items()}
 
 
 def compare_groups(groups: Mapping[str, Sequence[Robustness]]) -> list[Comparison | MethodComparison]:

@@ -232,7 +232,7 @@ FILES: dict[str, Callable[[Paper], str | bytes | Figure]] = {
     "saliency.png": lambda paper: saliency_of(paper.data, {each.name: load(each.path or "") for each in paper.pair}),
     EVIDENCE: lambda paper: paper.evidence.to_bytes(),
     "report.html": lambda paper: page_of_results(
-        paper.results, paper.evidence, run={"script": "reproduce.py"}, **paper.saved
+        results_by_kind(paper.results), evidence=paper.evidence, run={"script": "reproduce.py"}, **paper.saved
     ),
 }
 

@@ -140,9 +140,15 @@ def best_epoch(history: list[dict[str, float]]) -> int:
     return max(range(len(history)), key=lambda epoch: history[epoch]["val_accuracy"])
 
 
+LATER = ("control", "strength")  # arguments that runs of older versions had not
+
+
 def run_identity(record: dict[str, Any]) -> str:
     """Digest of all that decides about the weights after an epoch, as a model of the run carries it."""
     arguments = {key: value for key, value in record["arguments"].items() if key not in ("epochs", "keep")}
+    for later in LATER:
+        if arguments.get(later) is None:
+            arguments.pop(later, None)
     return hashlib.sha256(json.dumps([arguments, record["data"]], sort_keys=True).encode()).hexdigest()
 
 

@@ -77,7 +77,7 @@ class Run:
             images, of equals the first. Test images choose nothing.
         augment: Whether training images are moved by up to 4 pixels and flipped at random; see `batches`.
         control: A key of `CONTROLS`, another way of training that guidance is held against, or `None`.
-        strength: Of the control.
+        strength: Of the control, above 0, or `None` without one.
         seed: Seed of weights, dropout, shuffling, augmentation and masks.
 
     Raises:
@@ -99,7 +99,7 @@ class Run:
     keep: str = "last"
     augment: bool = False
     control: str | None = None
-    strength: float = 0.0
+    strength: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class Run:
                 f"Only {', '.join(PRETRAINED)} takes pretrained weights. "
                 f"Received: network={self.network}, weights={self.weights}"
             )
-        if (self.control is None) != (self.strength == 0) or (self.control is not None and self.saliency):
+        if (self.control is None) != (self.strength is None) or (self.control is not None and self.saliency):
             raise ValueError(
                 "A control has a strength, which nothing else has, and no saliency guidance. Received: "
                 f"control={self.control}, strength={self.strength}, saliency={self.saliency}"
@@ -126,6 +126,8 @@ class Run:
             check_whole(key, getattr(self, key), 1, 2**31 - 1)
         check_whole("seed", self.seed, high=2**32 - 1)
         check_number("learning_rate", self.learning_rate, above=0)
+        if self.strength is not None:
+            check_number("strength", self.strength, above=0)
 
     def build(self, data: Dataset) -> SaliencyGuided:
         """The compiled, untrained model; seeds all random states first."""

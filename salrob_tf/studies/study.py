@@ -249,6 +249,6 @@ def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]
             figures.save_figure(specifications, folder / "specifications.png")
         pairs: list[Comparison | MethodComparison] = [*comparisons]
         saved: dict[str, Any] = {"comparisons": pairs, "data_name": data.name}
-        write_text(folder / "report.html", page_of_results(every, **saved))
+        write_text(folder / "report.html", page_of_results(groups, **saved))
         save_results(folder, every, **saved)
     return comparisons

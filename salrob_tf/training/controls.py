@@ -13,6 +13,8 @@ from salrob_tf.models.gradients import scaled_gradient
 from salrob_tf.training.classifier_losses import CrossEntropy
 from salrob_tf.training.guided import SaliencyGuided
 
+HALF = 128.0  # what gradients are scaled by on their way back, for networks of half precision
+
 
 class _Control(SaliencyGuided):
     """What controls share: training without guidance, and one number that says how strong they are.
@@ -30,6 +32,18 @@ class _Control(SaliencyGuided):
     def __init__(self, model: keras.Model, strength: float, seed: int | None = None, **kwargs: Any) -> None:
         self.strength = check_number("strength", strength, above=0)
         super().__init__(model, saliency=False, seed=seed, **kwargs)
+
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, auto_scale_loss: bool = True, **kwargs: Any
+    ) -> None:
+        """As for `SaliencyGuided`, on one device.
+
+        Raises:
+            ValueError: As there, or under a strategy of several devices.
+        """
+        if (replicas := tf.distribute.get_strategy().num_replicas_in_sync) > 1:
+            raise ValueError(f"Controls train on one device. Received: a strategy of {replicas}")
+        super().compile(optimizer, loss, auto_scale_loss, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Everything that rebuilds this model, for `.keras` files."""
@@ -72,6 +86,11 @@ class AdversariallyTrained(_Control):
         """A step of `SaliencyGuided` on adversarial examples."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = tf.cast(x, keras.config.floatx())
+        largest = tf.reduce_max(tf.abs(x - 0.5)) + 0.5
+        said = "Adversarial training takes images in [0, 1]. Received: values as far as "
+        checked = tf.debugging.Assert(largest <= 1, [tf.strings.join([said, tf.strings.as_string(largest)])])
+        with tf.control_dependencies([] if checked is None else [checked]):
+            x = tf.identity(x)
         return super().train_step((self.attacked(x, y), y, sample_weight))
 
     def attacked(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -108,11 +127,13 @@ class _InputGradient(_Control):
         loss, added = super()._losses_of(x, y, logits, sample_weight, training)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
-            cross_entropy = CrossEntropy(reduction="sum")(y, tf.cast(self(x, training=False), tf.float32))
-        axes = list(range(1, x.shape.rank))
-        penalty = tf.reduce_mean(self.penalty(x, tape.gradient(cross_entropy, x), axes))
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return loss, added + tf.cast(self.strength * penalty / replicas, added.dtype)
+            # A power of two changes no gradient, but keeps one of half precision from becoming 0.
+            scaled = HALF * CrossEntropy(reduction="sum")(y, tf.cast(self(x, training=False), tf.float32))
+        gradient = tf.cast(tape.gradient(scaled, x), tf.float32) / HALF
+        penalty = self.penalty(tf.cast(x, tf.float32), gradient, list(range(1, x.shape.rank)))
+        if sample_weight is not None:
+            penalty *= tf.cast(tf.reshape(sample_weight, [-1]), tf.float32)
+        return loss, added + tf.cast(self.strength * tf.reduce_mean(penalty), added.dtype)
 
     def penalty(self, x: tf.Tensor, gradient: tf.Tensor, axes: list[int]) -> tf.Tensor:
         """The penalty per image `(N,)`, of images and gradients of the same shape."""
