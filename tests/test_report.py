@@ -18,6 +18,7 @@ from salrob_tf.reports.differences import measure_intervals, removal_curves
 from salrob_tf.reports.page import report
 from salrob_tf.reports.sprites import signed
 from salrob_tf.results.evidence import load_evidence
+from salrob_tf.saliency.gradients import input_gradients
 from salrob_tf.studies.evidence import gather, telling
 from salrob_tf.studies.pages import groups_of, page_of_folders
 
@@ -175,6 +176,10 @@ def test_evidence_is_what_networks_say(trained):
     one, two = found.measures["one"], found.measures["two"]
     assert len(one) > 15 and all(np.array_equal(one[name], two[name], equal_nan=True) for name in one)
     assert np.isfinite(one["deletion against random maps, blur"]).sum() == 30
+    bright = x[:30, ..., 0] > 0.5
+    maps = np.abs(input_gradients(classifiers[0], x[:30], y[:30])[0][..., 0])
+    wanted = (maps * bright).sum(axis=(1, 2)) / maps.sum(axis=(1, 2))
+    np.testing.assert_allclose(one["map on the bright object, share"], wanted, rtol=1e-4)
 
 
 def test_images_worth_a_look_are_where_networks_differ():

@@ -13,7 +13,7 @@ from salrob_tf.results.evidence import Evidence
 from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.saliency.gradients import input_gradients, map_function
 from salrob_tf.saliency.mechanism import Mechanism, mechanism_of, share_on_salient, smallest_epsilons
-from salrob_tf.saliency.metrics import gini, removal, stability
+from salrob_tf.saliency.metrics import agreement_with_object, gini, removal, stability
 
 SHOWN = 12  # images in the explorer, fewer of those in colour
 MOST_BYTES = 1_500_000  # of adversarial images in it
@@ -127,6 +127,10 @@ def _measured(data: Dataset, classifier: Classifier, result: Robustness, attack:
         "maps' rank correlation under noise": noise.correlation,
         "maps' rank correlation under attack": stability(classifier, x, y, maps_of, adversarial).correlation,
     }
+    bright = x[..., 0] > 0.5  # the object, where it is bright on black
+    if x.shape[-1] == 1 and bright.any(axis=(1, 2)).all():
+        found["map on the bright object, share"] = agreement_with_object(maps, bright)[0]
+        found["perturbation on the bright object, share"] = share_on_salient(x, adversarial, bright)
     few = slice(0, REMOVED)
     for fill in FILLS:
         gone = removal(classifier, x[few], y[few], maps[few], fill)
