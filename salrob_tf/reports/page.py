@@ -48,8 +48,8 @@ def report(
         ValueError: If results are not of the same attacks, epsilons and images.
     """
     first = check_groups(groups)
-    parts_of_it = {key: dict(part) for key, part in record.items() if isinstance(part, Mapping)}
-    record = {**record, **{key: parts_of_it.get(key, {}) for key in ("data", "environment", "arguments", "run")}}
+    given = {key: record.get(key) for key in ("data", "environment", "arguments", "run")}
+    record = {**record, **{key: part if isinstance(part, Mapping) else {} for key, part in given.items()}}
     attacks = list(first.correct)
     labels = attacks + [WORST] * (len(attacks) > 1)
     every = [result for results in groups.values() for result in results]
@@ -109,37 +109,33 @@ def _headline(comparisons: Sequence[Comparison | MethodComparison]) -> str:
     pairs = [each for each in comparisons if isinstance(each, Comparison)]
     if not pairs:
         return "How well these networks withstand attacks."
+    if len(pairs) > 1:
+        return f"How {len(pairs) + 1} networks withstand attacks, each held against {pairs[0].first}."
     one = pairs[0].verdict.split(";")[0].split(". ")[0].removesuffix(".")
     return f"{one}. One pair of networks says nothing of two ways of training: that takes several seeds."
 
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    data = record.get("data", {})
+    data = record["data"]
     found = [("data", f"{data.get('name', '')}, {data.get('split', '')} images: {data.get('samples', '')}")]
     found += [("identity of images and labels (SHA-256)", str(data.get("sha256", "")))]
     found += [("seed of attacks", str(record.get("seed", "")))]
-    return found + [(str(key), str(value)) for key, value in record.get("environment", {}).items()]
+    return found + [(str(key), str(value)) for key, value in record["environment"].items()]
 
 
 def _command(record: Mapping[str, Any]) -> str:
     """The command line that asks for the same again, or nothing where no script did."""
-    run = record.get("run") or {}
-    script = run.get("script")
-    if not script:
+    if not (script := record["run"].get("script")):
         return ""
     words = ["python", f"scripts/{script}"]
-    for key, value in (record.get("arguments") or {}).items():
+    for key, value in record["arguments"].items():
         option = f"--{key.replace('_', '-')}"
         if value is None or key in ("resume", "overwrite"):
             continue
         if isinstance(value, bool):
             words += [option] if value else [f"--no-{option[2:]}"] if key == "survivors_only" else []
         elif isinstance(value, list):
-            words += [option, *map(_quoted, value)] if key not in ("models",) else list(map(_quoted, value))
+            words += [option] * (key != "models") + [str(each) for each in value]
         else:
-            words += [option, _quoted(value)]
-    return " ".join(words)
-
-
-def _quoted(value: Any) -> str:
-    return shlex.quote(str(value))
+            words += [option, str(value)]
+    return shlex.join(words)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from salrob_tf.attacks.base import Attack
+from salrob_tf.checks import epsilon_text
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.models.classifier import Classifier
 from salrob_tf.results.evidence import Evidence
@@ -109,7 +110,7 @@ def _measured(data: Dataset, classifier: Classifier, result: Robustness, attack:
     maps = maps_of(x, y)
     middle = float(np.sort(result.epsilons)[len(result.epsilons) // 2])
     adversarial = np.asarray(attack(classifier, x, y, middle))
-    noise = stability(classifier, x, y, maps_of)
+    noise, under = stability(classifier, x, y, maps_of), f"{attack.label}, {epsilon_text(middle)}"
     found = {
         "margin of the logits": cause.margin,
         "scale of the logits": cause.scale,
@@ -122,15 +123,15 @@ def _measured(data: Dataset, classifier: Classifier, result: Robustness, attack:
         "smallest epsilon found (none: twice the largest)": np.minimum(
             smallest(result)[: len(rows)], 2 * result.epsilons.max()
         ),
-        "perturbation on the tenth most salient": share_on_salient(x, adversarial, maps),
+        f"perturbation on the tenth most salient ({under})": share_on_salient(x, adversarial, maps),
         "sparsity of maps (Gini)": gini(maps),
         "maps' rank correlation under noise": noise.correlation,
-        "maps' rank correlation under attack": stability(classifier, x, y, maps_of, adversarial).correlation,
+        f"maps' rank correlation ({under})": stability(classifier, x, y, maps_of, adversarial).correlation,
     }
     bright = x[..., 0] > 0.5  # the object, where it is bright on black
     if x.shape[-1] == 1 and bright.any(axis=(1, 2)).all():
         found["map on the bright object, share"] = agreement_with_object(maps, bright)[0]
-        found["perturbation on the bright object, share"] = share_on_salient(x, adversarial, bright)
+        found[f"perturbation on the bright object, share ({under})"] = share_on_salient(x, adversarial, bright)
     few = slice(0, REMOVED)
     for fill in FILLS:
         gone = removal(classifier, x[few], y[few], maps[few], fill)
