@@ -10,6 +10,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 380, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 40
+LONGEST = 58  # letters of a label that fit beside a chart of intervals
 MARKS: tuple[Callable[[float, float], str], ...] = (
     lambda x, y: f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>',
     lambda x, y: f'<rect x="{x - 3.2:.1f}" y="{y - 3.2:.1f}" width="6.4" height="6.4"/>',
@@ -98,7 +99,7 @@ def interval_chart(title: str, rows: Sequence[Interval], unit: str = "points") -
         rows: From top to bottom.
         unit: What values are in, already multiplied.
     """
-    width, left, row_height = 760, 300, 26
+    width, left, row_height = 820, 370, 26
     height = row_height * len(rows) + 34
     ends = [0.0, *(value for row in rows for value in (row.low, row.high) if np.isfinite(value))]
     low, high = min(ends), max(ends)
@@ -114,7 +115,7 @@ def interval_chart(title: str, rows: Sequence[Interval], unit: str = "points") -
         )
     for place, row in enumerate(rows):
         y = 18 + row_height * place
-        text = row.label if len(row.label) < 48 else row.label[:46] + "…"
+        text = row.label if len(row.label) <= LONGEST else row.label[: LONGEST - 1] + "…"
         parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(text)}</text>')
         x = across(row.estimate)
         parts.append(f'<g class="s{1 if row.strong else 0}">')
