@@ -10,7 +10,14 @@ from test_scripts import run
 import salrob_tf as sr
 from salrob_tf.studies.runs import Run
 
-STRENGTHS = {"adversarial": 0.1, "gradient_penalty": 0.5, "gradient_alignment": 0.5, "label_smoothing": 0.2}
+EPSILONS = [0.1, 0.15, 0.2, 0.25]
+STRENGTHS = {
+    "adversarial": 0.1,
+    "gradient_penalty": 0.5,
+    "gradient_alignment": 0.5,
+    "label_smoothing": 0.2,
+    "masked": 1e4,
+}
 
 
 def make_control(name, **settings):
@@ -19,8 +26,8 @@ def make_control(name, **settings):
     return model
 
 
-def probabilities(network, image):
-    return tf.nn.softmax(network(image[None], training=False)[0])
+def probabilities(network, image, scale=1.0):
+    return tf.nn.softmax(network(image[None], training=False)[0] / scale)
 
 
 def slow_adversarial(network, images, labels, epsilon, steps, seed):
@@ -52,7 +59,8 @@ def slow_loss(name, network, images, labels):
             target = target * (1 - strength) + strength / 3
         with tf.GradientTape() as tape:
             tape.watch(x)
-            cross_entropy = -tf.reduce_sum(target * tf.math.log(probabilities(network, x)))
+            likely = probabilities(network, x, strength if name == "masked" else 1)
+            cross_entropy = -tf.reduce_sum(target * tf.math.log(likely))
         gradient = tape.gradient(cross_entropy, x)
         if name == "gradient_penalty":
             cross_entropy += strength * tf.norm(gradient) ** 2
@@ -96,6 +104,39 @@ def test_adversarial_training_is_a_positive_control():
     assert found["adversarial"] > found["regular"] + 0.1, found
 
 
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.inside = make_network()
+
+    def call(self, x, training=None):
+        return self.inside(x, training=training)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("subclassed", [False, True])
+def test_a_masked_network_is_a_negative_control_that_checks_see(subclassed, tmp_path):
+    images, labels = make_images(512, seed=1)  # of fewer, checks look at too few
+    found, logits = {}, {}
+    for name in ("regular", "masked"):
+        network = make_network()
+        if subclassed:
+            network = Subclassed()
+            network(images[:1])
+        model = sr.SaliencyGuided(network, saliency=False)
+        if name == "masked":
+            model = sr.CONTROLS["masked"](network, 1e4)
+        model.compile(keras.optimizers.Adam(0.01))
+        model.fit(*make_images(256), epochs=6, verbose=0)
+        model.export(tmp_path / name, verbose=False)
+        saved = tf.saved_model.load(tmp_path / name)
+        logits[name] = saved.serve(images).numpy()
+        found[name] = sr.evaluate(model, images, labels, ["fgsm", "bim", "pgd", "mim"], EPSILONS, steps=10)
+    np.testing.assert_allclose(logits["masked"], 1e4 * logits["regular"], rtol=1e-2, atol=100)
+    assert len({flag.id for flag in found["masked"].flags}) >= 2 and not found["regular"].flags, found
+    assert {found["masked"].trust(label) for label in found["masked"].curves} <= {"doubtful", "not to be believed"}
+
+
 @pytest.mark.parametrize("name", sr.CONTROLS)
 def test_a_saved_model_goes_on_to_the_same_weights(name, tmp_path):
     images, labels = make_images(12)
@@ -104,6 +145,7 @@ def test_a_saved_model_goes_on_to_the_same_weights(name, tmp_path):
     model.save(tmp_path / "half.keras")
     again = keras.saving.load_model(tmp_path / "half.keras")
     assert type(again) is sr.CONTROLS[name] and again.strength == STRENGTHS[name]
+    np.testing.assert_array_equal(model(images), again(images))
     for each in (model, again):
         each.fit(images, labels, verbose=0, shuffle=False)
     for one, other in zip(model.get_weights(), again.get_weights(), strict=True):

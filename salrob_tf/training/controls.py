@@ -8,7 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from salrob_tf._compat import layers_of
 from salrob_tf.checks import check_number, check_whole
+from salrob_tf.models.contract import check_gives_logits
 from salrob_tf.models.gradients import scaled_gradient
 from salrob_tf.training.classifier_losses import CrossEntropy
 from salrob_tf.training.guided import SaliencyGuided
@@ -181,9 +183,41 @@ class LabelsSmoothed(_Control):
         super().compile(optimizer, loss, auto_scale_loss, **kwargs)
 
 
+@keras.saving.register_keras_serializable(package="salrob_tf")
+class Steep(keras.layers.Rescaling):
+    """The last layer of a `GradientMasked` network."""
+
+
+@keras.saving.register_keras_serializable(package="salrob_tf")
+class GradientMasked(_Control):
+    """Train as ever, and multiply logits by `strength` in what is attacked and exported: the negative control.
+
+    No prediction changes, but softmax saturates, and the gradients that attacks on cross-entropy follow are lost, as
+    by defensive distillation (Papernot et al. 2016, sec. IV, whose temperature is `strength`; why it seems to work:
+    Carlini and Wagner 2017, sec. VIII). It is no more robust than a regular network, which checks of attacks must see.
+    """
+
+    def __init__(self, model: keras.Model, strength: float, seed: int | None = None, **kwargs: Any) -> None:
+        strength = check_number("strength", strength, above=0)
+        shape, _ = check_gives_logits(model)
+        if not isinstance(layers_of(model)[-1], Steep):  # one from a file is so already
+            steep = Steep(strength, dtype="float32", name="steep")  # half precision would overflow
+            if hasattr(model, "inputs"):
+                model = keras.Model(model.inputs[0], steep(model.outputs[0]), name=model.name)
+            else:
+                model = keras.Sequential([keras.Input(shape), model, steep], name=model.name)
+        super().__init__(model, strength, seed, **kwargs)
+
+    def _losses_of(
+        self, x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor, sample_weight: Any, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        return super()._losses_of(x, y, logits / self.strength, sample_weight, training)
+
+
 CONTROLS: dict[str, Callable[..., SaliencyGuided]] = {
     "adversarial": AdversariallyTrained,
     "gradient_penalty": GradientPenalised,
     "gradient_alignment": GradientAligned,
     "label_smoothing": LabelsSmoothed,
+    "masked": GradientMasked,
 }
