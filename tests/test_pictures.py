@@ -168,6 +168,30 @@ def test_smoothgrad_is_the_mean_gradient_over_noisy_copies(trained):
     np.testing.assert_allclose(found, total / 300, atol=0.05)
 
 
+def test_activation_maps_equal_grad_cam_plus_plus_written_out():
+    images, labels = make_images(5, (8, 8, 2))
+    keras.utils.set_random_seed(2)
+    image = keras.Input((8, 8, 2))
+    seen = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(image)
+    network = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(seen)))
+    found = sr.saliency_maps(network, images, labels, "gradcam++")
+    activations = keras.Model(image, seen).predict(images, verbose=0)
+    kernel = network.layers[-1].kernel.numpy().reshape(8, 8, 4, 3)
+    for map_, at, label in zip(found, activations, labels, strict=True):
+        expected = np.zeros((8, 8))
+        for k in range(4):
+            slope = kernel[:, :, k, label]  # of a linear head, everywhere
+            weights = slope**2 / (2 * slope**2 + slope**3 * at[..., k].sum())  # Eq. 19, exp(logit) cancelled
+            expected += (weights / weights.sum() * np.maximum(slope, 0)).sum() * at[..., k]
+        for channel in range(2):
+            np.testing.assert_allclose(map_[..., channel], np.maximum(expected, 0), rtol=1e-3, atol=1e-5)
+    coarse = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.MaxPool2D()(seen))))
+    assert sr.saliency_maps(coarse, images, labels, "gradcam++").shape == images.shape
+    flat = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(image)))
+    with pytest.raises(ValueError, match=r"^Grad-CAM\+\+ needs a network with a convolution. Received: functional"):
+        sr.saliency_maps(flat, images, labels, "gradcam++")
+
+
 def test_models_without_a_map_are_refused(trained):
     model, images, labels = trained
     nested = keras.Model(model.inputs, keras.Sequential([keras.Input((8, 8, 1)), model])(model.inputs))
@@ -175,7 +199,7 @@ def test_models_without_a_map_are_refused(trained):
         sr.saliency_maps(nested, images[:1], labels[:1])
     with pytest.raises(ValueError, match="Functional"):
         sr.saliency_maps(model, images[:1], labels[:1])
-    with pytest.raises(ValueError, match="Valid: gradient, smoothgrad. Received: method='lime'"):
+    with pytest.raises(ValueError, match="Valid: gradient, smoothgrad, gradcam.*Received: method='lime'"):
         sr.saliency_maps(keras.Model(model.inputs, model.outputs), images[:1], labels[:1], "lime")
 
 
@@ -211,7 +235,7 @@ def test_networks_without_a_map_are_one_line_and_flat_ones_have_zeros():
         ({"noise": float("nan")}, "noise=nan"),
         ({"seed": "0"}, "seed='0'"),
         ({"seed": 2**32}, "seed=4294967296"),
-        ({"method": None}, "Valid: gradient, smoothgrad. Received: method=None"),
+        ({"method": None}, "Valid: gradient, smoothgrad, gradcam.*Received: method=None"),
         ({"images": np.zeros((1, 8, 4, 1))}, r"of shape \(8, 8, 1\) each. Received: shape=\(1, 8, 4, 1\)"),
     ],
 )
