@@ -5,7 +5,7 @@ import numpy as np
 from salrob_tf.reports.page import report
 from salrob_tf.results.comparison import compare
 from salrob_tf.results.costs import Costs
-from salrob_tf.results.evidence import Evidence
+from salrob_tf.results.evidence import DELETION, Evidence
 from salrob_tf.results.flags import DOUBTFUL, Flag
 from salrob_tf.results.robustness import Robustness
 
@@ -57,7 +57,18 @@ def make_evidence(networks=("regular-0", "guided-0"), classes=("zero", "one", "t
         maps=rng.integers(-127, 128, (*lead, *shape[:2])).astype(np.int8),
         predicted=predicted,
         confidence=rng.uniform(0.4, 1, lead).astype(np.float32),
-        measures={name: {"margin": rng.normal(place, 1, 20)} for place, name in enumerate(networks)},
+        measures={
+            name: {
+                "margin": rng.normal(place, 1, 20),
+                f"{DELETION}, blur": rng.normal(place, 0.1, 20),
+                f"{DELETION}, linear": rng.normal(place, 0.1, 20),
+            }
+            for place, name in enumerate(networks)
+        },
+        quality=(f"{DELETION}, blur", f"{DELETION}, linear"),
+        agreement=np.array([[1, 0.25], [0.25, 1]]),
+        shares=np.array([0, 0.5, 0.9]),
+        removed={name: {fill: rng.random((2, 3, 20)) < 0.5 for fill in ("blur", "linear")} for name in networks},
     )
 
 

@@ -146,6 +146,9 @@ def test_numbers_lead_to_images(page):
     link = page.find_element(By.CSS_SELECTOR, "a[data-attack='pgd'][data-epsilon='0.3']")
     click(page, link)
     assert at(page, "radius").text == "0.3" and Select(at(page, "attack")).first_selected_option.text == "pgd"
+    point = page.find_element(By.CSS_SELECTOR, "svg [data-attack='fgsm'][data-epsilon='0.2']")
+    click(page, point)
+    assert at(page, "radius").text == "0.2" and Select(at(page, "attack")).first_selected_option.text == "fgsm"
 
 
 def test_tiles_show_the_place_in_the_sheet(page):

@@ -16,9 +16,12 @@ import salrob_tf as sr
 from salrob_tf.reports.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Interval, Line, interval_chart, line_chart
 from salrob_tf.reports.differences import measure_intervals, removal_curves
 from salrob_tf.reports.page import report
+from salrob_tf.reports.parts import measures_of
+from salrob_tf.reports.quality import better_maps
 from salrob_tf.reports.sprites import signed
 from salrob_tf.results.evidence import load_evidence
 from salrob_tf.saliency.gradients import input_gradients
+from salrob_tf.saliency.metrics import removal
 from salrob_tf.studies.evidence import gather, telling
 from salrob_tf.studies.pages import groups_of, page_of_folders
 
@@ -133,6 +136,8 @@ def test_evidence_is_what_it_was_and_damage_is_named(tmp_path):
     for name in ("images", "adversarial", "maps", "predicted", "epsilons"):
         np.testing.assert_array_equal(getattr(again, name), getattr(evidence, name))
     np.testing.assert_array_equal(again.measures["guided-0"]["margin"], evidence.measures["guided-0"]["margin"])
+    np.testing.assert_array_equal(again.removed["guided-0"]["linear"], evidence.removed["guided-0"]["linear"])
+    assert again.quality == evidence.quality and again.shares.tolist() == [0, 0.5, 0.9]
     whole = path.read_bytes()
     turned = [
         whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :] for at in range(400, len(whole), len(whole) // 20)
@@ -150,6 +155,8 @@ def test_evidence_is_what_it_was_and_damage_is_named(tmp_path):
         load_evidence(path)
     with pytest.raises(ValueError, match="`maps` must be of shape"):
         replace(evidence, maps=evidence.maps[:1])
+    with pytest.raises(ValueError, match=r"`removed` must be \(2, 3, N\) each. Received: .* of guided-0, blur"):
+        replace(evidence, removed={"guided-0": {"blur": np.ones((2, 2, 5), bool)}})
     with pytest.raises(ValueError, match="Classes must be from 0 to 1"):
         replace(evidence, class_names=("a", "b"))
 
@@ -174,12 +181,37 @@ def test_evidence_is_what_networks_say(trained):
     )
     assert np.all(np.abs(found.maps).max(axis=(-2, -1)) == 127)
     one, two = found.measures["one"], found.measures["two"]
-    assert len(one) > 15 and all(np.array_equal(one[name], two[name], equal_nan=True) for name in one)
+    assert len(one) > 12 and all(np.array_equal(one[name], two[name], equal_nan=True) for name in one)
     assert np.isfinite(one["deletion against random maps, blur"]).sum() == 30
     bright = x[:30, ..., 0] > 0.5
     maps = np.abs(input_gradients(classifiers[0], x[:30], y[:30])[0][..., 0])
     wanted = (maps * bright).sum(axis=(1, 2)) / maps.sum(axis=(1, 2))
     np.testing.assert_allclose(one["map on the bright object, share"], wanted, rtol=1e-4)
+
+    gone = removal(classifiers[0], x[:30], y[:30], input_gradients(classifiers[0], x[:30], y[:30])[0], "blur")
+    most, least = found.removed["one"]["blur"]
+    np.testing.assert_array_equal(most[1:], gone.most)
+    np.testing.assert_array_equal(least[1:], gone.least)
+    np.testing.assert_array_equal(most[0], results[0].clean)
+    assert found.agreement.shape == (len(found.quality),) * 2 and np.all(np.diag(found.agreement) == 1)
+
+
+def test_what_removal_and_metrics_say_is_on_the_page_and_better_only_where_fills_agree():
+    evidence = make_evidence()
+    page = make_page()
+    accuracy = 100 * evidence.removed["guided-0"]["linear"][1, 2].mean()
+    table = page[page.index("filled by linear") :]
+    rows = re.findall(r"<tr><th scope=\"row\">([\d.]+) %</th>(.*?)</tr>", table)
+    assert [share for share, _ in rows] == ["0.0", "50.0", "90.0"]
+    assert re.findall(r"<td>([\d.]+)</td>", rows[2][1])[3] == f"{accuracy:.1f}"
+    assert "<td>+0.25</td>" in page and "The maps of guided-0 are better than those of regular-0" in page
+    rows = measures_of(evidence)["rows"]
+    one, two = evidence.networks
+    turned = [row._replace(low=-row.high, high=-row.low) for row in rows]
+    assert better_maps(turned, [one, two]).startswith(f"The maps of {one} are better")
+    assert "is not decided" in better_maps([rows[1], turned[2]], [one, two])
+    assert "is not decided" in better_maps([rows[1], rows[2]._replace(low=-0.1)], [one, two])
+    assert not better_maps(rows[:2], [one, two]) and not better_maps(rows, [one])
 
 
 def test_images_worth_a_look_are_where_networks_differ():
@@ -256,7 +288,7 @@ def test_differences_and_measures_are_drawn_for_papers(tmp_path):
     evidence = make_evidence()
     axis = measure_intervals(evidence).axes[0]
     first, second = (evidence.measures[name]["margin"] for name in evidence.networks)
-    np.testing.assert_allclose(axis.lines[1].get_xdata(), (second - first).mean() / first.std(ddof=1))
+    np.testing.assert_allclose(axis.lines[5].get_xdata(), (second - first).mean() / first.std(ddof=1))
     rng = np.random.default_rng(0)
     figure = removal_curves({"one": (np.array([0.1, 0.5]), rng.random((2, 9)) < 0.5, np.ones((2, 9), bool))})
     assert figure.axes[0].lines[1].get_ydata().tolist() == [1, 1]

@@ -8,6 +8,8 @@ from html import escape
 
 import numpy as np
 
+from salrob_tf.checks import epsilon_text
+
 WIDTH, HEIGHT = 380, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 40
 LONGEST = 58  # letters of a label that fit beside a chart of intervals
@@ -43,7 +45,9 @@ class Line:
     hollow: bool = False
 
 
-def line_chart(title: str, lines: Sequence[Line], x_label: str, low: float, high: float) -> str:
+def line_chart(
+    title: str, lines: Sequence[Line], x_label: str, low: float, high: float, attack: str | None = None
+) -> str:
     """Lines with bands over a grid; values are shares, shown in percent, or differences of those in points.
 
     Args:
@@ -52,6 +56,7 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str, low: float, high
         x_label: Of the horizontal axis.
         low: Least value shown; below 0, of differences, with a line at 0.
         high: Largest value shown.
+        attack: The attack whose images a page's script shows where a point, an epsilon, is clicked.
     """
     right = max(float(line.x[-1]) for line in lines) or 1.0
     across = _scale(0.0, right, LEFT, WIDTH - RIGHT)
@@ -75,7 +80,15 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str, low: float, high
         parts.append(f'<g class="s{line.style % 5}{" hollow" if line.hollow else ""}">')
         parts.append(f'<polygon class="band" points="{_points(there)}"/>')
         parts.append(f'<polyline points="{_points(zip(at, middles, strict=True))}"/>')
-        parts += [_mark(line.style)(x, y) for x, y in zip(at, middles, strict=True)]
+        marks = [_mark(line.style)(x, y) for x, y in zip(at, middles, strict=True)]
+        if attack is not None:
+            lead, texts = f'<g data-attack="{escape(attack)}" data-epsilon=', [epsilon_text(x) for x in line.x]
+            said = [f"{line.label}: {100 * y:.1f}{unit} at {text}" for y, text in zip(line.y, texts, strict=True)]
+            marks = [
+                f'{lead}"{text}">{mark}<title>{escape(words)}</title></g>'
+                for text, mark, words in zip(texts, marks, said, strict=True)
+            ]
+        parts += marks
         parts.append("</g>")
     return "".join([*parts, "</svg>"])
 

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from salrob_tf.checks import epsilon_text
-from salrob_tf.reports import parts
+from salrob_tf.reports import parts, quality
 from salrob_tf.reports.charts import legend_mark
 from salrob_tf.reports.sprites import address
 from salrob_tf.results.comparison import Comparison
@@ -53,6 +53,8 @@ def report(
     attacks = list(first.correct)
     labels = attacks + [WORST] * (len(attacks) > 1)
     every = [result for results in groups.values() for result in results]
+    shown = evidence.attacks if evidence else ()
+    measures = parts.measures_of(evidence) if evidence else None
     return _template().render(
         data={"name": "", "split": "", **record["data"]},
         created=record.get("created", ""),
@@ -60,17 +62,20 @@ def report(
         headline=_headline(comparisons),
         rests_on=[each.verdict for each in comparisons if isinstance(each, MethodComparison)]
         or [each.verdict for each in comparisons if isinstance(each, Comparison)],
-        legend=[(Markup(legend_mark(place)), name) for place, name in enumerate(groups)],
+        legend=[(_mark(place), name) for place, name in enumerate(groups)],
         epsilons=[epsilon_text(epsilon) for epsilon in np.sort(first.epsilons)],
         rows=parts.rows_of(groups, labels),
-        curves=[parts.curve_of(groups, label) for label in labels],
+        curves=[parts.curve_of(groups, label, shown) for label in labels],
         bands=list(dict.fromkeys(spread([each.clean for each in results]).kind for results in groups.values())),
         differences=parts.differences_of(comparisons),
         specifications=parts.specifications_of(comparisons),
         checks=[parts.checks_of(result, labels) for result in every],
         explorer=parts.explorer_of(evidence) if evidence else None,
         payload=Markup(parts.payload_of(evidence)) if evidence else None,
-        measures=parts.measures_of(evidence) if evidence else None,
+        measures=measures,
+        removals=quality.removals_of(evidence) if evidence else [],
+        agreement=quality.agreement_table(evidence) if evidence else [],
+        better_maps=quality.better_maps(measures["rows"], measures["networks"]) if measures else "",
         costs=parts.costs_of(every),
         facts=_facts(record),
         command=_command(record),
@@ -85,10 +90,15 @@ def _template() -> Any:
 
     loader = PackageLoader("salrob_tf.reports")
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters["mark"] = _mark
     page.filters["percent"] = lambda share: f"{100 * share:.1f}"
     page.globals["style"] = Markup(loader.get_source(page, "report.css")[0])
     page.globals["script"] = Markup(loader.get_source(page, "report.js")[0])
     return page.get_template("report.html.j2")
+
+
+def _mark(style: int) -> Markup:
+    return Markup(legend_mark(style))
 
 
 def _headline(comparisons: Sequence[Comparison | MethodComparison]) -> str:

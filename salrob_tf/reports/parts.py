@@ -54,8 +54,10 @@ def doubt_of(results: Sequence[Robustness], label: str) -> str:
     return max(found, key=SEVERITIES.index, default="")
 
 
-def curve_of(groups: Mapping[str, Sequence[Robustness]], label: str) -> tuple[str, Markup]:
-    """The name of an attack, and its chart."""
+def curve_of(
+    groups: Mapping[str, Sequence[Robustness]], label: str, explored: Sequence[str] = ()
+) -> tuple[str, Markup]:
+    """The name of an attack, and its chart, whose points lead to images where the explorer has the attack."""
     lines = []
     for place, (name, results) in enumerate(groups.items()):
         order = np.argsort(results[0].epsilons)
@@ -64,7 +66,8 @@ def curve_of(groups: Mapping[str, Sequence[Robustness]], label: str) -> tuple[st
         x = np.array([0.0, *results[0].epsilons[order]])
         y, low, high = (np.array([getattr(point, end) for point in points]) for end in ("mean", "low", "high"))
         lines.append(Line(name, x, y, low, high, place, bool(doubt_of(results, label))))
-    return label, Markup(line_chart(f"Accuracy in percent under {label}", lines, AXIS, 0.0, 1.0))
+    leads_to = label if label in explored else None
+    return label, Markup(line_chart(f"Accuracy in percent under {label}", lines, AXIS, 0.0, 1.0, leads_to))
 
 
 def points_of(each: Comparison | MethodComparison) -> tuple[str, np.ndarray]:

@@ -13,8 +13,22 @@ import numpy as np
 
 from salrob_tf.checks import shown
 
-ARRAYS = ("images", "labels", "rows", "epsilons", "adversarial", "maps", "predicted", "confidence")
-NAMES = ("networks", "attacks", "class_names")
+ARRAYS = (
+    "images",
+    "labels",
+    "rows",
+    "epsilons",
+    "adversarial",
+    "maps",
+    "predicted",
+    "confidence",
+    "agreement",
+    "shares",
+)
+NAMES = ("networks", "attacks", "class_names", "quality")
+DELETION = "deletion against random maps"  # what measures are called before the name of a fill
+TABLES = ("measures", "removed")
+Measures = Mapping[str, Mapping[str, np.ndarray]]  # by network and name
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +49,11 @@ class Evidence:
         predicted: Classes `(J, A, E, M)`.
         confidence: Probability of that class `(J, A, E, M)`.
         measures: By network and by what was measured, a number for each of some images, the same for all networks.
+        quality: Names of those measures that say how good saliency maps are, by a number that is higher then, `Q`.
+        agreement: Of each two of those, how far they rank images alike, from -1 to 1, mean over networks, `(Q, Q)`.
+        shares: Shares of the pixels that were removed, ascending from 0, `(F,)`.
+        removed: By network and by what pixels were filled with, whether some images are still classified correctly
+            without the most, and without the least salient of them, boolean `(2, F, N)`.
 
     Raises:
         ValueError: If the parts do not fit together.
@@ -51,7 +70,11 @@ class Evidence:
     maps: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
-    measures: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    measures: Measures = field(default_factory=dict)
+    quality: tuple[str, ...] = ()
+    agreement: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    shares: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    removed: Measures = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lead = (len(self.networks), len(self.attacks), len(self.epsilons), len(self.labels))
@@ -63,12 +86,19 @@ class Evidence:
             "maps": (*lead, *shape[1:3]),
             "predicted": lead,
             "confidence": lead,
+            "agreement": (len(self.quality),) * 2,
         }
         if len(shape) != 4 or not all(lead):
             raise ValueError(f"There must be networks, attacks, epsilons and images. Received: {shown(self.images)}")
         for name, wanted in expected.items():
             if getattr(self, name).shape != wanted:
                 raise ValueError(f"`{name}` must be of shape {wanted}. Received: {shown(getattr(self, name))}")
+        for network, fills in self.removed.items():
+            for fill, curves in fills.items():
+                wanted = (2, len(self.shares))
+                if curves.ndim != 3 or curves.shape[:2] != wanted or not curves.size:
+                    valid, what = f"(2, {len(self.shares)}, N)", f"{shown(curves)} of {network}, {fill}"
+                    raise ValueError(f"`removed` must be {valid} each. Received: {what}")
         top = len(self.class_names)
         if any(each.size and (each.min() < 0 or each.max() >= top) for each in (self.labels, self.predicted)):
             raise ValueError(f"Classes must be from 0 to {top - 1}. Received: labels={shown(self.labels)}")
@@ -76,12 +106,19 @@ class Evidence:
     def to_bytes(self) -> bytes:
         """As the content of an `.npz` file."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
-        order = [(network, measure) for network, each in self.measures.items() for measure in each]
-        arrays |= {f"measure_{place}": self.measures[one][what] for place, (one, what) in enumerate(order)}
-        words = json.dumps({**{name: list(getattr(self, name)) for name in NAMES}, "measures": order})
+        words: dict[str, Any] = {name: list(getattr(self, name)) for name in NAMES}
+        for name in TABLES:
+            words[name], columns = flattened(name, getattr(self, name))
+            arrays |= columns
         file = io.BytesIO()
-        np.savez_compressed(file, words=np.array(words), **arrays)
+        np.savez_compressed(file, words=np.array(json.dumps(words)), **arrays)
         return file.getvalue()
+
+
+def flattened(name: str, table: Measures) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
+    """The keys of a table of arrays, and the arrays by names that files can hold."""
+    order = [(network, measure) for network, each in table.items() for measure in each]
+    return order, {f"{name}_{place}": table[one][what] for place, (one, what) in enumerate(order)}
 
 
 def load_evidence(path: Path) -> Evidence:
@@ -93,12 +130,14 @@ def load_evidence(path: Path) -> Evidence:
     try:
         with np.load(path, allow_pickle=False) as file:
             words = json.loads(str(file["words"]))
-            measures: dict[str, dict[str, np.ndarray]] = {}
-            for place, (network, measure) in enumerate(words["measures"]):
-                measures.setdefault(network, {})[measure] = file[f"measure_{place}"]
             parts: dict[str, Any] = {name: tuple(map(str, words[name])) for name in NAMES}
             parts |= {name: file[name] for name in ARRAYS}
-        return Evidence(**parts, measures=measures)
+            for name in TABLES:
+                table: dict[str, dict[str, np.ndarray]] = {}
+                for place, (network, measure) in enumerate(words[name]):
+                    table.setdefault(network, {})[measure] = file[f"{name}_{place}"]
+                parts[name] = table
+        return Evidence(**parts)
     except Exception as error:
         # What a damaged archive raises depends on where NumPy, zipfile or zlib stumbles.
         why = " ".join(str(error).split())[:200]

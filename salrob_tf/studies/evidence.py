@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,17 +11,18 @@ from salrob_tf.attacks.base import Attack
 from salrob_tf.checks import epsilon_text
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.models.classifier import Classifier
-from salrob_tf.results.evidence import Evidence
+from salrob_tf.results.evidence import DELETION, Evidence
 from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.saliency.gradients import input_gradients, map_function
 from salrob_tf.saliency.mechanism import Mechanism, mechanism_of, share_on_salient, smallest_epsilons
-from salrob_tf.saliency.metrics import agreement_with_object, gini, removal, stability
+from salrob_tf.saliency.metrics import FRACTIONS, agreement_with_object, gini, rank_agreement, removal, stability
 
 SHOWN = 12  # images in the explorer, fewer of those in colour
 MOST_BYTES = 1_500_000  # of adversarial images in it
 MEASURED = 200  # images whose mechanism is measured
 REMOVED = 40  # images that pixels are removed from, which takes longest
 FILLS = ("blur", "linear")  # neither is what training fills with
+SHARES = np.array([0.0, *FRACTIONS])
 
 
 def gather(
@@ -43,8 +45,8 @@ def gather(
     adversarial, maps, predicted, confidence = (
         np.array([[found[part] for found in row] for row in seen]) for part in range(4)
     )
-    measures = {
-        classifier.name: _measured(data, classifier, result, attacks[0])
+    measured = {
+        classifier.name: measure(data, classifier, result, attacks[0])
         for classifier, result in zip(classifiers, results, strict=True)
     }
     return Evidence(
@@ -59,7 +61,11 @@ def gather(
         maps=maps,
         predicted=predicted,
         confidence=confidence,
-        measures=measures,
+        measures={name: {**each.mechanism, **each.quality} for name, each in measured.items()},
+        quality=tuple(next(iter(measured.values())).quality),
+        agreement=np.mean([agreement_of(each) for each in measured.values()], axis=0),
+        shares=SHARES,
+        removed={name: each.removed for name, each in measured.items()},
     )
 
 
@@ -101,8 +107,30 @@ def _under(
     )
 
 
-def _measured(data: Dataset, classifier: Classifier, result: Robustness, attack: Attack) -> dict[str, np.ndarray]:
-    """What is measured at each image, of the first that were attacked; of removals, of fewer, the rest being NaN."""
+class Measured(NamedTuple):
+    """What was measured of one network.
+
+    Attributes:
+        mechanism: By name, a number for each of the first images that were attacked, which may say why it is robust.
+        quality: The same for how good its saliency maps are: higher is better. Of images that nothing was removed
+            from NaN.
+        removed: By fill, as `Evidence.removed` has it.
+    """
+
+    mechanism: dict[str, np.ndarray]
+    quality: dict[str, np.ndarray]
+    removed: dict[str, np.ndarray]
+
+
+def measure(data: Dataset, classifier: Classifier, result: Robustness, attack: Attack) -> Measured:
+    """Measure saliency maps and mechanism at the first images that were attacked.
+
+    Args:
+        data: Whose test images were attacked.
+        classifier: The network.
+        result: What was found of it.
+        attack: What perturbs images, at the epsilon in the middle of those of `result`.
+    """
     rows = result.indices[:MEASURED]
     x, y = np.asarray(data.x_test[rows], np.float32), data.y_test[rows]
     cause: Mechanism = mechanism_of(classifier, x, y)
@@ -111,7 +139,7 @@ def _measured(data: Dataset, classifier: Classifier, result: Robustness, attack:
     middle = float(np.sort(result.epsilons)[len(result.epsilons) // 2])
     adversarial = np.asarray(attack(classifier, x, y, middle))
     noise, under = stability(classifier, x, y, maps_of), f"{attack.label}, {epsilon_text(middle)}"
-    found = {
+    mechanism = {
         "margin of the logits": cause.margin,
         "scale of the logits": cause.scale,
         "gradient norm, L1": cause.l1,
@@ -124,24 +152,35 @@ def _measured(data: Dataset, classifier: Classifier, result: Robustness, attack:
             smallest(result)[: len(rows)], 2 * result.epsilons.max()
         ),
         f"perturbation on the tenth most salient ({under})": share_on_salient(x, adversarial, maps),
+    }
+    quality = {
         "sparsity of maps (Gini)": gini(maps),
         "maps' rank correlation under noise": noise.correlation,
         f"maps' rank correlation ({under})": stability(classifier, x, y, maps_of, adversarial).correlation,
     }
     bright = x[..., 0] > 0.5  # the object, where it is bright on black
     if x.shape[-1] == 1 and bright.any(axis=(1, 2)).all():
-        found["map on the bright object, share"] = agreement_with_object(maps, bright)[0]
-        found[f"perturbation on the bright object, share ({under})"] = share_on_salient(x, adversarial, bright)
-    few = slice(0, REMOVED)
+        mechanism[f"perturbation on the bright object, share ({under})"] = share_on_salient(x, adversarial, bright)
+        quality["map on the bright object, share"] = agreement_with_object(maps, bright)[0]
+    few, removed = slice(0, REMOVED), {}
     for fill in FILLS:
         gone = removal(classifier, x[few], y[few], maps[few], fill)
-        found[f"deletion against random maps, {fill}"] = gone.deletion_gain
-        found[f"masked accuracy, most salient half, {fill}"] = gone.most[4].astype(float)
-        found[f"masked accuracy, least salient half, {fill}"] = gone.least[4].astype(float)
-    padded = {name: np.full(len(rows), np.nan, np.float32) for name in found}
-    for name, values in found.items():
-        padded[name][: len(values)] = values
-    return padded
+        quality[f"{DELETION}, {fill}"] = np.full(len(rows), np.nan)
+        quality[f"{DELETION}, {fill}"][few] = gone.deletion_gain
+        whole = result.clean[: len(rows)][few]
+        removed[fill] = np.stack([np.vstack([whole, curve]) for curve in (gone.most, gone.least)])
+    return Measured(_float32(mechanism), _float32(quality), removed)
+
+
+def agreement_of(measured: Measured) -> np.ndarray:
+    """How far the metrics of a network's maps rank images alike, `(Q, Q)`, over images that have all of them."""
+    values = np.array(list(measured.quality.values()))
+    there = values[:, np.isfinite(values).all(axis=0)]
+    return rank_agreement(dict(zip(measured.quality, there, strict=True)))
+
+
+def _float32(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(each, np.float32) for name, each in table.items()}
 
 
 def _bytes(images: np.ndarray) -> np.ndarray:

@@ -73,11 +73,13 @@
   byId("previous").addEventListener("click", () => step(-1));
   byId("next").addEventListener("click", () => step(1));
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
-  document.querySelectorAll("a[data-attack]").forEach((link) =>
-    link.addEventListener("click", () => {
-      attack.selectedIndex = Array.from(attack.options, (option) => option.textContent).indexOf(link.dataset.attack);
-      epsilon.value = data.epsilons.indexOf(link.dataset.epsilon);
+  // Points of charts do by mouse what numbers of the table, which are links, do by keyboard as well.
+  document.querySelectorAll("[data-attack]").forEach((lead) =>
+    lead.addEventListener("click", () => {
+      attack.selectedIndex = Array.from(attack.options, (option) => option.textContent).indexOf(lead.dataset.attack);
+      epsilon.value = data.epsilons.indexOf(lead.dataset.epsilon);
       list();
+      byId("explorer").scrollIntoView();
     }),
   );
   list();
