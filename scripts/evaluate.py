@@ -26,6 +26,8 @@ def arguments() -> argparse.Namespace:
         help="of survivors: find each image's smallest epsilon, or go up one by one (default %(default)s)")  # fmt: skip
     add("--craft-dtype", default="float32", choices=["float32", "bfloat16"], help="of gradients (default %(default)s)")
     add("--adversarials", action="store_true", help="keep the adversarial images in --out/adversarials")
+    add("--evidence", action="store_true", help="measure saliency maps and mechanism at 200 images, and keep some "
+        "under attack, for report.py to show")  # fmt: skip
     add("--out", type=folder, required=True, metavar="FOLDER", help="folder to write")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with what --out holds of this sweep")
@@ -38,7 +40,9 @@ def main() -> None:
     args = arguments()
     with quiet_start():
         from salrob_tf import Classifier, compare, load_data, make_attack, robustness_curves, robustness_table
+        from salrob_tf.studies.evidence import attacks_to_show, gather
         from salrob_tf.studies.names import distinct_names
+        from salrob_tf.studies.pages import EVIDENCE
         from salrob_tf.studies.result_folders import adversarial_files, check_results_folder, make_plan, open_results
         from salrob_tf.studies.trials import attack_all, estimate_all, make_trial
 
@@ -47,7 +51,7 @@ def main() -> None:
     settings = {"norm": args.norm, "steps": args.steps, "restarts": args.restarts, "audit": not args.quick}
     attacks = [make_attack(name, **settings) for name in args.attacks]
     kept = adversarial_files(names, [attack.label for attack in attacks]) if args.adversarials else []
-    files = ["table.md", "curves.png", *kept]
+    files = ["table.md", "curves.png", *[EVIDENCE] * args.evidence, *kept]
     check_results_folder(args.out, make_plan("evaluate.py", vars(args), files), args.resume, args.overwrite)
     data = load_data(args.data, args.image_size)
     options = {"survivors_only": args.survivors_only, "search": args.search, "craft_dtype": args.craft_dtype}
@@ -72,8 +76,11 @@ def main() -> None:
         if not opened.complete:
             groups = {result.model: [result] for result in results}
             title = f"{data.name}, {len(trial.indices)} images, {len(results)} networks"
+            seen = {}
+            if args.evidence:
+                seen[EVIDENCE] = gather(data, classifiers, results, attacks_to_show(attacks)).to_bytes()
             opened.finish(
-                {"table.md": robustness_table(groups), "curves.png": robustness_curves(groups, title)},
+                {"table.md": robustness_table(groups), "curves.png": robustness_curves(groups, title), **seen},
                 results,
                 comparisons=comparisons,
                 data_name=data.name,

@@ -41,7 +41,7 @@ def main() -> None:
     with quiet_start():
         from salrob_tf import load_data
         from salrob_tf.studies import study as studies
-        from salrob_tf.studies.jobs import jobs_of
+        from salrob_tf.studies.jobs import DOING, DONE, jobs_of
         from salrob_tf.studies.manifest import read_manifest
 
     study = read_manifest(args.manifest)
@@ -53,13 +53,13 @@ def main() -> None:
     jobs = studies.open_study(args.out, study, data, args.resume)
 
     def begin(job: Any, left: int) -> None:
-        print(f"{'training' if job.kind == 'train' else 'attacking'} {job.name}, {left} jobs left", flush=True)
+        print(f"{DOING[job.kind]} {job.name}, {left} jobs left", flush=True)
 
     def failed(job: Any, why: str) -> None:
         print(f"{job.name} failed: {why}", flush=True)
 
     def ended(job: Any, left: int) -> None:
-        print(f"{'trained' if job.kind == 'train' else 'attacked'} {job.name}, {left} jobs left", flush=True)
+        print(f"{DONE[job.kind]} {job.name}, {left} jobs left", flush=True)
 
     if args.engine == "ray":
         from salrob_tf.studies.cluster import carry_out_on_ray

@@ -5,8 +5,9 @@ import numpy as np
 from salrob_tf.reports.page import report
 from salrob_tf.results.comparison import compare
 from salrob_tf.results.costs import Costs
-from salrob_tf.results.evidence import DELETION, Evidence
+from salrob_tf.results.evidence import Evidence
 from salrob_tf.results.flags import DOUBTFUL, Flag
+from salrob_tf.results.measures import DELETION
 from salrob_tf.results.robustness import Robustness
 
 EPSILONS = np.array([0.1, 0.2, 0.3])

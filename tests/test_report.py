@@ -270,6 +270,14 @@ def test_reproduce_ends_with_a_page(tmp_path):
     assert evidence.networks == ("regular-0", "guided-0") and evidence.attacks == ("fgsm", "pgd")
     assert 'id="explorer"' in page and "Saliency maps and mechanism" in page and "scripts/reproduce.py" in page
     assert len(page.encode()) < 3_000_000
+    models, more = [out / "models" / name for name in evidence.networks], tmp_path / "more"
+    run("evaluate.py", *models, "--data", data, "--epsilons", 0.1, 0.2, "--attacks", "pgd", "--steps", 2,
+        "--samples", 12, "--evidence", "--out", more)  # fmt: skip
+    again = load_evidence(more / "evidence.npz")
+    assert again.networks == evidence.networks and again.attacks == ("pgd",)
+    name = "smallest epsilon by the first order"
+    np.testing.assert_array_equal(again.measures["guided-0"][name], evidence.measures["guided-0"][name])
+    assert 'id="explorer"' in page_of_folders([more])
 
 
 def test_differences_and_measures_are_drawn_for_papers(tmp_path):

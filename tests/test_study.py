@@ -17,14 +17,17 @@ from forks import Forks
 from test_scripts import SCRIPTS, run
 
 import salrob_tf as sr
+from salrob_tf.results.measures import load_measured
 from salrob_tf.studies import claims, jobs
 from salrob_tf.studies.claims import claimed, holder
+from salrob_tf.studies.jobs import MEASURES
 from salrob_tf.studies.manifest import read_manifest
 from salrob_tf.studies.study import compare_ways
 
 MANIFEST = """
 data = "{data}"
 seeds = {seeds}
+evidence = false
 [training]
 epochs = 2
 batch_size = 48
@@ -67,6 +70,11 @@ def records(out):
     return {(each["kind"], each["name"]): each for each in found}
 
 
+def folder_of(out, record):
+    (path,) = (path for path in out.glob("jobs/*/job.json") if json.loads(path.read_text()) == record)
+    return path.parent
+
+
 def matrices(out):
     with np.load(out / "correct.npz") as file:
         return {key: file[key] for key in file.files}
@@ -76,6 +84,40 @@ def assert_same(one, other):
     assert matrices(one).keys() == matrices(other).keys()
     for key, matrix in matrices(one).items():
         np.testing.assert_array_equal(matrices(other)[key], matrix)
+
+
+def test_networks_are_measured_and_compared_over_seeds(whole, manifest, tmp_path, capsys):
+    out, asked = tmp_path / "study", tmp_path / "rows.toml"
+    shutil.copytree(whole, out)
+    asked.write_text(manifest.read_text().replace("evidence = false\n", ""))
+    run("study.py", asked, "--out", out, "--resume")
+    printed, found = capsys.readouterr().out, records(out)
+    assert "measuring guided-1, 1 jobs left" in printed and "training r" not in printed and "attacking" not in printed
+    measured = {
+        name: load_measured(folder_of(out, record) / MEASURES)
+        for (kind, name), record in found.items()
+        if kind == "measure"
+    }
+    norms = {name: each.values["gradient norm, L1"].mean() for name, each in measured.items()}
+    steps = [norms[f"guided-{seed}"] - norms[f"regular-{seed}"] for seed in (0, 1)]
+    row = re.search(
+        r"\| gradient norm, L1 \| (\S+) \| (\S+) \| (\S+) \[(\S+), (\S+)\]", (out / "measures.md").read_text()
+    )
+    half = 12.7062 * np.std(steps, ddof=1) / np.sqrt(2)
+    wanted = [(norms["regular-0"] + norms["regular-1"]) / 2, (norms["guided-0"] + norms["guided-1"]) / 2]
+    wanted += [np.mean(steps), np.mean(steps) - half, np.mean(steps) + half]
+    np.testing.assert_allclose([float(each) for each in row.groups()], wanted, rtol=0.05, atol=1e-3)
+    page = (out / "report.html").read_text()
+    assert 'id="explorer"' in page and "Ways of training: means over networks" in page and "No images" not in page
+    place = folder_of(out, found["measure", "guided-0"]) / MEASURES
+    place.write_bytes(place.read_bytes()[:100])
+    run("study.py", asked, "--out", out, "--resume")
+    said = capsys.readouterr()
+    assert re.search("These are no measures of a network .* guided-0 is measured again", said.err)
+    np.testing.assert_array_equal(
+        load_measured(place).values["gradient norm, L1"], measured["guided-0"].values["gradient norm, L1"]
+    )
+    assert "measuring guided-0, 1 jobs left" in said.out
 
 
 def test_a_study_trains_attacks_compares_and_repeats_nothing(whole, manifest, source, capsys):

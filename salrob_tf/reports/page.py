@@ -16,6 +16,7 @@ from salrob_tf.reports.charts import legend_mark
 from salrob_tf.reports.sprites import address
 from salrob_tf.results.comparison import Comparison
 from salrob_tf.results.evidence import Evidence
+from salrob_tf.results.measures import OverSeeds
 from salrob_tf.results.methods import EQUIVALENT, LESS, MORE, MethodComparison
 from salrob_tf.results.robustness import WORST, Robustness, check_groups
 from salrob_tf.results.spread import spread
@@ -30,6 +31,7 @@ def report(
     evidence: Evidence | None = None,
     files: Mapping[str, bytes] | None = None,
     missing: Sequence[str] = (),
+    seeds: Sequence[OverSeeds] = (),
 ) -> str:
     """One self-contained HTML page.
 
@@ -40,6 +42,7 @@ def report(
         evidence: What the explorer shows and what was measured; without it the page says that it is not there.
         files: Of those that can be taken from the page, the contents by name.
         missing: What is not there and why, in words.
+        seeds: What was measured of ways of training, over their seeds.
 
     Returns:
         The page. Names of whatever kind are shown as text.
@@ -73,6 +76,7 @@ def report(
         explorer=parts.explorer_of(evidence) if evidence else None,
         payload=Markup(parts.payload_of(evidence)) if evidence else None,
         measures=measures,
+        seeds=seeds,
         removals=quality.removals_of(evidence) if evidence else [],
         agreement=quality.agreement_table(evidence) if evidence else [],
         better_maps=quality.better_maps(measures["rows"], measures["networks"]) if measures else "",

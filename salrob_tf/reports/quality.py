@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from salrob_tf.reports.charts import Line, line_chart
 from salrob_tf.reports.parts import Measure
-from salrob_tf.results.evidence import DELETION, Evidence
+from salrob_tf.results.evidence import Evidence
+from salrob_tf.results.measures import DELETION
 from salrob_tf.results.spread import spread
 
 REMOVALS = ("most salient", "least salient")

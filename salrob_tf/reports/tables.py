@@ -9,6 +9,7 @@ import numpy as np
 
 from salrob_tf.checks import check_choice, epsilon_text, shown
 from salrob_tf.results.costs import Member
+from salrob_tf.results.measures import OverSeeds
 from salrob_tf.results.robustness import Robustness, check_groups
 from salrob_tf.results.spread import spread
 
@@ -45,6 +46,24 @@ def table1(data_name: str, correct: Mapping[str, Sequence[np.ndarray]], paper: s
         name, *accuracies = PAPER_TABLE_1[check_choice("paper", paper, PAPER_TABLE_1)]
         rows.append([f"{name} in the paper", *(f"{accuracy:.1%}" for accuracy in accuracies)])
     return _markdown(rows) + _brackets(correct)
+
+
+def measures_table(rows: Sequence[OverSeeds]) -> str:
+    """What was measured of ways of training, and its differences to the first over paired seeds, as Markdown.
+
+    Args:
+        rows: What `over_seeds` gives, one or more.
+    """
+    head = ["measure", *rows[0].means, *(f"{way}, difference" for way in rows[0].differences)]
+    cells = [
+        [
+            row.name,
+            *(f"{each.mean:.3g}" for each in row.means.values()),
+            *map(str, row.differences.values()),
+        ]
+        for row in rows
+    ]
+    return _markdown([head, ["---"] * len(head), *cells]) + "\nIn brackets: 95 % over paired seeds (Student's t).\n"
 
 
 def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.checks import shown
+from salrob_tf.results.measures import Table, flattened, packed
 
 ARRAYS = (
     "images",
@@ -26,9 +25,7 @@ ARRAYS = (
     "shares",
 )
 NAMES = ("networks", "attacks", "class_names", "quality")
-DELETION = "deletion against random maps"  # what measures are called before the name of a fill
 TABLES = ("measures", "removed")
-Measures = Mapping[str, Mapping[str, np.ndarray]]  # by network and name
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +67,11 @@ class Evidence:
     maps: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
-    measures: Measures = field(default_factory=dict)
+    measures: Table = field(default_factory=dict)
     quality: tuple[str, ...] = ()
     agreement: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     shares: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    removed: Measures = field(default_factory=dict)
+    removed: Table = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lead = (len(self.networks), len(self.attacks), len(self.epsilons), len(self.labels))
@@ -110,15 +107,7 @@ class Evidence:
         for name in TABLES:
             words[name], columns = flattened(name, getattr(self, name))
             arrays |= columns
-        file = io.BytesIO()
-        np.savez_compressed(file, words=np.array(json.dumps(words)), **arrays)
-        return file.getvalue()
-
-
-def flattened(name: str, table: Measures) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
-    """The keys of a table of arrays, and the arrays by names that files can hold."""
-    order = [(network, measure) for network, each in table.items() for measure in each]
-    return order, {f"{name}_{place}": table[one][what] for place, (one, what) in enumerate(order)}
+        return packed(words, arrays)
 
 
 def load_evidence(path: Path) -> Evidence:

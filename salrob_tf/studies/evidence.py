@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from salrob_tf.attacks.ascent import GradientAttack
 from salrob_tf.attacks.base import Attack
+from salrob_tf.attacks.gradient import FGSM, PGD
+from salrob_tf.attacks.registry import Entry
 from salrob_tf.checks import epsilon_text
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.models.classifier import Classifier
-from salrob_tf.results.evidence import DELETION, Evidence
+from salrob_tf.results.evidence import Evidence
+from salrob_tf.results.measures import DELETION, Measured
 from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.saliency.gradients import input_gradients, map_function
 from salrob_tf.saliency.mechanism import Mechanism, mechanism_of, share_on_salient, smallest_epsilons
@@ -25,8 +28,18 @@ FILLS = ("blur", "linear")  # neither is what training fills with
 SHARES = np.array([0.0, *FRACTIONS])
 
 
+def attacks_to_show(attacks: Iterable[Entry]) -> list[Attack]:
+    """FGSM, or the first attack like it, and PGD where it is among those of a run."""
+    alike = [each for each in attacks if isinstance(each, GradientAttack)] or [FGSM()]
+    return [alike[0], *[each for each in alike[1:] if isinstance(each, PGD)][:1]]
+
+
 def gather(
-    data: Dataset, classifiers: Sequence[Classifier], results: Sequence[Robustness], attacks: Sequence[Attack]
+    data: Dataset,
+    classifiers: Sequence[Classifier],
+    results: Sequence[Robustness],
+    attacks: Sequence[Attack],
+    measured: Mapping[str, Measured] | None = None,
 ) -> Evidence:
     """Attack a few images again, keeping all that is to be seen, and measure saliency and mechanism at more.
 
@@ -35,6 +48,7 @@ def gather(
         classifiers: Networks, two of which are compared first.
         results: What was found of each, in the same order.
         attacks: Those to show, each of which is called at each epsilon.
+        measured: By name what `measure` gave of the networks, or `None` to measure now.
     """
     epsilons = np.unique([0.0, *results[0].epsilons])
     each = len(classifiers) * len(attacks) * len(epsilons) * int(np.prod(data.input_shape))
@@ -45,7 +59,7 @@ def gather(
     adversarial, maps, predicted, confidence = (
         np.array([[found[part] for found in row] for row in seen]) for part in range(4)
     )
-    measured = {
+    measured = measured or {
         classifier.name: measure(data, classifier, result, attacks[0])
         for classifier, result in zip(classifiers, results, strict=True)
     }
@@ -61,7 +75,7 @@ def gather(
         maps=maps,
         predicted=predicted,
         confidence=confidence,
-        measures={name: {**each.mechanism, **each.quality} for name, each in measured.items()},
+        measures={name: each.values for name, each in measured.items()},
         quality=tuple(next(iter(measured.values())).quality),
         agreement=np.mean([agreement_of(each) for each in measured.values()], axis=0),
         shares=SHARES,
@@ -105,21 +119,6 @@ def _under(
         np.stack(predicted).astype(np.int32),
         np.stack(confidence).astype(np.float32),
     )
-
-
-class Measured(NamedTuple):
-    """What was measured of one network.
-
-    Attributes:
-        mechanism: By name, a number for each of the first images that were attacked, which may say why it is robust.
-        quality: The same for how good its saliency maps are: higher is better. Of images that nothing was removed
-            from NaN.
-        removed: By fill, as `Evidence.removed` has it.
-    """
-
-    mechanism: dict[str, np.ndarray]
-    quality: dict[str, np.ndarray]
-    removed: dict[str, np.ndarray]
 
 
 def measure(data: Dataset, classifier: Classifier, result: Robustness, attack: Attack) -> Measured:

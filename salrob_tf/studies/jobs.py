@@ -1,4 +1,4 @@
-"""The jobs of a study: each trains one network or attacks one, and has its name from all that its outcome rests on."""
+"""The jobs of a study: each trains, attacks or measures a network, and has its name from all its outcome rests on."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from typing import Any
 
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.evaluation.sweep import Progress
-from salrob_tf.files import DamagedError, environment, read_json_object, remove, write_json
+from salrob_tf.files import DamagedError, environment, read_json_object, remove, write_json, written_beside
 from salrob_tf.models.classifier import Classifier
+from salrob_tf.results.measures import Measured, load_measured
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import load_results, save_results
 from salrob_tf.studies.claims import holder
+from salrob_tf.studies.evidence import attacks_to_show, measure
 from salrob_tf.studies.manifest import Study
 from salrob_tf.studies.run_folders import MODEL, holds_export
 from salrob_tf.studies.runs import Run, train
@@ -27,19 +29,22 @@ from salrob_tf.studies.trials import Trial, attack_all, make_trial
 CODE = {  # folders and files of the package whose code an outcome rests on
     "train": ("data", "models", "saliency", "training", "studies/runs.py", "studies/run_folders.py"),
     "attack": ("data", "models", "attacks", "evaluation", "results", "studies/trials.py"),
+    "measure": ("data", "models", "attacks", "saliency", "studies/evidence.py"),
 }
+DOING = {"train": "training", "attack": "attacking", "measure": "measuring"}
+DONE = {"train": "trained", "attack": "attacked", "measure": "measured"}
 LIBRARIES = ("tensorflow", "keras")
 MOST_FAILURES = 2  # of one job, after which it is left
 FINISHED, RUNNING, FAILED, WAITING = STATES = ("finished", "running", "failed", "waiting")
-JOB, CLAIM, NETWORK, SWEEP = "job.json", "claim.json", "network", "sweep"
+JOB, CLAIM, NETWORK, SWEEP, MEASURES = "job.json", "claim.json", "network", "sweep", "measures.npz"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training or an attack.
+    """A training, an attack, or a measurement.
 
     Attributes:
-        kind: `"train"` or `"attack"`.
+        kind: `"train"`, `"attack"` or `"measure"`.
         name: Of the network.
         content: All that its outcome rests on, as JSON holds it.
         needs: The job that must be finished before, if any.
@@ -82,6 +87,8 @@ class Job:
         folder = self.folder(study)
         if self.kind == "train":
             return (folder / NETWORK / MODEL).is_file() and holds_export(folder / NETWORK)
+        if self.kind == "measure":
+            return (folder / MEASURES).is_file()
         return (folder / "results.json").is_file() and (folder / "correct.npz").is_file()
 
     def result(self, study: Path) -> Robustness | None:
@@ -93,6 +100,15 @@ class Job:
             remove(self.folder(study) / JOB)
             return None
         return replace(found, model=self.name)
+
+    def measured(self, study: Path) -> Measured | None:
+        """What a measurement gave; `None`, with a warning, where it is damaged, and is to be made again."""
+        try:
+            return load_measured(self.folder(study) / MEASURES)
+        except ValueError as error:
+            warnings.warn(f"{error}. {self.name} is measured again", stacklevel=2)
+            remove(self.folder(study) / JOB)
+            return None
 
     def give_another_try(self, study: Path) -> None:
         """Forget that it failed."""
@@ -115,7 +131,9 @@ def jobs_of(study: Study, data: Dataset) -> list[Job]:
     for name, run in study.runs().items():
         training = Job("train", name, {"run": asdict(run), "data": data.sha256, "code": code_of("train")})
         content = {"network": training.digest, "attack": attack, "code": code_of("attack")}
-        found += [training, Job("attack", name, json.loads(json.dumps(content)), training)]
+        found += [training, attacking := Job("attack", name, json.loads(json.dumps(content)), training)]
+        if study.evidence:
+            found.append(Job("measure", name, {"attack": attacking.digest, "code": code_of("measure")}, attacking))
     return found
 
 
@@ -159,8 +177,10 @@ def do(
     try:
         if job.kind == "train":
             _train(folder / NETWORK, data, Run(**job.content["run"]), verbose)
-        else:
+        elif job.kind == "attack":
             _attack(job, study, trial, progress)
+        else:
+            _measure(job, study, data, trial)
     except Exception as error:
         if _is_interruption(error):
             raise KeyboardInterrupt from error
@@ -188,16 +208,35 @@ def _train(folder: Path, data: Dataset, run: Run, verbose: int) -> None:
         train(folder, data, run, verbose=verbose)
 
 
-def _attack(job: Job, study: Path, trial: Trial, progress: Callable[[str], Progress] | None) -> None:
-    folder, network = job.folder(study), job.needs
-    assert network is not None
+def classifier_of(attack: Job, study: Path) -> Classifier:
+    """The network that a job attacks.
+
+    Raises:
+        ValueError: If it is damaged; it is then to be trained again.
+    """
+    training = attack.needs
+    assert training is not None
     try:
-        classifier = Classifier(network.folder(study) / NETWORK, job.name)
+        return Classifier(training.folder(study) / NETWORK, attack.name)
     except ValueError as error:
         warnings.warn(f"{error}. It is trained again", stacklevel=2)
-        remove(network.folder(study) / JOB)
+        remove(training.folder(study) / JOB)
         raise
+
+
+def _attack(job: Job, study: Path, trial: Trial, progress: Callable[[str], Progress] | None) -> None:
+    folder, classifier = job.folder(study), classifier_of(job, study)
     parts = folder / SWEEP
     results = attack_all(trial, [classifier], checkpoint=lambda number: parts, progress=progress)
     save_results(folder, results)
     remove(parts)
+
+
+def _measure(job: Job, study: Path, data: Dataset, trial: Trial) -> None:
+    attack = job.needs
+    assert attack is not None
+    if (result := attack.result(study)) is None:
+        raise ValueError(f"What attacks on {job.name} found is damaged")
+    found = measure(data, classifier_of(attack, study), result, attacks_to_show(trial.attacks.values())[0])
+    with written_beside(job.folder(study) / MEASURES) as beside:
+        beside.write_bytes(found.to_bytes())

@@ -64,6 +64,7 @@ class Study:
     ways: dict[str, dict[str, Any]]
     attack: AttackPlan = field(default_factory=AttackPlan)
     image_size: tuple[int, ...] | None = None
+    evidence: bool = True
 
     def runs(self) -> dict[str, Run]:
         """What is trained, by name, `<way>-<seed>`: seed by seed, so that a study is of use long before its end."""
@@ -73,9 +74,10 @@ class Study:
 def read_manifest(path: str | Path) -> Study:
     """Read a manifest, a TOML file.
 
-    It has `data`, `seeds` (a list, or how many), a table `training` of fields of `Run` that all ways share, a table
-    for each way in `ways`, and a table `attack` of fields of `AttackPlan`. Where a field of `Run` is a list, there is
-    a way for each of its values, or for each combination of several, whose names say which.
+    It has `data`, `seeds` (a list, or how many), `evidence` (true unless it says otherwise), a table `training` of
+    fields of `Run` that all ways share, a table for each way in `ways`, and a table `attack` of fields of `AttackPlan`.
+    Where a field of `Run` is a list, there is a way for each of its values, or for each combination of several, whose
+    names say which.
 
     Raises:
         ValueError: If the file cannot be read, a key is unknown or missing, or a value is not valid; naming it.
@@ -85,7 +87,7 @@ def read_manifest(path: str | Path) -> Study:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"This is no manifest, a TOML file ({error}). Received: {path}") from error
-    _check_keys(given, "", ("data", "image_size", "seeds", "training", "ways", "attack"))
+    _check_keys(given, "", ("data", "image_size", "seeds", "evidence", "training", "ways", "attack"))
     for key in ("data", "ways"):
         if not given.get(key):
             raise ValueError(f"A manifest needs `{key}`. Received: {path}")
@@ -99,10 +101,12 @@ def read_manifest(path: str | Path) -> Study:
     _check_keys(tables["attack"], "attack.", [each.name for each in fields(AttackPlan)])
     if not isinstance(given["data"], str):
         raise ValueError(f"`data` must be the name or path of a source. Received: data={shown(given['data'])}")
+    if not isinstance(evidence := given.get("evidence", True), bool):
+        raise ValueError(f"`evidence` must be true or false. Received: evidence={shown(evidence)}")
     ways: dict[str, dict[str, Any]] = {}
     for name, way in given["ways"].items():
         ways |= _expanded(name, {**tables["training"], **way})
-    study = Study(given["data"], _seeds(given.get("seeds", 1)), ways, _attack(tables["attack"]), _size(given))
+    study = Study(given["data"], _seeds(given.get("seeds", 1)), ways, _attack(tables["attack"]), _size(given), evidence)
     if len(study.seeds) * len(ways) > MOST_NETWORKS:
         raise ValueError(f"A study has {MOST_NETWORKS:,} networks at most. Received: {len(study.seeds) * len(ways):,}")
     try:

@@ -13,6 +13,7 @@ from salrob_tf.files import read_json_object
 from salrob_tf.reports.page import DOWNLOADS, report
 from salrob_tf.results.comparison import Comparison, compare
 from salrob_tf.results.evidence import Evidence, load_evidence
+from salrob_tf.results.measures import OverSeeds
 from salrob_tf.results.methods import MethodComparison, compare_methods
 from salrob_tf.results.robustness import Robustness, check_comparable
 from salrob_tf.results.storage import load_results, save_results
@@ -57,6 +58,7 @@ def page_of_results(
     groups: Mapping[str, Sequence[Robustness]],
     comparisons: Sequence[Comparison | MethodComparison],
     evidence: Evidence | None = None,
+    seeds: Sequence[OverSeeds] = (),
     **saved: Any,
 ) -> str:
     """The page of results that are not written yet.
@@ -65,6 +67,7 @@ def page_of_results(
         groups: By name, the results of one network, or of networks trained alike from several seeds.
         comparisons: How they differ.
         evidence: What is to be seen of them, if anything.
+        seeds: What was measured of them, over seeds.
         **saved: As for `save_results`.
     """
     every = [result for results in groups.values() for result in results]
@@ -74,7 +77,7 @@ def page_of_results(
         record = read_json_object(folder / "results.json", "results", "")
         files = {name: (folder / name).read_bytes() for name in ("results.json", "correct.npz")}
     missing = [] if evidence else [f"{NOTHING_SEEN}."]
-    return report(groups, comparisons, record, evidence, files, missing)
+    return report(groups, comparisons, record, evidence, files, missing, seeds)
 
 
 def groups_of(results: Sequence[Robustness]) -> dict[str, list[Robustness]]:

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from matplotlib.figure import Figure
 
-from salrob_tf.attacks.ascent import GradientAttack
-from salrob_tf.attacks.gradient import FGSM, PGD
+from salrob_tf.attacks.gradient import FGSM
 from salrob_tf.attacks.registry import Entry
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.data.folders import Images
@@ -25,7 +24,7 @@ from salrob_tf.results.evidence import Evidence
 from salrob_tf.results.methods import MethodComparison, compare_methods
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.saliency.maps import saliency_maps
-from salrob_tf.studies.evidence import gather
+from salrob_tf.studies.evidence import attacks_to_show, gather
 from salrob_tf.studies.pages import EVIDENCE, page_of_results
 from salrob_tf.studies.runs import Run, check_run, train
 
@@ -218,12 +217,10 @@ def _figure_3(paper: Paper) -> Figure:
 def evidence_of(
     data: Dataset, classifiers: Sequence[Classifier], results: Sequence[Robustness], attacks: Iterable[Entry]
 ) -> Evidence:
-    """What is to be seen of the first network of each kind, under FGSM or the first attack like it, and PGD."""
+    """What is to be seen of the first network of each kind."""
     found = {result.model: result for result in results}
     first = [group[0] for group in by_kind({each.name: each for each in classifiers}).values()]
-    alike = [each for each in attacks if isinstance(each, GradientAttack)] or [FGSM()]
-    chosen = [alike[0], *[each for each in alike[1:] if isinstance(each, PGD)][:1]]
-    return gather(data, first, [found[each.name] for each in first], chosen)
+    return gather(data, first, [found[each.name] for each in first], attacks_to_show(attacks))
 
 
 # What is written, by the names of files.

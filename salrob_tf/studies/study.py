@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from salrob_tf.data.datasets import Dataset
-from salrob_tf.files import differences, read_json_object, write_json, write_text
+from salrob_tf.files import differences, read_json_object, write_json, write_text, written_beside
 from salrob_tf.reports import figures, tables
 from salrob_tf.reports.specification import specification_curve
 from salrob_tf.results.comparison import Comparison
+from salrob_tf.results.measures import over_seeds
 from salrob_tf.results.methods import MethodComparison, compare_methods
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import save_results
@@ -32,9 +33,11 @@ from salrob_tf.studies.jobs import (
     trial_of,
 )
 from salrob_tf.studies.manifest import Study
-from salrob_tf.studies.pages import page_of_results
+from salrob_tf.studies.measured import evidence_of, measured_of
+from salrob_tf.studies.pages import EVIDENCE, page_of_results
 
 RECORD = "study.json"
+JUDGED = {"attack": Job.result, "measure": Job.measured}
 POLL = 2.0  # seconds between two looks at what other processes do
 
 
@@ -111,14 +114,14 @@ def carry_out(
 def look(folder: Path, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
     """Those jobs that are not finished and can still be, and those of them that can be done now, or are being done.
 
-    An attack whose results are damaged counts as one that was never made.
+    An attack or a measurement whose outcome is damaged counts as one that was never made.
     """
     states = {job.digest: job.state(folder) for job in jobs}
     unfinished = [job for job in jobs if states[job.digest] in (WAITING, RUNNING)]
     ready = [job for job in unfinished if not job.needs or states[job.needs.digest] == FINISHED]
     if not ready:
-        attacks = [job for job in jobs if job.kind == "attack" and states[job.digest] == FINISHED]
-        ready = unfinished = [job for job in attacks if job.result(folder) is None]
+        done = [job for job in jobs if job.kind in JUDGED and states[job.digest] == FINISHED]
+        ready = unfinished = [job for job in done if JUDGED[job.kind](job, folder) is None]
     return unfinished, ready
 
 
@@ -178,15 +181,18 @@ def status(folder: Path, jobs: Sequence[Job]) -> Status:
         elif state == FAILED:
             lines.append(f"{job.kind} {job.name}: failed {record['failures']} times, {record.get('error')}")
     left, typical = None, typical_seconds(folder, jobs)
-    if len(typical) == 2:
-        to_do = [job for job in jobs if states[job.digest] in (WAITING, RUNNING)]
-        to_do = [job for job in to_do if job.needs is None or states[job.needs.digest] != FAILED]
+    lost = {digest for digest, state in states.items() if state == FAILED}
+    for job in jobs:  # each after the one that it needs
+        if job.needs is not None and job.needs.digest in lost:
+            lost.add(job.digest)
+    to_do = [job for job in jobs if states[job.digest] in (WAITING, RUNNING) and job.digest not in lost]
+    if typical and all(job.kind in typical for job in to_do):
         left = sum(typical[job.kind] for job in to_do) / 60
     return Status({state: list(states.values()).count(state) for state in STATES}, left, tuple(lines))
 
 
 def typical_seconds(folder: Path, jobs: Sequence[Job]) -> dict[str, float]:
-    """What a training and an attack took on average, of those kinds of which one is finished."""
+    """What jobs took on average, by kind, of those kinds of which one is finished."""
     seconds: dict[str, list[float]] = {}
     for job in jobs:
         took = job.record(folder).get("seconds")
@@ -249,6 +255,14 @@ def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]
             figures.save_figure(specifications, folder / "specifications.png")
         pairs: list[Comparison | MethodComparison] = [*comparisons]
         saved: dict[str, Any] = {"comparisons": pairs, "data_name": data.name}
-        write_text(folder / "report.html", page_of_results(groups, **saved))
+        measured, evidence = measured_of(folder, study, jobs), None
+        seeds = over_seeds(measured) if next(iter(study.ways)) in measured else []
+        if seeds:
+            write_text(folder / "measures.md", tables.measures_table(seeds))
+            evidence = evidence_of(folder, study, data, jobs)
+        if evidence:
+            with written_beside(folder / EVIDENCE) as beside:
+                beside.write_bytes(evidence.to_bytes())
+        write_text(folder / "report.html", page_of_results(groups, evidence=evidence, seeds=seeds, **saved))
         save_results(folder, every, **saved)
     return comparisons

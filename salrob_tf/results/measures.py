@@ -1,0 +1,136 @@
+"""What was measured of networks, image by image, and how it differs between ways of training over seeds."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+DELETION = "deletion against random maps"  # what measures are called before the name of a fill
+
+Table = Mapping[str, Mapping[str, np.ndarray]]  # arrays by network, or part, and name
+
+
+def flattened(name: str, table: Table) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
+    """The keys of a table of arrays, and the arrays by names that files can hold."""
+    order = [(network, measure) for network, each in table.items() for measure in each]
+    return order, {f"{name}_{place}": table[one][what] for place, (one, what) in enumerate(order)}
+
+
+def packed(words: Any, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The content of an `.npz` file of arrays and of what JSON can hold."""
+    file = io.BytesIO()
+    every: dict[str, Any] = {**arrays, "words": np.array(json.dumps(words))}
+    np.savez_compressed(file, **every)
+    return file.getvalue()
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured of one network.
+
+    Attributes:
+        mechanism: By name, a number for each of the first images that were attacked, which may say why it is robust.
+        quality: The same for how good its saliency maps are: higher is better. Of images that nothing was removed
+            from NaN.
+        removed: By fill, as `Evidence.removed` has it.
+    """
+
+    mechanism: Mapping[str, np.ndarray]
+    quality: Mapping[str, np.ndarray]
+    removed: Mapping[str, np.ndarray]
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """`mechanism` and `quality`."""
+        return {**self.mechanism, **self.quality}
+
+    def to_bytes(self) -> bytes:
+        """As the content of an `.npz` file."""
+        order, arrays = flattened("part", {part.name: getattr(self, part.name) for part in fields(self)})
+        return packed(order, arrays)
+
+
+def load_measured(path: Path) -> Measured:
+    """Read what `Measured.to_bytes` gave.
+
+    Raises:
+        ValueError: If the file is not that, or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            parts: dict[str, dict[str, np.ndarray]] = {part.name: {} for part in fields(Measured)}
+            for place, (part, name) in enumerate(json.loads(str(file["words"]))):
+                parts[part][name] = file[f"part_{place}"]
+        return Measured(**parts)
+    except Exception as error:
+        why = " ".join(str(error).split())[:200]
+        raise ValueError(f"These are no measures of a network ({why}). Received: {path}") from error
+
+
+class Mean(NamedTuple):
+    """A mean over seeds, with the ends of its 95 % interval (Student's t), NaN where there is one seed."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        ends = "" if np.isnan(self.low) else f" [{self.low:+.2g}, {self.high:+.2g}]"
+        return f"{self.mean:+.2g}{ends}"
+
+
+class OverSeeds(NamedTuple):
+    """What was measured of networks of several ways of training.
+
+    Attributes:
+        name: What.
+        means: By way of training, over its seeds, each network's mean over images counting as one value.
+        differences: By way of training but the first, its difference to the first over the seeds that both have.
+    """
+
+    name: str
+    means: dict[str, Mean]
+    differences: dict[str, Mean]
+
+
+def over_seeds(groups: Mapping[str, Mapping[int, Measured]]) -> list[OverSeeds]:
+    """Compare ways of training by what was measured of their networks.
+
+    Args:
+        groups: By way of training and by seed, what was measured of the network.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not groups or not all(groups.values()):
+        raise ValueError(f"There must be measures of each way of training. Received: {dict.fromkeys(groups)}")
+    first = next(iter(groups))
+    rows = []
+    for name in next(iter(groups[first].values())).values:
+        each = {
+            way: {seed: float(np.nanmean(measured.values[name])) for seed, measured in seeds.items()}
+            for way, seeds in groups.items()
+        }
+        differences = {
+            way: mean_of([seeds[seed] - each[first][seed] for seed in seeds if seed in each[first]])
+            for way, seeds in each.items()
+            if way != first
+        }
+        rows.append(OverSeeds(name, {way: mean_of([*seeds.values()]) for way, seeds in each.items()}, differences))
+    return rows
+
+
+def mean_of(values: Sequence[float]) -> Mean:
+    """The mean of values, NaN if there is none, with its interval."""
+    if len(values) < 2:
+        return Mean(*values, *[np.nan] * (3 - len(values)))
+    mean = float(np.mean(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return Mean(mean, mean - half, mean + half)
