@@ -404,3 +404,20 @@ def test_without_ray_it_is_said_how_to_get_it(manifest, tmp_path, capsys, monkey
     monkeypatch.setitem(sys.modules, "ray", None)
     assert run("study.py", manifest, "--out", tmp_path / "out", "--engine", "ray", check=False) == 2
     assert "pip install 'salrob-tf[cluster]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((SCRIPTS.parent / "studies").glob("*.toml")), ids=lambda path: path.stem)
+def test_manifests_that_are_here_are_whole(path):
+    study = read_manifest(path)
+    assert next(iter(study.ways)) == "regular" and study.attack.entries()
+    assert re.match("# .*(minutes|hour)", path.read_text().replace("\n# ", " ")), "says how long it takes"
+
+
+def test_data_that_cannot_be_had_is_one_line(tmp_path, monkeypatch, capsys):
+    def none(*given, **more):
+        raise OSError("no network")
+
+    monkeypatch.setattr("keras.datasets.fashion_mnist.load_data", none)
+    assert run("study.py", SCRIPTS.parent / "studies" / "fashion.toml", "--out", tmp_path / "out", check=False) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Fashion-MNIST could not be" in error and not (tmp_path / "out").exists()
