@@ -64,7 +64,7 @@ def specification_curve(
         where = [place for place, each in zip(places, ordered, strict=True) if choices[each.second].get(key) == value]
         lower.plot(where, [row] * len(where), "|", color="black", ms=8)
     lower.set_yticks(range(len(rows)), [f"{key} = {value}" for key, value in rows], fontsize="x-small")
-    lower.set_ylim(len(rows) - 0.5, -0.5)
+    lower.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     lower.set_xticks([])
     seeds = sorted({each.seeds for each in ordered})
     how_many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
