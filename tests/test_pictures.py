@@ -14,8 +14,8 @@ from salrob_tf.results.flags import Flag
 
 
 @pytest.fixture(scope="module")
-def results(trained):
-    model, images, labels = trained
+def results(ready):
+    model, images, labels = ready
     return [
         sr.evaluate(
             model, images, labels, [sr.FGSM(), sr.PGD(steps=steps)], [0.2, 0.1], seed=steps, name=f"tiny-{steps}"
