@@ -10,7 +10,7 @@ What errors say is read where they are caught, and they are passed on where they
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -197,16 +197,6 @@ def _may_have_to_be_deterministic() -> bool:
     except ImportError:
         return True
     return bool(is_op_determinism_enabled())
-
-
-def traced_once(function: Any) -> Any:
-    """A `tf.function` that is traced once without a warning: TensorFlow counts the traces of other models' too.
-
-    Without `_omit_frequent_tracing_warning` it warns.
-    """
-    with suppress(AttributeError):
-        function._omit_frequent_tracing_warning = True
-    return function
 
 
 def traces_in(saved: Any) -> list[Any]:

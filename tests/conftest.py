@@ -115,3 +115,9 @@ def trained():
     model.compile(keras.optimizers.Adam(0.01))
     model.fit(images, labels, epochs=8, verbose=0)
     return model.model, *make_images(64, seed=1)
+
+
+@pytest.fixture(scope="session")
+def ready(trained):
+    """The same, the network as a classifier: what is compiled for it in one test need not be in another."""
+    return sr.Classifier(trained[0]), *trained[1:]

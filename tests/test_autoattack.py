@@ -23,8 +23,8 @@ def quick(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def classifier(trained):
-    return sr.Classifier(trained[0])
+def classifier(ready):
+    return ready[0]
 
 
 def labels_of(model, **settings):

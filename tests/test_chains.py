@@ -29,8 +29,8 @@ def quick(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def classifier(trained):
-    return sr.Classifier(trained[0])
+def classifier(ready):
+    return ready[0]
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def test_what_a_batch_of_another_size_does_not_misclassify_stands(trained):
 
 
 @pytest.mark.parametrize("attacks", [["bim", "pgd"], ["apgd-dlr"]])
-def test_bfloat16_leaves_nothing_that_float32_breaks(trained, attacks):
-    network, images, labels = trained
+def test_bfloat16_leaves_nothing_that_float32_breaks(ready, attacks):
+    network, images, labels = ready
     exact = sr.evaluate(network, images, labels, attacks, EPSILONS, steps=10)
     found = sr.evaluate(network, images, labels, attacks, EPSILONS, steps=10, craft_dtype="bfloat16")
     for label in attacks:
@@ -213,8 +213,8 @@ def test_few_classes_and_no_gradients_have_members_that_suit(trained):
             sr.WorstCase(**wrong)
 
 
-def test_old_results_have_no_flips(trained, tmp_path):
-    network, images, labels = trained
+def test_old_results_have_no_flips(ready, tmp_path):
+    network, images, labels = ready
     sr.save_results(tmp_path, [sr.evaluate(network, images[:8], labels[:8], "fgsm", 0.1)])
     path = tmp_path / "results.json"
     record = json.loads(path.read_text())

@@ -196,11 +196,6 @@ def test_gradients_of_biases_are_left_to_tensorflow_where_it_may_have_to_be_dete
         assert isinstance(_compat.apart_from_kernels(), nullcontext)
 
 
-def test_functions_that_take_no_notes_are_as_they_were():
-    function = object()
-    assert _compat.traced_once(function) is function
-
-
 def test_a_saved_model_that_hides_its_traces_is_refused_in_one_line(tmp_path, gone):
     module = tf.Module()
     module.__call__ = tf.function(lambda images: tf.reduce_mean(images, (2, 3))[:, :3])

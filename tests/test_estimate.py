@@ -13,12 +13,11 @@ from salrob_tf.evaluation.plans import choose_attacks, plan_of
 EPSILONS = np.array([0.05, 0.1, 0.15, 0.2])
 
 
-def both(trained, attacks, monkeypatch, **options):
+def both(ready, attacks, monkeypatch, **options):
     """What is estimated, with times that are not this machine's, and what the sweep then takes."""
     monkeypatch.setattr(module, "_seconds", lambda call: call() is None or 64.0)
     shorten_autoattack(monkeypatch)  # what an audit runs
-    network, images, labels = trained
-    classifier = sr.Classifier(network)
+    classifier, images, labels = ready
     chosen = choose_attacks(attacks, steps=5)
     guess = estimate(plan_of(classifier, chosen, EPSILONS, **options), images, len(images))
     found = sr.evaluate(classifier, images, labels, list(chosen.values()), EPSILONS, **options)
@@ -26,9 +25,9 @@ def both(trained, attacks, monkeypatch, **options):
     return guess, sum(cost.gradient_evaluations for cost in costs), sum(cost.forward_evaluations for cost in costs)
 
 
-def test_of_every_image_at_every_epsilon_it_is_exact(trained, monkeypatch):
+def test_of_every_image_at_every_epsilon_it_is_exact(ready, monkeypatch):
     guess, gradients, forwards = both(
-        trained, ["bim", "pgd-targeted", sr.Square(steps=50)], monkeypatch, survivors_only=False
+        ready, ["bim", "pgd-targeted", sr.Square(steps=50)], monkeypatch, survivors_only=False
     )
     assert guess.gradients == gradients == 2 * 5 * 4 * 64
     assert guess.forward_evaluations <= forwards <= guess.forward_evaluations + 3 * 4 * 64, "what fell is seen twice"
@@ -36,8 +35,8 @@ def test_of_every_image_at_every_epsilon_it_is_exact(trained, monkeypatch):
 
 
 @pytest.mark.parametrize("attacks", [["fgsm", "bim", "pgd"], ["apgd-dlr"], ["fab-targeted"], ["worst-case"]])
-def test_of_survivors_it_is_of_the_right_size(trained, monkeypatch, attacks):
-    guess, gradients, _ = both(trained, attacks, monkeypatch)
+def test_of_survivors_it_is_of_the_right_size(ready, monkeypatch, attacks):
+    guess, gradients, _ = both(ready, attacks, monkeypatch)
     assert gradients / 3 <= guess.gradients <= 3 * gradients
 
 

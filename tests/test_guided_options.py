@@ -78,7 +78,8 @@ def test_two_replicas_equal_one_device(loss):
     alone = make()
     with two_replicas().scope():
         shared = make()
-    for samples in (14, 15, 13):  # an even end, an uneven one, and one for one replica alone
+    # An even end, an uneven one, and one for one replica alone; of a sum, how many images it is of makes no difference.
+    for samples in (14, 15, 13) if loss == "sum_over_batch_size" else (13,):
         expected, found = (
             model.fit(
                 images[:samples], labels[:samples], sample_weight=weights[:samples], batch_size=4, shuffle=False,

@@ -69,11 +69,11 @@ def test_the_margin_sees_through_winners_that_take_all(trained):
     assert np.all(by_member["square"] < pgd - 0.2)
 
 
-def test_the_worst_case_sees_through_steep_logits(trained):
+def test_the_worst_case_sees_through_steep_logits(trained, ready):
     """Its bracket is blind, and says nothing of how near an image is: what comes next must not rest on it."""
     images, labels = trained[1:]
     found = [
         sr.evaluate(model, images, labels, [sr.WorstCase(audit=False)], EPSILONS).accuracy("worst-case")
-        for model in (trained[0], sr.Classifier(MASKS["logits"](trained[0]), "steep", input_shape=(8, 8, 1)))
+        for model in (ready[0], sr.Classifier(MASKS["logits"](trained[0]), "steep", input_shape=(8, 8, 1)))
     ]
     assert found[0].min() < 0.5 and np.abs(found[1] - found[0]).max() <= 0.05

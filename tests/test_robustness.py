@@ -22,16 +22,16 @@ def make_dataset():
 
 
 @pytest.fixture(scope="module")
-def result(trained):
-    model, images, labels = trained
+def result(ready):
+    model, images, labels = ready
     return sr.evaluate(
         model, images, labels, ["fgsm", sr.PGD(steps=5), "mim-l2"], EPSILONS, steps=5, seed=2, survivors_only=False
     )
 
 
-def test_the_matrix_is_what_each_attack_leaves(trained, result):
-    model, images, labels = trained
-    predict = sr.Classifier(model).predict
+def test_the_matrix_is_what_each_attack_leaves(ready, result):
+    model, images, labels = ready
+    predict = model.predict
     np.testing.assert_array_equal(result.clean, predict(images) == labels)
     for label, attack in (("fgsm", sr.FGSM()), ("pgd", sr.PGD(steps=5))):
         for k, epsilon in enumerate(EPSILONS):
@@ -46,21 +46,20 @@ def test_epsilon_0_is_clean_accuracy_image_for_image(result):
         np.testing.assert_array_equal(correct[0], result.clean)
 
 
-def test_restarts_count_per_image(trained):
-    model, images, labels = trained
+def test_restarts_count_per_image(ready):
+    model, images, labels = ready
     attack = sr.PGD(steps=1, restarts=3)
     found = sr.evaluate(model, images, labels, [attack], [0.15], seed=4, survivors_only=False)
     each = [
-        sr.Classifier(model).predict(attack(model, images, labels, 0.15, seed=4, restart=restart)) == labels
-        for restart in range(3)
+        model.predict(attack(model, images, labels, 0.15, seed=4, restart=restart)) == labels for restart in range(3)
     ]
     np.testing.assert_array_equal(found.correct["pgd"][0], np.all(each, axis=0))
     assert found.accuracy("pgd")[0] < min(one.mean() for one in each) or len({one.tobytes() for one in each}) == 1
     assert found.costs["pgd"].gradient_evaluations == 3 * len(images)
 
 
-def test_a_subset_is_attacked_as_in_the_whole(trained, result):
-    model, images, labels = trained
+def test_a_subset_is_attacked_as_in_the_whole(ready, result):
+    model, images, labels = ready
     some = np.array([50, 2, 31])
     part = sr.evaluate(
         model, images[some], labels[some], [sr.PGD(steps=5)], EPSILONS, seed=2, indices=some, survivors_only=False
@@ -68,8 +67,8 @@ def test_a_subset_is_attacked_as_in_the_whole(trained, result):
     np.testing.assert_array_equal(part.correct["pgd"], result.correct["pgd"][:, some])
 
 
-def test_results_are_saved_whole_and_reload(trained, result, tmp_path):
-    model, images, labels = trained
+def test_results_are_saved_whole_and_reload(ready, result, tmp_path):
+    model, images, labels = ready
     other = sr.evaluate(
         model,
         images,
@@ -242,8 +241,8 @@ def test_what_is_valid_in_several_forms_gives_one_result(trained):
     assert sr.PGD("2") == sr.PGD(2) == sr.PGD(np.float32(2.0)) != sr.PGD()
 
 
-def test_unlike_results_are_not_compared_or_saved_together(trained, result, tmp_path):
-    model, images, labels = trained
+def test_unlike_results_are_not_compared_or_saved_together(ready, result, tmp_path):
+    model, images, labels = ready
 
     def other(**changes):
         settings = {"epsilons": EPSILONS, "seed": 2, "steps": 5} | changes

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf._compat import traced_once
 from salrob_tf.checks import brief, check_whole, shown
 from salrob_tf.data.arrays import fingerprint
 from salrob_tf.models.bounds import check_bounds, check_images_in
@@ -25,6 +24,28 @@ from salrob_tf.models.logits import LOG_PROBABILITIES, LOGITS, Forward, logits_o
 from salrob_tf.models.preprocessing import layers_that_rescale, name_of
 
 COPIED = 0.1  # share of the largest logit by which a copy in bfloat16 may be off
+
+
+class Compiled:
+    """A function of tensors or arrays, traced once.
+
+    `tf.function` matches arguments with its signature three times in each call, which for small models takes as long as
+    the call itself: what it traced is called instead, with tensors.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: list[tf.TensorSpec]) -> None:
+        self._dtypes = [spec.dtype for spec in signature]
+        self._function = tf.function(function, input_signature=signature, autograph=False)
+        self._traced = self._function.get_concrete_function()
+
+    def __call__(self, *given: Any) -> Any:
+        """What the function gives for tensors or arrays."""
+        return self._traced(*map(tf.convert_to_tensor, given, self._dtypes))
+
+    @property
+    def traces(self) -> int:
+        """How often it was traced."""
+        return int(self._function.experimental_get_tracing_count())
 
 
 class Classifier:
@@ -188,13 +209,13 @@ class Classifier:
         if key not in self._functions:
             if key != "predict" and "predict" not in self._functions:
                 self.predict_logits(self._probe.numpy())  # by which `refresh` tells whether the model is the same
-            self._functions[key] = traced_once(tf.function(python_function, input_signature=signature, autograph=False))
+            self._functions[key] = Compiled(python_function, signature)
         return self._functions[key]
 
     def traces(self, key: tuple[Any, ...]) -> int:
         """How often functions were traced whose keys begin with `key`."""
         kept = [run for name, run in self._functions.items() if isinstance(name, tuple) and name[: len(key)] == key]
-        return sum(run.experimental_get_tracing_count() for run in kept)
+        return sum(run.traces for run in kept)
 
     @property
     def repeats(self) -> bool:
