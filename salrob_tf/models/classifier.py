@@ -15,6 +15,7 @@ import tensorflow as tf
 from salrob_tf.checks import brief, check_whole, shown
 from salrob_tf.data.arrays import fingerprint
 from salrob_tf.models.bounds import check_bounds, check_images_in
+from salrob_tf.models.compiled import Compiled
 from salrob_tf.models.contract import check_outputs, outputs_probabilities, preprocessor_of
 from salrob_tf.models.copies import copy_in_bfloat16, differ, rounding
 from salrob_tf.models.devices import over_devices
@@ -24,28 +25,6 @@ from salrob_tf.models.logits import LOG_PROBABILITIES, LOGITS, Forward, logits_o
 from salrob_tf.models.preprocessing import layers_that_rescale, name_of
 
 COPIED = 0.1  # share of the largest logit by which a copy in bfloat16 may be off
-
-
-class Compiled:
-    """A function of tensors or arrays, traced once.
-
-    `tf.function` matches arguments with its signature three times in each call, which for small models takes as long as
-    the call itself: what it traced is called instead, with tensors.
-    """
-
-    def __init__(self, function: Callable[..., Any], signature: list[tf.TensorSpec]) -> None:
-        self._dtypes = [spec.dtype for spec in signature]
-        self._function = tf.function(function, input_signature=signature, autograph=False)
-        self._traced = self._function.get_concrete_function()
-
-    def __call__(self, *given: Any) -> Any:
-        """What the function gives for tensors or arrays."""
-        return self._traced(*map(tf.convert_to_tensor, given, self._dtypes))
-
-    @property
-    def traces(self) -> int:
-        """How often it was traced."""
-        return int(self._function.experimental_get_tracing_count())
 
 
 class Classifier:
