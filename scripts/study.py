@@ -25,7 +25,8 @@ def arguments() -> argparse.Namespace:
     add("--address", metavar="HOST:PORT", help="cluster of Ray that does the jobs, instead of one on this machine")
     add("--threads", type=int, metavar="N", help="CPUs of each of Ray's jobs (default all of this machine)")
     add("--memory", type=float, metavar="GIB", help="memory of each of Ray's jobs (default 3)")
-    add("--status", action="store_true", help="say how far the study in --out is, and do nothing")
+    add("--status", action="store_true",
+        help="say how far the study in --out is, write what it found so far, and do no job")  # fmt: skip
     args = parser.parse_args()
     if args.plan is not None and not args.plan > 0:
         parser.error(f"--plan must be above 0. Received: --plan {args.plan:g}")
@@ -48,7 +49,9 @@ def main() -> None:
     data = load_data(study.data, study.image_size)
     if args.status:
         studies.check_study(args.out, data)
-        print(studies.status(args.out, jobs_of(study, data)))
+        jobs = jobs_of(study, data)
+        print(studies.status(args.out, jobs), flush=True)
+        print(*studies.write_results(args.out, study, data, jobs), sep="\n\n")
         return
     jobs = studies.open_study(args.out, study, data, args.resume)
 

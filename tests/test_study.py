@@ -17,11 +17,13 @@ from forks import Forks
 from test_scripts import SCRIPTS, run
 
 import salrob_tf as sr
-from salrob_tf.results.measures import load_measured
+from salrob_tf.reports.tables import measures_table
+from salrob_tf.results.measures import load_means, load_measured, over_seeds
 from salrob_tf.studies import claims, jobs
 from salrob_tf.studies.claims import claimed, holder
 from salrob_tf.studies.jobs import MEASURES
 from salrob_tf.studies.manifest import read_manifest
+from salrob_tf.studies.pages import page_of_folders
 from salrob_tf.studies.study import compare_ways
 
 MANIFEST = """
@@ -109,6 +111,14 @@ def test_networks_are_measured_and_compared_over_seeds(whole, manifest, tmp_path
     np.testing.assert_allclose([float(each) for each in row.groups()], wanted, rtol=0.05, atol=1e-3)
     page = (out / "report.html").read_text()
     assert 'id="explorer"' in page and "Ways of training: means over networks" in page and "No images" not in page
+    means = load_means(out / "measures.csv")
+    assert means["guided"][1]["gradient norm, L1"] == pytest.approx(norms["guided-1"], rel=1e-5)
+    assert measures_table(over_seeds(means)) == (out / "measures.md").read_text()
+    assert "Ways of training: means over networks" in page_of_folders([out])
+    for wrong in ("network,measure,mean\n", "network,mean\n", "network,measure,mean\nregular-0,zeros,many\n"):
+        (tmp_path / "wrong.csv").write_text(wrong)
+        with pytest.raises(ValueError, match="These are no means of networks .* Received: .*wrong.csv"):
+            load_means(tmp_path / "wrong.csv")
     place = folder_of(out, found["measure", "guided-0"]) / MEASURES
     place.write_bytes(place.read_bytes()[:100])
     run("study.py", asked, "--out", out, "--resume")
@@ -155,8 +165,17 @@ def test_more_seeds_cost_only_what_is_new_and_damage_is_done_again(whole, source
     out, more = tmp_path / "study", tmp_path / "more.toml"
     shutil.copytree(whole, out)
     more.write_text(MANIFEST.format(data=source, seeds="[0, 1, 2]"))
+    written = ["table.md", "curves.png", "specifications.png", "report.html", "results.json", "correct.npz"]
+    for name in written:
+        (out / name).unlink()
     run("study.py", more, "--out", out, "--status")
-    assert "jobs: 8 finished, 4 waiting; about" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (
+        "jobs: 8 finished, 4 waiting; about" in printed
+        and "Ways of training" in printed
+        and "training r" not in printed
+    )
+    assert all((out / name).exists() for name in written) and len(sr.load_results(out)) == 4
     (out / "jobs" / _digests(out)["attack", "guided-1"] / "correct.npz").write_bytes(b"cut")
     lost = out / "jobs" / _digests(out)["train", "regular-0"]
     (lost / "network" / "model.keras").write_bytes(b"cut")

@@ -21,7 +21,12 @@ from salrob_tf.results.methods import EQUIVALENT, LESS, MORE, MethodComparison
 from salrob_tf.results.robustness import WORST, Robustness, check_groups
 from salrob_tf.results.spread import spread
 
-DOWNLOADS = {"results.json": "application/json", "correct.npz": "application/zip", "table1.md": "text/markdown"}
+DOWNLOADS = {
+    "results.json": "application/json",
+    "correct.npz": "application/zip",
+    "measures.csv": "text/csv",
+    "table1.md": "text/markdown",
+}
 
 
 def report(

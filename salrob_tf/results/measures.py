@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from scipy import stats
 DELETION = "deletion against random maps"  # what measures are called before the name of a fill
 
 Table = Mapping[str, Mapping[str, np.ndarray]]  # arrays by network, or part, and name
+Means = Mapping[str, Mapping[int, Mapping[str, float]]]  # by way of training, seed, and what: a network's, over images
+COLUMNS = ["network", "measure", "mean"]
 
 
 def flattened(name: str, table: Table) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
@@ -50,6 +53,11 @@ class Measured:
     def values(self) -> dict[str, np.ndarray]:
         """`mechanism` and `quality`."""
         return {**self.mechanism, **self.quality}
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of each of `values` over images."""
+        return {name: float(np.nanmean(each)) for name, each in self.values.items()}
 
     def to_bytes(self) -> bytes:
         """As the content of an `.npz` file."""
@@ -100,11 +108,42 @@ class OverSeeds(NamedTuple):
     differences: dict[str, Mean]
 
 
-def over_seeds(groups: Mapping[str, Mapping[int, Measured]]) -> list[OverSeeds]:
+def means_csv(groups: Means) -> str:
+    """Means of networks, as the content of a `.csv` file."""
+    file = io.StringIO()
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for way, seeds in groups.items():
+        for seed, means in seeds.items():
+            rows.writerows((f"{way}-{seed}", name, f"{mean:.7g}") for name, mean in means.items())
+    return file.getvalue()
+
+
+def load_means(path: Path) -> Means:
+    """Read what `means_csv` gave.
+
+    Raises:
+        ValueError: If the file is not that, or damaged.
+    """
+    groups: dict[str, dict[int, dict[str, float]]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            head, *rows = csv.reader(file)
+        if head != COLUMNS or not rows:
+            raise ValueError(f"columns must be {', '.join(COLUMNS)}, with rows below them")
+        for network, measure, mean in rows:
+            way, _, seed = network.rpartition("-")
+            groups.setdefault(way, {}).setdefault(int(seed), {})[measure] = float(mean)
+    except ValueError as error:
+        raise ValueError(f"These are no means of networks ({error}). Received: {path}") from error
+    return groups
+
+
+def over_seeds(groups: Means) -> list[OverSeeds]:
     """Compare ways of training by what was measured of their networks.
 
     Args:
-        groups: By way of training and by seed, what was measured of the network.
+        groups: By way of training and by seed, the `means` of what was measured of the network.
 
     Raises:
         ValueError: If there is none.
@@ -113,11 +152,8 @@ def over_seeds(groups: Mapping[str, Mapping[int, Measured]]) -> list[OverSeeds]:
         raise ValueError(f"There must be measures of each way of training. Received: {dict.fromkeys(groups)}")
     first = next(iter(groups))
     rows = []
-    for name in next(iter(groups[first].values())).values:
-        each = {
-            way: {seed: float(np.nanmean(measured.values[name])) for seed, measured in seeds.items()}
-            for way, seeds in groups.items()
-        }
+    for name in next(iter(groups[first].values())):
+        each = {way: {seed: means[name] for seed, means in seeds.items()} for way, seeds in groups.items()}
         differences = {
             way: mean_of([seeds[seed] - each[first][seed] for seed in seeds if seed in each[first]])
             for way, seeds in each.items()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.results.evidence import Evidence
-from salrob_tf.results.measures import Measured
+from salrob_tf.results.measures import Means, Measured
 from salrob_tf.studies.evidence import attacks_to_show, gather
 from salrob_tf.studies.jobs import FINISHED, Job, classifier_of
 from salrob_tf.studies.manifest import Study
@@ -23,6 +23,11 @@ def measured_of(folder: Path, study: Study, jobs: Sequence[Job]) -> dict[str, di
             way, _, seed = job.name.rpartition("-")
             found[way][int(seed)] = measured
     return {way: seeds for way, seeds in found.items() if seeds}
+
+
+def means_of(measured: Mapping[str, Mapping[int, Measured]]) -> Means:
+    """The means of what was measured, as `over_seeds` takes them."""
+    return {way: {seed: each.means for seed, each in seeds.items()} for way, seeds in measured.items()}
 
 
 def evidence_of(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]) -> Evidence | None:

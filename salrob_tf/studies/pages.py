@@ -13,12 +13,13 @@ from salrob_tf.files import read_json_object
 from salrob_tf.reports.page import DOWNLOADS, report
 from salrob_tf.results.comparison import Comparison, compare
 from salrob_tf.results.evidence import Evidence, load_evidence
-from salrob_tf.results.measures import OverSeeds
+from salrob_tf.results.measures import OverSeeds, load_means, over_seeds
 from salrob_tf.results.methods import MethodComparison, compare_methods
 from salrob_tf.results.robustness import Robustness, check_comparable
 from salrob_tf.results.storage import load_results, save_results
 
 EVIDENCE = "evidence.npz"
+MEANS = "measures.csv"
 NOTHING_SEEN = "No images and no measures here"
 
 
@@ -51,7 +52,8 @@ def page_of_folders(folders: Sequence[Path]) -> str:
     shown = {result.model for results in groups.values() for result in results}
     if left := [result.model for result in every if result.model not in shown]:
         missing.append(f"Left out, because not all ways of training have their seeds: {', '.join(left)}.")
-    return report(groups, compare_groups(groups), record, evidence, files, missing)
+    seeds = over_seeds(load_means(first / MEANS)) if (first / MEANS).is_file() else ()
+    return report(groups, compare_groups(groups), record, evidence, files, missing, seeds)
 
 
 def page_of_results(

@@ -15,7 +15,7 @@ from salrob_tf.files import differences, read_json_object, write_json, write_tex
 from salrob_tf.reports import figures, tables
 from salrob_tf.reports.specification import specification_curve
 from salrob_tf.results.comparison import Comparison
-from salrob_tf.results.measures import over_seeds
+from salrob_tf.results.measures import means_csv, over_seeds
 from salrob_tf.results.methods import MethodComparison, compare_methods
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import save_results
@@ -33,8 +33,8 @@ from salrob_tf.studies.jobs import (
     trial_of,
 )
 from salrob_tf.studies.manifest import Study
-from salrob_tf.studies.measured import evidence_of, measured_of
-from salrob_tf.studies.pages import EVIDENCE, page_of_results
+from salrob_tf.studies.measured import evidence_of, means_of, measured_of
+from salrob_tf.studies.pages import EVIDENCE, MEANS, page_of_results
 
 RECORD = "study.json"
 JUDGED = {"attack": Job.result, "measure": Job.measured}
@@ -255,10 +255,11 @@ def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]
             figures.save_figure(specifications, folder / "specifications.png")
         pairs: list[Comparison | MethodComparison] = [*comparisons]
         saved: dict[str, Any] = {"comparisons": pairs, "data_name": data.name}
-        measured, evidence = measured_of(folder, study, jobs), None
-        seeds = over_seeds(measured) if next(iter(study.ways)) in measured else []
+        means, evidence = means_of(measured_of(folder, study, jobs)), None
+        seeds = over_seeds(means) if next(iter(study.ways)) in means else []
         if seeds:
             write_text(folder / "measures.md", tables.measures_table(seeds))
+            write_text(folder / MEANS, means_csv(means))
             evidence = evidence_of(folder, study, data, jobs)
         if evidence:
             with written_beside(folder / EVIDENCE) as beside:
