@@ -14,7 +14,8 @@ from matplotlib.text import Text
 
 from salrob_tf.checks import epsilon_text, shown
 from salrob_tf.files import written_beside
-from salrob_tf.results.robustness import WORST, Robustness, check_groups
+from salrob_tf.results.alike import check_groups
+from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.results.spread import spread
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; markers and dashes tell lines apart without them.

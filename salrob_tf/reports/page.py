@@ -14,11 +14,12 @@ from salrob_tf.checks import epsilon_text
 from salrob_tf.reports import parts, quality
 from salrob_tf.reports.charts import legend_mark
 from salrob_tf.reports.sprites import address
+from salrob_tf.results.alike import check_groups
 from salrob_tf.results.comparison import Comparison
 from salrob_tf.results.evidence import Evidence
 from salrob_tf.results.measures import OverSeeds
 from salrob_tf.results.methods import EQUIVALENT, LESS, MORE, MethodComparison
-from salrob_tf.results.robustness import WORST, Robustness, check_groups
+from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.results.spread import spread
 
 DOWNLOADS = {

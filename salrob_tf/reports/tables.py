@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.checks import check_choice, epsilon_text, shown
+from salrob_tf.results.alike import check_groups
 from salrob_tf.results.costs import Member
 from salrob_tf.results.measures import OverSeeds
-from salrob_tf.results.robustness import Robustness, check_groups
+from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.spread import spread
 
 # Karkehabadi 2023, Table 1: name, test accuracy of the regular and of the guided network, after 100 epochs.

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from salrob_tf.results.alike import check_comparable
 from salrob_tf.results.flags import DOUBTFUL, Flag
-from salrob_tf.results.robustness import WORST, Robustness, check_comparable
+from salrob_tf.results.robustness import WORST, Robustness
 
 CHANCE_LEVEL = 0.01
 CHANCE_POWER = 0.95

@@ -16,10 +16,11 @@ import numpy as np
 from scipy import stats
 
 from salrob_tf.checks import epsilon_text, shown
+from salrob_tf.results.alike import check_comparable, check_groups
 from salrob_tf.results.crossed import CONFIDENCE, Mean, largest_t, mean_of
 from salrob_tf.results.flags import Flag
 from salrob_tf.results.planner import Plan, plan_of
-from salrob_tf.results.robustness import WORST, Robustness, check_comparable, check_groups
+from salrob_tf.results.robustness import WORST, Robustness
 
 MARGIN = 0.01  # within which two ways of training count as equivalent
 FEWEST_FLIPPED = 6  # seeds from which on a sign-flip test can reject at 5 %

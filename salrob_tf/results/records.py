@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from salrob_tf.results.alike import check_comparable
 from salrob_tf.results.costs import Costs
 from salrob_tf.results.flags import Flag
-from salrob_tf.results.robustness import Robustness, check_comparable
+from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.schema_1 import from_schema_1
 
 SCHEMA = 2

@@ -12,13 +12,14 @@ import numpy as np
 
 from salrob_tf.checks import check_folder, shown
 from salrob_tf.files import as_json, check_file, environment, read_json_object, write_text, written_beside
+from salrob_tf.results.alike import check_comparable, check_result
 from salrob_tf.results.audits import Audit
 from salrob_tf.results.comparison import Comparison, chance_flags
 from salrob_tf.results.costs import Costs, Member
 from salrob_tf.results.flags import Flag
 from salrob_tf.results.methods import MethodComparison
 from salrob_tf.results.records import LATER_COSTS, SCHEMA, check_agreement, check_record, is_number, read_arrays
-from salrob_tf.results.robustness import WORST, Robustness, check_comparable, check_result
+from salrob_tf.results.robustness import WORST, Robustness
 
 REMEDY = "evaluate again, or put back what was there"
 

@@ -11,11 +11,12 @@ from typing import Any
 
 from salrob_tf.files import read_json_object
 from salrob_tf.reports.page import DOWNLOADS, report
+from salrob_tf.results.alike import check_comparable
 from salrob_tf.results.comparison import Comparison, compare
 from salrob_tf.results.evidence import Evidence, load_evidence
 from salrob_tf.results.measures import OverSeeds, load_means, over_seeds
 from salrob_tf.results.methods import MethodComparison, compare_methods
-from salrob_tf.results.robustness import Robustness, check_comparable
+from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import load_results, save_results
 
 EVIDENCE = "evidence.npz"
