@@ -7,7 +7,8 @@ from salrob_tf.results.comparison import compare
 from salrob_tf.results.costs import Costs
 from salrob_tf.results.evidence import Evidence
 from salrob_tf.results.flags import DOUBTFUL, Flag
-from salrob_tf.results.measures import DELETION
+from salrob_tf.results.measures import DELETION, over_seeds
+from salrob_tf.results.methods import compare_methods
 from salrob_tf.results.robustness import Robustness
 
 EPSILONS = np.array([0.1, 0.2, 0.3])
@@ -79,3 +80,26 @@ def make_page(names=("regular-0", "guided-0"), classes=("zero", "one", "two"), r
     evidence = make_evidence(tuple(names), tuple(classes), **settings)
     files = {"results.json": b"{}", "correct.npz": b"PK"}
     return report({each.model: [each] for each in results}, [compare(*results)], record, evidence, files)
+
+
+WAYS = ("regular", "guided fill=mean", "random fill=linear")
+
+
+def make_study(ways=WAYS, flagged=2, attacks=("fgsm", "pgd")):
+    """By way of training, results of three seeds; those of the way with a number are doubtful."""
+    flag = Flag("black box", DOUBTFUL, 0.25, 0.03, "an attack without gradients breaks more", "Look for masking")
+    return {
+        way: [
+            make_result(f"{way}-{seed}", 10 * place + seed, attacks, flags=[flag] * (place == flagged))
+            for seed in range(3)
+        ]
+        for place, way in enumerate(ways)
+    }
+
+
+def make_study_page(ways=WAYS, record=RECORD, missing=("No images here.", "Left out: random-3.")):
+    groups, rng = make_study(ways), np.random.default_rng(2)
+    first, *others = ways
+    comparisons = [compare_methods({first: groups[first], other: groups[other]}) for other in others]
+    means = {way: {seed: {"margin": rng.normal(), "zeros": rng.normal()} for seed in range(3)} for way in ways}
+    return report(groups, comparisons, record, missing=missing, seeds=over_seeds(means))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import axe_playwright_python
 import pytest
-from pages import RECORD, make_page
+from pages import RECORD, make_page, make_study_page
 from test_report import HOSTILE
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -41,6 +41,13 @@ def browser():
 def address(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(make_page(), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def study_address(tmp_path_factory):
+    path = tmp_path_factory.mktemp("study") / "report.html"
+    path.write_text(make_study_page(), encoding="utf-8")
     return path.as_uri()
 
 
@@ -166,6 +173,18 @@ def test_tiles_show_the_place_in_the_sheet(page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 800, 390])
 def test_nobody_is_left_out(page, scheme, width):
+    look_for_barriers(page, scheme, width)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", 1400), ("light", 390)])
+def test_nobody_is_left_out_of_a_study(browser, study_address, scheme, width):
+    browser.get(study_address)
+    look_for_barriers(browser, scheme, width)
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".missing")) == 2
+    assert at(browser, "specifications").is_displayed() and not browser.find_elements(By.ID, "controls")
+
+
+def look_for_barriers(page, scheme, width):
     media(page, scheme)
     page.set_window_size(width, 900)
     page.execute_script("document.querySelectorAll('details').forEach((each) => { each.open = true; })")

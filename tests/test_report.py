@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import make_images, write_arrays
-from pages import EPSILONS, RECORD, make_evidence, make_page, make_result
+from pages import EPSILONS, RECORD, WAYS, make_evidence, make_page, make_result, make_study, make_study_page
 from test_scripts import run
 
 import salrob_tf as sr
@@ -20,6 +20,7 @@ from salrob_tf.reports.parts import measures_of
 from salrob_tf.reports.quality import better_maps
 from salrob_tf.reports.sprites import signed
 from salrob_tf.results.evidence import load_evidence
+from salrob_tf.results.flags import DOUBTFUL, Flag
 from salrob_tf.saliency.gradients import input_gradients
 from salrob_tf.saliency.metrics import removal
 from salrob_tf.studies.evidence import gather, telling
@@ -118,6 +119,74 @@ def test_several_seeds_give_a_verdict_on_ways_and_a_specification_curve():
         "resnet-18",
         "resnet-50",
     ]
+
+
+def rows_after(page, words):
+    """The cells of each row of the first table after some words, as text."""
+    table = page[page.index(words) :]
+    table = table[table.index("<tbody>") : table.index("</tbody>")]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    cells = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows)
+    return [[re.sub(r"<.*?>", "", cell).strip() for cell in row] for row in cells]
+
+
+def test_a_specification_curve_has_a_table_with_choices_and_doubts():
+    page, groups = make_study_page(), make_study()
+    first, *others = groups
+    found = {way: sr.compare_methods({first: groups[first], way: groups[way]}) for way in others}
+    rows = rows_after(page, 'id="specifications"')
+    assert {row[0]: row[-2:] for row in rows} == {
+        "guided fill=mean": ["guided", "mean"],
+        "random fill=linear": ["random", "linear"],
+    }
+    for way, difference, low, high, outcome, doubt, *_ in rows:
+        mean = found[way].endpoint
+        wanted = [100 * each for each in (mean.estimate, *mean.interval())]
+        mark = " †" if way.startswith("random") else ""
+        assert [difference, low, high] == [f"{wanted[0]:+.1f}{mark}", f"{wanted[1]:+.1f}", f"{wanted[2]:+.1f}"]
+        assert (outcome, doubt) == (found[way].outcome, "doubtful" if mark else "")
+    assert [float(row[1].split()[0]) for row in rows] == sorted(float(row[1].split()[0]) for row in rows)
+    chart = page[page.index("Chart of all ways of training") :]
+    chart = chart[: chart.index("</svg>")]
+    assert chart.count(" hollow") == 1 and ">random fill=linear †</text>" in chart
+
+
+def test_choices_are_those_that_a_study_recorded():
+    choices = {way: {"fill": "mean", "epochs": place} for place, way in enumerate(WAYS)}
+    page = make_study_page(record={**RECORD, "arguments": {"choices": choices}})
+    assert {tuple(row[5:]) for row in rows_after(page, 'id="specifications"')} == {("", "1"), ("doubtful", "2")}
+    for odd in ({"choices": []}, {"choices": {"regular": {}}}):
+        page = make_study_page(record={**RECORD, "arguments": odd})
+        assert {tuple(row[6:]) for row in rows_after(page, 'id="specifications"')} == {
+            ("guided", "mean"),
+            ("random", "linear"),
+        }
+
+
+def test_what_is_doubtful_is_marked_in_differences():
+    page = make_study_page()
+    part = page[page.index('id="difference"') : page.index('id="specifications"')]
+    sure, doubtful = part.split("<figure>")[1:]
+    assert "†" not in sure and "hollow" not in sure
+    assert '<g class="s3 hollow">' in doubtful and doubtful.count("†") == 1 + len(EPSILONS)
+    flag = Flag("more steps", DOUBTFUL, 0.1, 0.02, "more steps break more", "Give it more steps", "fgsm")
+    for attacks, hollow in ((("fgsm",), True), (("fgsm", "pgd"), False)):
+        results = [make_result("one", 0, attacks), make_result("two", 1, attacks, flags=[flag])]
+        page = report({each.model: [each] for each in results}, [sr.compare(*results)], RECORD)
+        assert ('<g class="s3 hollow">' in page) == hollow, "of several attacks the worst is as doubtful as the least"
+
+
+def test_checks_are_shown_with_what_was_measured_and_from_where_it_counts():
+    rows = rows_after(make_page(), "What speaks against them")
+    assert rows == [["pgd", "doubtful", "0.1", "0.02", "more steps break more", "Give it more steps"]]
+
+
+def test_what_was_measured_has_its_differences_in_a_table():
+    (row, *_) = measures_of(make_evidence())["rows"]
+    found = rows_after(make_page(), "Means over images")[0]
+    assert found[3:] == [f"{row.difference:+.2g}", f"{row.low:+.2g}", f"{row.high:+.2g}", "20"]
+    page = make_study_page()
+    assert "Ways of training: means over networks" in page and "Means over images" not in page
 
 
 def test_large_results_stay_small():

@@ -95,13 +95,14 @@ def line_chart(
 
 @dataclass(frozen=True)
 class Interval:
-    """A row of a chart of intervals: an estimate with its ends, and what it is of."""
+    """A row of a chart of intervals: an estimate with its ends, what it is of, and whether it is to be doubted."""
 
     label: str
     estimate: float
     low: float
     high: float
     strong: bool = False
+    doubtful: bool = False
 
 
 def interval_chart(title: str, rows: Sequence[Interval], unit: str = "points") -> str:
@@ -118,7 +119,10 @@ def interval_chart(title: str, rows: Sequence[Interval], unit: str = "points") -
     low, high = min(ends), max(ends)
     room = 0.05 * (high - low or 1.0)
     across = _scale(low - room, high + room, left, width - 14)
-    said = "; ".join(f"{row.label}: {row.estimate:+.2g} ({row.low:+.2g} to {row.high:+.2g}) {unit}" for row in rows)
+    said = "; ".join(
+        f"{row.label}: {row.estimate:+.2g} ({row.low:+.2g} to {row.high:+.2g}) {unit}{', doubtful' * row.doubtful}"
+        for row in rows
+    )
     parts = [_open(title, said, width, height)]
     for value in _ticks(low - room, high + room):
         strong, x = ' class="zero"' if value == 0 else ' class="grid"', across(value)
@@ -129,9 +133,10 @@ def interval_chart(title: str, rows: Sequence[Interval], unit: str = "points") -
     for place, row in enumerate(rows):
         y = 18 + row_height * place
         text = row.label if len(row.label) <= LONGEST else row.label[: LONGEST - 1] + "…"
-        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(text)}</text>')
+        marked = escape(text) + " †" * row.doubtful
+        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{marked}</text>')
         x = across(row.estimate)
-        parts.append(f'<g class="s{1 if row.strong else 0}">')
+        parts.append(f'<g class="s{1 if row.strong else 0}{" hollow" * row.doubtful}">')
         if np.isfinite(row.low) and np.isfinite(row.high):
             parts.append(f'<line x1="{across(row.low):.1f}" x2="{across(row.high):.1f}" y1="{y}" y2="{y}"/>')
         parts.append(MARKS[1 if row.strong else 0](x, y) + "</g>")

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from salrob_tf.checks import shown
+from salrob_tf.reports.effects import points_of
 from salrob_tf.reports.figures import COLOURS, DASHES, MARKERS, plain, plainly
-from salrob_tf.reports.parts import AXIS, measures_of, points_of
+from salrob_tf.reports.parts import AXIS, measures_of
 from salrob_tf.results.comparison import Comparison
 from salrob_tf.results.evidence import Evidence
 from salrob_tf.results.methods import MethodComparison

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from salrob_tf.reports import parts
+from salrob_tf.reports.effects import differences_of
 from salrob_tf.results.comparison import Comparison
 from salrob_tf.results.methods import MethodComparison
 from salrob_tf.results.robustness import WORST, Robustness
@@ -40,7 +41,7 @@ def html_of_result(result: Robustness) -> str:
 
 def html_of_comparison(comparison: Comparison | MethodComparison) -> str:
     """The verdict, and a chart of the difference over epsilon."""
-    drawn = "".join(chart for _, chart, _ in parts.differences_of([comparison]))
+    drawn = "".join(each.chart for each in differences_of([comparison]))
     title = f"<p>{escape(comparison.second)} minus {escape(comparison.first)}, in points:</p>" if drawn else ""
     return _framed(f"<p>{escape(comparison.verdict)}</p>{title}{drawn}")
 

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from salrob_tf.checks import epsilon_text
-from salrob_tf.reports import parts, quality
+from salrob_tf.reports import effects, parts, quality
 from salrob_tf.reports.charts import legend_mark
 from salrob_tf.reports.sprites import address
 from salrob_tf.results.alike import check_groups
@@ -76,8 +76,8 @@ def report(
         rows=parts.rows_of(groups, labels),
         curves=[parts.curve_of(groups, label, shown) for label in labels],
         bands=list(dict.fromkeys(spread([each.clean for each in results]).kind for results in groups.values())),
-        differences=parts.differences_of(comparisons),
-        specifications=parts.specifications_of(comparisons),
+        differences=effects.differences_of(comparisons),
+        specifications=effects.specifications_of(comparisons, record["arguments"]),
         checks=[parts.checks_of(result, labels) for result in every],
         explorer=parts.explorer_of(evidence) if evidence else None,
         payload=Markup(parts.payload_of(evidence)) if evidence else None,
@@ -101,6 +101,7 @@ def _template() -> Any:
     loader = PackageLoader("salrob_tf.reports")
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["mark"] = _mark
+    page.filters["signed"] = lambda value: f"{value:+.2g}" if np.isfinite(value) else ""
     page.filters["percent"] = lambda share: f"{100 * share:.1f}"
     page.globals["style"] = Markup(loader.get_source(page, "report.css")[0])
     page.globals["script"] = Markup(loader.get_source(page, "report.js")[0])

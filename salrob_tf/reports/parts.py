@@ -13,10 +13,8 @@ from scipy import stats
 from salrob_tf.checks import epsilon_text
 from salrob_tf.reports.charts import Interval, Line, interval_chart, line_chart
 from salrob_tf.reports.sprites import signed, sprite
-from salrob_tf.results.comparison import Comparison
 from salrob_tf.results.evidence import Evidence
 from salrob_tf.results.flags import SEVERITIES
-from salrob_tf.results.methods import LESS, MORE, MethodComparison
 from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.results.spread import spread
 
@@ -70,72 +68,21 @@ def curve_of(
     return label, Markup(line_chart(f"Accuracy in percent under {label}", lines, AXIS, 0.0, 1.0, leads_to))
 
 
-def points_of(each: Comparison | MethodComparison) -> tuple[str, np.ndarray]:
-    """Which attack a comparison is shown by, and rows of epsilon, difference, and its ends, ascending `(K, 4)`.
-
-    Of two networks it is the worst of all attacks, or the first; of ways of training the endpoint's, each epsilon
-    corrected for all.
-    """
-    if isinstance(each, MethodComparison):
-        label, rows = each.attack, [(item.epsilon, item.difference, *item.interval) for item in each.family]
-    else:
-        attacks = [item.attack for item in each.differences]
-        label = WORST if WORST in attacks else attacks[0]
-        some = [item for item in each.differences if item.attack == label and item.epsilon > 0]
-        rows = [(item.epsilon, item.difference, *item.interval) for item in some]
-    return label, np.array(sorted(rows)).reshape(-1, 4)
-
-
-def differences_of(
-    comparisons: Sequence[Comparison | MethodComparison],
-) -> list[tuple[str, Markup, list[tuple[str, str, float, float, float]]]]:
-    """Of each comparison, a chart and its numbers."""
-    found = []
-    for each in comparisons:
-        label, points = points_of(each)
-        if not len(points):
-            continue
-        x, y, low, high = points.T
-        bound = float(np.ceil(10 * max(np.abs(points[:, 2:]).max(), 0.05)) / 10)
-        title = f"{each.second} minus {each.first}"
-        chart = line_chart(f"Difference in points, {title}", [Line(title, x, y, low, high, 3)], AXIS, -bound, bound)
-        numbers = [(epsilon_text(row[0]), label, 100 * row[1], 100 * row[2], 100 * row[3]) for row in points.tolist()]
-        found.append((title, Markup(chart), numbers))
-    return found
-
-
-def specifications_of(comparisons: Sequence[Comparison | MethodComparison]) -> Markup | None:
-    """A specification curve, where there are several ways of training to hold against one."""
-    ways = [each for each in comparisons if isinstance(each, MethodComparison)]
-    if len(ways) < 2:
-        return None
-    rows = []
-    for each in sorted(ways, key=lambda way: way.endpoint.estimate):
-        low, high = each.endpoint.interval()
-        rows.append(
-            Interval(
-                each.second,
-                100 * each.endpoint.estimate,
-                100 * low,
-                100 * high,
-                strong=each.outcome in (MORE, LESS),
-            )
-        )
-    return Markup(interval_chart(f"Difference to {ways[0].first}", rows))
-
-
 class Checked(NamedTuple):
     """What checks found of one network."""
 
     name: str
     summary: str
     trust: list[tuple[str, str]]
-    flags: list[tuple[str, str, str, str]]
+    flags: list[tuple[str, str, float, float, str, str]]
 
 
 def checks_of(result: Robustness, labels: Sequence[str]) -> Checked:
     """What was looked at of one network's attacks, and what speaks against its accuracies."""
-    flags = [(flag.severity, flag.attack or "all attacks", flag.meaning, flag.remedy) for flag in result.flags]
+    flags = [
+        (flag.severity, flag.attack or "all attacks", flag.figure, flag.threshold, flag.meaning, flag.remedy)
+        for flag in result.flags
+    ]
     trust = [(label, str(result.trust(label))) for label in labels if label != WORST]
     return Checked(result.model, str(result.description.get("summary", "")), trust, flags)
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from salrob_tf.checks import epsilon_text, shown
+from salrob_tf.reports.effects import varied
 from salrob_tf.reports.figures import COLOURS, plain, plainly
 from salrob_tf.results.methods import LESS, MORE, MethodComparison
 
@@ -40,12 +41,8 @@ def specification_curve(
             f"Received: {shown([each.second for each in comparisons])}, choices for {shown(list(choices))}"
         )
     ordered = sorted(comparisons, key=lambda each: each.endpoint.estimate)
-    every: dict[str, list[Any]] = {}
-    for each in ordered:
-        for key, value in choices[each.second].items():
-            if value not in every.setdefault(key, []):
-                every[key].append(value)
-    rows = [(key, value) for key, values in every.items() if len(values) > 1 for value in sorted(values, key=str)]
+    every = varied([choices[each.second] for each in ordered])
+    rows = [(key, value) for key, values in every.items() for value in values]
     height = 2.6 + 0.24 * max(1, len(rows))
     figure = Figure(figsize=(max(5.0, 0.32 * len(ordered) + 3), height + 0.6), layout="constrained")
     heights = [2.6, max(0.01, 0.24 * len(rows))]

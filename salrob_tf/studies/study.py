@@ -247,14 +247,14 @@ def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]
         title = f"{data.name}, {len(every[0].clean)} test images, {len(every)} network{'s' * (len(every) > 1)}"
         write_text(folder / "table.md", f"{tables.robustness_table(groups)}\n{verdicts}\n")
         figures.save_figure(figures.robustness_curves(groups, title), folder / "curves.png")
+        choices = {way: {"way": way.split()[0], **own} for way, own in study.ways.items()}
         if comparisons:
-            choices = {way: {"way": way.split()[0], **own} for way, own in study.ways.items()}
             specifications = specification_curve(
                 comparisons, choices, f"{data.name}: each way, and {next(iter(study.ways))}"
             )
             figures.save_figure(specifications, folder / "specifications.png")
         pairs: list[Comparison | MethodComparison] = [*comparisons]
-        saved: dict[str, Any] = {"comparisons": pairs, "data_name": data.name}
+        saved: dict[str, Any] = {"comparisons": pairs, "data_name": data.name, "arguments": {"choices": choices}}
         means, evidence = means_of(measured_of(folder, study, jobs)), None
         seeds = over_seeds(means) if next(iter(study.ways)) in means else []
         if seeds:
