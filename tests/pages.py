@@ -54,7 +54,7 @@ def make_evidence(networks=("regular-0", "guided-0"), classes=("zero", "one", "t
         epsilons=np.array([0.0, *EPSILONS]),
         images=shown,
         labels=labels,
-        rows=10 * np.arange(images),
+        rows=5 * np.arange(images),
         adversarial=rng.integers(0, 256, (*lead, *shape), np.uint8),
         maps=rng.integers(-127, 128, (*lead, *shape[:2])).astype(np.int8),
         predicted=predicted,

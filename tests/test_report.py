@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from contextlib import suppress
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import make_images, write_arrays
 from pages import EPSILONS, RECORD, WAYS, make_evidence, make_page, make_result, make_study, make_study_page
+from test_saved_results import as_before
 from test_scripts import run
 
 import salrob_tf as sr
@@ -305,6 +307,7 @@ def test_a_page_needs_no_model_and_says_what_is_not_there(folder, tmp_path, caps
     run("report.py", folder, "--out", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "No images and no measures here" in page and 'download="correct.npz"' in page
+    assert "no evidence.npz, which reproduce.py, study.py and evaluate.py --evidence write." in page
     assert "kB" in capsys.readouterr().out
     assert run("report.py", folder, "--out", tmp_path / "page.html", check=False) == 2
     assert "pass --overwrite" in capsys.readouterr().err
@@ -314,11 +317,78 @@ def test_a_page_needs_no_model_and_says_what_is_not_there(folder, tmp_path, caps
     (folder / "evidence.npz").unlink()
 
 
+@pytest.fixture
+def own_folder(folder, tmp_path):
+    """A copy of the folder of results, which a test may damage."""
+    return shutil.copytree(folder, tmp_path / "own")
+
+
+def test_evidence_of_something_else_is_not_shown(own_folder):
+    evidence, path = make_evidence(), own_folder / "evidence.npz"
+    for known in ("", "ab" * 32):
+        path.write_bytes(replace(evidence, sha256=known).to_bytes())
+        assert 'id="explorer"' in page_of_folders([own_folder]) and load_evidence(path).sha256 == known
+    others = {
+        "networks": make_evidence(("regular-0", "another-0")),
+        "epsilons": replace(evidence, epsilons=2 * evidence.epsilons),
+        "images": replace(evidence, rows=evidence.rows + 35),
+    }
+    for what, other in [*others.items(), ("images", replace(evidence, sha256="cd" * 32))]:
+        path.write_bytes(other.to_bytes())
+        page = page_of_folders([own_folder])
+        assert f"No images and no measures here: This evidence is of other {what} than the results" in page
+        assert 'id="explorer"' not in page and "How many of the images are classified correctly" in page
+
+
+def test_what_is_damaged_or_gone_is_said_and_the_rest_is_shown(own_folder):
+    (own_folder / "evidence.npz").write_bytes(make_evidence().to_bytes()[:500])
+    whole = "network,measure,mean\nregular-0,margin,1\nguided-0,margin,2\n"
+    for damage, words in {
+        "network,mean\n": "These are no means of networks",
+        whole + "guided-0,zeros,1\n": "not the same is measured of all networks",
+        whole + 'guided-0,"' + "x" * 200_000: "These are no means of networks",
+        whole.replace("guided-0", "other-0"): "measures.csv is of other networks than the results: other-0.",
+    }.items():
+        (own_folder / "measures.csv").write_text(damage)
+        page = page_of_folders([own_folder])
+        assert "Nothing over seeds here: " in page and words in page, words
+        assert "No images and no measures here: This is no evidence" in page and 'download="correct.npz"' in page
+    (own_folder / "measures.csv").write_text(whole)
+    assert "Ways of training: means over networks" in page_of_folders([own_folder])
+    (own_folder / "measures.csv").unlink()
+    assert "Nothing over seeds here" not in page_of_folders([own_folder])
+    (own_folder / "measures.md").write_text("a table")
+    assert "has no measures.csv, which study.py wrote beside measures.md." in page_of_folders([own_folder])
+
+
+def test_what_the_run_wrote_and_is_gone_is_named(own_folder):
+    assert "Written by the run" not in page_of_folders([own_folder]), "its record says nothing of a run"
+    record = json.loads((own_folder / "results.json").read_text())
+    names = ["results.json", "evidence.npz", "report.html", "curves.png", "table1.md", "../outside", "/", 7]
+    images = [f"adversarials/regular-0/fgsm-{place}.npz" for place in range(9)]
+    record["run"] = {"script": "reproduce.py", "files": names + images, "runs": ["models/regular-0"]}
+    (own_folder / "results.json").write_text(json.dumps(record))
+    (own_folder / "curves.png").write_bytes(b"")
+    (said,) = re.findall(r"Written by the run, and no longer here: (.*?)</p>", page_of_folders([own_folder]))
+    assert said == ", ".join(["table1.md", *images[:7]]) + " and 3 more."
+
+
+def test_a_page_of_results_of_the_first_version(own_folder):
+    as_before(own_folder)
+    page = page_of_folders([own_folder])
+    assert json.loads((own_folder / "results.json").read_text())["schema"] == 1
+    assert "These two networks" in page and f"{100 * make_result('guided-0', 1).accuracy('pgd')[1]:.1f}" in page
+
+
 def test_several_folders_are_one_page_if_they_are_alike(folder, tmp_path, capsys):
     sr.save_results(tmp_path / "more", [make_result("random-0", 2)])
     assert "random-0" in page_of_folders([folder, tmp_path / "more"])
     sr.save_results(tmp_path / "again", [make_result("regular-0", 3)])
     assert "again regular-0" in page_of_folders([folder, tmp_path / "again"])
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    for again in (folder, folder / ".." / folder.name, tmp_path / "link"):
+        with pytest.raises(ValueError, match=r"^Each folder once. Received: "):
+            page_of_folders([folder, again])
     sr.save_results(tmp_path / "other", [replace(make_result("random-0", 2), sha256="cd" * 32)])
     sr.save_results(tmp_path / "radii", [make_result("random-0", 2, epsilons=2 * EPSILONS)])
     for name, words in {"other": "is not alike", "radii": "is not alike", "none": "must"}.items():
@@ -343,6 +413,7 @@ def test_reproduce_ends_with_a_page(tmp_path):
     run("evaluate.py", *models, "--data", data, "--epsilons", 0.1, 0.2, "--attacks", "pgd", "--steps", 2,
         "--samples", 12, "--evidence", "--out", more)  # fmt: skip
     again = load_evidence(more / "evidence.npz")
+    assert [each.sha256 for each in (evidence, again)] == [sr.load_results(each)[0].sha256 for each in (out, more)]
     assert again.networks == evidence.networks and again.attacks == ("pgd",)
     name = "smallest epsilon by the first order"
     np.testing.assert_array_equal(again.measures["guided-0"][name], evidence.measures["guided-0"][name])

@@ -18,6 +18,7 @@ from test_scripts import SCRIPTS, run
 
 import salrob_tf as sr
 from salrob_tf.reports.tables import measures_table
+from salrob_tf.results.evidence import load_evidence
 from salrob_tf.results.measures import load_means, load_measured, over_seeds
 from salrob_tf.studies import claims, jobs
 from salrob_tf.studies.claims import claimed, holder
@@ -111,6 +112,7 @@ def test_networks_are_measured_and_compared_over_seeds(whole, manifest, tmp_path
     np.testing.assert_allclose([float(each) for each in row.groups()], wanted, rtol=0.05, atol=1e-3)
     page = (out / "report.html").read_text()
     assert 'id="explorer"' in page and "Ways of training: means over networks" in page and "No images" not in page
+    assert load_evidence(out / "evidence.npz").sha256 == sr.load_results(out)[0].sha256
     means = load_means(out / "measures.csv")
     assert means["guided"][1]["gradient norm, L1"] == pytest.approx(norms["guided-1"], rel=1e-5)
     assert measures_table(over_seeds(means)) == (out / "measures.md").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from salrob_tf.checks import shown
 from salrob_tf.results.measures import Table, flattened, packed
+from salrob_tf.results.robustness import Robustness
 
 ARRAYS = (
     "images",
@@ -51,6 +53,7 @@ class Evidence:
         shares: Shares of the pixels that were removed, ascending from 0, `(F,)`.
         removed: By network and by what pixels were filled with, whether some images are still classified correctly
             without the most, and without the least salient of them, boolean `(2, F, N)`.
+        sha256: Identity of the images and labels that were attacked, as of results; nothing where it is not known.
 
     Raises:
         ValueError: If the parts do not fit together.
@@ -72,6 +75,7 @@ class Evidence:
     agreement: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     shares: np.ndarray = field(default_factory=lambda: np.zeros(0))
     removed: Table = field(default_factory=dict)
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         lead = (len(self.networks), len(self.attacks), len(self.epsilons), len(self.labels))
@@ -100,10 +104,26 @@ class Evidence:
         if any(each.size and (each.min() < 0 or each.max() >= top) for each in (self.labels, self.predicted)):
             raise ValueError(f"Classes must be from 0 to {top - 1}. Received: labels={shown(self.labels)}")
 
+    def check_of(self, results: Sequence[Robustness]) -> None:
+        """Refuse evidence of other networks, epsilons or images than results are.
+
+        Raises:
+            ValueError: If it is, naming of which.
+        """
+        first = results[0]
+        same = {
+            "networks": {*self.networks, *self.measures} <= {result.model for result in results},
+            "epsilons": np.array_equal(self.epsilons, np.unique([0.0, *first.epsilons])),
+            "images": bool(np.isin(self.rows, first.indices).all()) and first.sha256 == (self.sha256 or first.sha256),
+        }
+        if different := [what for what, equal in same.items() if not equal]:
+            raise ValueError(f"This evidence is of other {', '.join(different)} than the results of {first.model}")
+
     def to_bytes(self) -> bytes:
         """As the content of an `.npz` file."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
         words: dict[str, Any] = {name: list(getattr(self, name)) for name in NAMES}
+        words["sha256"] = self.sha256
         for name in TABLES:
             words[name], columns = flattened(name, getattr(self, name))
             arrays |= columns
@@ -126,7 +146,7 @@ def load_evidence(path: Path) -> Evidence:
                 for place, (network, measure) in enumerate(words[name]):
                     table.setdefault(network, {})[measure] = file[f"{name}_{place}"]
                 parts[name] = table
-        return Evidence(**parts)
+        return Evidence(**parts, sha256=str(words.get("sha256", "")))  # which earlier versions did not keep
     except Exception as error:
         # What a damaged archive raises depends on where NumPy, zipfile or zlib stumbles.
         why = " ".join(str(error).split())[:200]

@@ -134,7 +134,10 @@ def load_means(path: Path) -> Means:
         for network, measure, mean in rows:
             way, _, seed = network.rpartition("-")
             groups.setdefault(way, {}).setdefault(int(seed), {})[measure] = float(mean)
-    except ValueError as error:
+        every = [frozenset(means) for seeds in groups.values() for means in seeds.values()]
+        if len(set(every)) > 1:
+            raise ValueError("not the same is measured of all networks")
+    except (csv.Error, ValueError) as error:
         raise ValueError(f"These are no means of networks ({error}). Received: {path}") from error
     return groups
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from salrob_tf.files import read_json_object
 from salrob_tf.reports.page import DOWNLOADS, report
@@ -18,10 +19,15 @@ from salrob_tf.results.measures import OverSeeds, load_means, over_seeds
 from salrob_tf.results.methods import MethodComparison, compare_methods
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import load_results, save_results
+from salrob_tf.studies.names import is_inside
 
 EVIDENCE = "evidence.npz"
 MEANS = "measures.csv"
+MEASURES_TABLE = "measures.md"
 NOTHING_SEEN = "No images and no measures here"
+MOST_NAMED = 8  # files that are not there
+
+T = TypeVar("T")
 
 
 def page_of_folders(folders: Sequence[Path]) -> str:
@@ -30,31 +36,74 @@ def page_of_folders(folders: Sequence[Path]) -> str:
     Raises:
         ValueError: If a folder holds no results, or is on other images, attacks or epsilons than the first.
     """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"Each folder once. Received: {' '.join(map(str, folders))}")
     every: list[Robustness] = []
     for folder in folders:
         for result in load_results(folder):
             taken = {each.model for each in every}
             name = result.model if result.model not in taken else f"{folder.name} {result.model}"
             if name in taken:
-                raise ValueError(f"Each folder once. Received: {' '.join(map(str, folders))}")
+                raise ValueError(f"Two networks of one name need folders of different names. Received: {folder}")
             every.append(replace(result, model=name))
             try:
                 check_comparable(every[0], every[-1])
             except ValueError as error:
                 raise ValueError(f"{folder} is not alike {folders[0]}: {error}") from error
-    first, missing, evidence = folders[0], [], None
-    if (first / EVIDENCE).is_file():
-        evidence = load_evidence(first / EVIDENCE)
-    else:
-        missing.append(f"{NOTHING_SEEN}: {first} has no {EVIDENCE}, which reproduce.py writes.")
+    first = folders[0]
     record = read_json_object(first / "results.json", "the results.json of an evaluation", "evaluate again")
     files = {name: (first / name).read_bytes() for name in DOWNLOADS if (first / name).is_file()}
     groups = groups_of(every)
+    missing: list[str] = []
+    evidence = _if_there(partial(_evidence_of, first, every), f"{NOTHING_SEEN}: ", missing)
+    seeds = _if_there(partial(_seeds_of, first, every), "Nothing over seeds here: ", missing) or ()
+    missing += _not_there(first, record)
     shown = {result.model for results in groups.values() for result in results}
     if left := [result.model for result in every if result.model not in shown]:
         missing.append(f"Left out, because not all ways of training have their seeds: {', '.join(left)}.")
-    seeds = over_seeds(load_means(first / MEANS)) if (first / MEANS).is_file() else ()
     return report(groups, compare_groups(groups), record, evidence, files, missing, seeds)
+
+
+def _if_there(read: Callable[[], T], lead: str, missing: list[str]) -> T | None:
+    """What a function reads, or, where it cannot, nothing and its reason among what is missing."""
+    try:
+        return read()
+    except ValueError as error:
+        missing.append(f"{lead}{str(error).removesuffix('.')}.")
+        return None
+
+
+def _evidence_of(folder: Path, results: Sequence[Robustness]) -> Evidence:
+    if not (folder / EVIDENCE).is_file():
+        writers = "reproduce.py, study.py and evaluate.py --evidence write"
+        raise ValueError(f"{folder} has no {EVIDENCE}, which {writers}")
+    evidence = load_evidence(folder / EVIDENCE)
+    evidence.check_of(results)
+    return evidence
+
+
+def _seeds_of(folder: Path, results: Sequence[Robustness]) -> list[OverSeeds]:
+    """What was measured over seeds: nothing where nobody measured, which is no fault."""
+    if not (folder / MEANS).is_file():
+        if (folder / MEASURES_TABLE).is_file():
+            raise ValueError(f"{folder} has no {MEANS}, which study.py wrote beside {MEASURES_TABLE}")
+        return []
+    means = load_means(folder / MEANS)
+    measured = {f"{way}-{seed}" for way, seeds in means.items() for seed in seeds}
+    if others := measured - {result.model for result in results}:
+        raise ValueError(f"{folder / MEANS} is of other networks than the results: {', '.join(sorted(others))}")
+    return over_seeds(means)
+
+
+def _not_there(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """What the record of a script says that it wrote, and is gone; what has a line of its own is not said again."""
+    run = record.get("run")
+    written = [run.get(kind) for kind in ("files", "runs")] if isinstance(run, Mapping) else []
+    names = [name for each in written if isinstance(each, list) for name in each if isinstance(name, str)]
+    own = {EVIDENCE, "report.html"}
+    gone = [name for name in names if name not in own and is_inside(name) and not (folder / name).exists()]
+    more = f" and {len(gone) - MOST_NAMED} more" if len(gone) > MOST_NAMED else ""
+    return [f"Written by the run, and no longer here: {', '.join(gone[:MOST_NAMED])}{more}."] if gone else []
 
 
 def page_of_results(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ from salrob_tf.studies.jobs import (
 )
 from salrob_tf.studies.manifest import Study
 from salrob_tf.studies.measured import evidence_of, means_of, measured_of
-from salrob_tf.studies.pages import EVIDENCE, MEANS, page_of_results
+from salrob_tf.studies.pages import EVIDENCE, MEANS, MEASURES_TABLE, page_of_results
 
 RECORD = "study.json"
 JUDGED = {"attack": Job.result, "measure": Job.measured}
@@ -258,10 +259,11 @@ def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]
         means, evidence = means_of(measured_of(folder, study, jobs)), None
         seeds = over_seeds(means) if next(iter(study.ways)) in means else []
         if seeds:
-            write_text(folder / "measures.md", tables.measures_table(seeds))
+            write_text(folder / MEASURES_TABLE, tables.measures_table(seeds))
             write_text(folder / MEANS, means_csv(means))
             evidence = evidence_of(folder, study, data, jobs)
         if evidence:
+            evidence = replace(evidence, sha256=every[0].sha256)
             with written_beside(folder / EVIDENCE) as beside:
                 beside.write_bytes(evidence.to_bytes())
         write_text(folder / "report.html", page_of_results(groups, evidence=evidence, seeds=seeds, **saved))
