@@ -1,4 +1,7 @@
-"""Results and evidence that no network made, for pages."""
+"""Results and evidence that no network made, for pages, and what can be taken from those."""
+
+import base64
+import re
 
 import numpy as np
 
@@ -103,3 +106,8 @@ def make_study_page(ways=WAYS, record=RECORD, missing=("No images here.", "Left 
     comparisons = [compare_methods({first: groups[first], other: groups[other]}) for other in others]
     means = {way: {seed: {"margin": rng.normal(), "zeros": rng.normal()} for seed in range(3)} for way in ways}
     return report(groups, comparisons, record, missing=missing, seeds=over_seeds(means))
+
+
+def taken(page, name):
+    """What a download of a page holds, as text."""
+    return base64.b64decode(re.search(rf'base64,([^"]*)" download="{name}"', page)[1]).decode()

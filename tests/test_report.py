@@ -1,5 +1,6 @@
 """The report's page as text, its charts, and the evidence it shows; in a browser it is tested elsewhere."""
 
+import html
 import json
 import re
 import shutil
@@ -10,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import make_images, write_arrays
-from pages import EPSILONS, RECORD, WAYS, make_evidence, make_page, make_result, make_study, make_study_page
+from pages import EPSILONS, RECORD, WAYS, make_evidence, make_page, make_result, make_study, make_study_page, taken
 from test_saved_results import as_before
 from test_scripts import run
 
@@ -21,6 +22,7 @@ from salrob_tf.reports.page import report
 from salrob_tf.reports.parts import measures_of
 from salrob_tf.reports.quality import better_maps
 from salrob_tf.reports.sprites import signed
+from salrob_tf.reports.tables import first_table, table1
 from salrob_tf.results.evidence import load_evidence
 from salrob_tf.results.flags import DOUBTFUL, Flag
 from salrob_tf.saliency.gradients import input_gradients
@@ -373,6 +375,44 @@ def test_what_the_run_wrote_and_is_gone_is_named(own_folder):
     assert said == ", ".join(["table1.md", *images[:7]]) + " and 3 more."
 
 
+def test_table_1_is_of_the_whole_test_set_where_that_is_known(own_folder):
+    results = [make_result("regular-0"), make_result("guided-0", 1)]
+    clean = {each.model: [each.clean] for each in results}
+    words = "On the images that were attacked; accuracies on the whole test set are not here."
+    page = page_of_folders([own_folder])
+    assert rows_after(page, 'id="table1"') == first_table(table1("rows, 40 images", clean))[1:] and words in page
+    whole = {name: [np.arange(90) % 9 > place] for place, name in enumerate(clean)}
+    text = table1("MNIST|a, 90 test images", whole, "mnist")
+    (own_folder / "table1.md").write_text(f"{text}\n{sr.robustness_table({'one': results[:1]})}")
+    page = page_of_folders([own_folder])
+    assert "On the whole test set." in page and "In brackets: 95 % over 90 images (Wilson)." in page
+    assert rows_after(page, 'id="table1"') == first_table(text)[1:]
+    assert [row[:2] for row in first_table(text)[1:]] == [
+        ["MNIST|a, 90 test images", "88.9% [80.7, 93.9]"],
+        ["MNIST in the paper", "99.3%"],
+    ]
+    for other in ("", "| a |\n", table1("rows", {"one": [results[0].clean]})):
+        (own_folder / "table1.md").write_text(other)
+        assert words in page_of_folders([own_folder]), "a table of other networks is no Table 1 of these"
+    (own_folder / "table1.md").write_bytes(b"\xff")
+    assert words in page_of_folders([own_folder])
+
+
+@pytest.mark.parametrize(
+    ("name", "ways", "line"),
+    [
+        ("MNIST", ("regular", "guided"), ["MNIST in the paper", "99.3%", "98.8%"]),
+        ("CIFAR-10", ("regular", "guided"), ["CIFAR-10 in the paper", "82.8%", "82.2%"]),
+        ("MNIST-5k", ("regular", "guided"), None),
+        ("MNIST", ("regular", "random"), None),
+    ],
+)
+def test_the_papers_line_stands_below_what_it_is_about(name, ways, line):
+    page = make_study_page(ways, {**RECORD, "data": {"name": name}})
+    first, *more = rows_after(page, 'id="table1"')
+    assert first[0] == f"{name}, 40 images" and more == ([line] if line else [])
+
+
 def test_a_page_of_results_of_the_first_version(own_folder):
     as_before(own_folder)
     page = page_of_folders([own_folder])
@@ -409,6 +449,9 @@ def test_reproduce_ends_with_a_page(tmp_path):
     assert evidence.networks == ("regular-0", "guided-0") and evidence.attacks == ("fgsm", "pgd")
     assert 'id="explorer"' in page and "Saliency maps and mechanism" in page and "scripts/reproduce.py" in page
     assert len(page.encode()) < 3_000_000
+    assert taken(page, "table1.md") == (out / "table1.md").read_text()
+    rows = [[html.unescape(cell) for cell in row] for row in rows_after(page, 'id="table1"')]
+    assert rows == first_table((out / "table1.md").read_text())[1:] and "On the whole test set." in page
     models, more = [out / "models" / name for name in evidence.networks], tmp_path / "more"
     run("evaluate.py", *models, "--data", data, "--epsilons", 0.1, 0.2, "--attacks", "pgd", "--steps", 2,
         "--samples", 12, "--evidence", "--out", more)  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import write_arrays
 from forks import Forks
+from pages import taken
 from test_scripts import SCRIPTS, run
 
 import salrob_tf as sr
@@ -113,6 +114,7 @@ def test_networks_are_measured_and_compared_over_seeds(whole, manifest, tmp_path
     page = (out / "report.html").read_text()
     assert 'id="explorer"' in page and "Ways of training: means over networks" in page and "No images" not in page
     assert load_evidence(out / "evidence.npz").sha256 == sr.load_results(out)[0].sha256
+    assert taken(page, "measures.csv") == (out / "measures.csv").read_text()
     means = load_means(out / "measures.csv")
     assert means["guided"][1]["gradient norm, L1"] == pytest.approx(norms["guided-1"], rel=1e-5)
     assert measures_table(over_seeds(means)) == (out / "measures.md").read_text()

@@ -73,6 +73,7 @@ def report(
         or [each.verdict for each in comparisons if isinstance(each, Comparison)],
         legend=[(_mark(place), name) for place, name in enumerate(groups)],
         epsilons=[epsilon_text(epsilon) for epsilon in np.sort(first.epsilons)],
+        table1=parts.table1_of(groups, record["data"], (files or {}).get("table1.md", b"").decode(errors="replace")),
         rows=parts.rows_of(groups, labels),
         curves=[parts.curve_of(groups, label, shown) for label in labels],
         bands=list(dict.fromkeys(spread([each.clean for each in results]).kind for results in groups.values())),

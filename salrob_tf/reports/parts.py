@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,12 +14,41 @@ from scipy import stats
 from salrob_tf.checks import epsilon_text
 from salrob_tf.reports.charts import Interval, Line, interval_chart, line_chart
 from salrob_tf.reports.sprites import signed, sprite
+from salrob_tf.reports.tables import PAPER_TABLE_1, first_table, table1
 from salrob_tf.results.evidence import Evidence
 from salrob_tf.results.flags import SEVERITIES
 from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.results.spread import spread
 
 AXIS = "epsilon, for images in [0, 1]"
+
+
+class Table1(NamedTuple):
+    """The paper's Table 1: rows of cells, the head first, a note, and whether it is of the whole test set."""
+
+    rows: list[list[str]]
+    note: str
+    whole: bool
+
+
+def table1_of(groups: Mapping[str, Sequence[Robustness]], data: Mapping[str, Any], text: str = "") -> Table1:
+    """Accuracies without attack, on the whole test set where that is known.
+
+    Args:
+        groups: By name, results of one or more networks.
+        data: What `results.json` says of the data.
+        text: The content of `table1.md`, if there is one; results hold only the images that were attacked.
+    """
+    rows, whole = first_table(text), True
+    if not rows or rows[0][1:] != [" ".join(name.split()) for name in groups]:
+        name, images = str(data.get("name", "")), len(next(iter(groups.values()))[0].clean)
+        paper = next((key for key, (known, *_) in PAPER_TABLE_1.items() if known == name), None)
+        if [re.sub(r"-\d+$", "", each) for each in groups] != ["regular", "guided"]:
+            paper = None  # its two columns are of these
+        clean = {each: [result.clean for result in results] for each, results in groups.items()}
+        text = table1(", ".join(filter(None, (name, f"{images} images"))), clean, paper)
+        rows, whole = first_table(text), False
+    return Table1(rows, next((line for line in text.split("\n") if line.startswith("In brackets: ")), ""), whole)
 
 
 class Row(NamedTuple):

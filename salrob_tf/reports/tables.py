@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,6 +48,17 @@ def table1(data_name: str, correct: Mapping[str, Sequence[np.ndarray]], paper: s
         name, *accuracies = PAPER_TABLE_1[check_choice("paper", paper, PAPER_TABLE_1)]
         rows.append([f"{name} in the paper", *(f"{accuracy:.1%}" for accuracy in accuracies)])
     return _markdown(rows) + _brackets(correct)
+
+
+def first_table(text: str) -> list[list[str]]:
+    """The cells of the first table of a Markdown text as it is written here, row by row, its head first."""
+    rows: list[list[str]] = []
+    for line in text.split("\n"):
+        if line.startswith("| "):
+            rows.append([cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+        elif rows:
+            break
+    return [*rows[:1], *rows[2:]]
 
 
 def measures_table(rows: Sequence[OverSeeds]) -> str:

@@ -111,6 +111,7 @@ def page_of_results(
     comparisons: Sequence[Comparison | MethodComparison],
     evidence: Evidence | None = None,
     seeds: Sequence[OverSeeds] = (),
+    files: Mapping[str, bytes] | None = None,
     **saved: Any,
 ) -> str:
     """The page of results that are not written yet.
@@ -120,6 +121,7 @@ def page_of_results(
         comparisons: How they differ.
         evidence: What is to be seen of them, if anything.
         seeds: What was measured of them, over seeds.
+        files: Beside the results, what can be taken from the page, as for `report`.
         **saved: As for `save_results`.
     """
     every = [result for results in groups.values() for result in results]
@@ -127,7 +129,7 @@ def page_of_results(
         folder = Path(place)
         save_results(folder, every, comparisons=comparisons, **saved)
         record = read_json_object(folder / "results.json", "results", "")
-        files = {name: (folder / name).read_bytes() for name in ("results.json", "correct.npz")}
+        files = {name: (folder / name).read_bytes() for name in ("results.json", "correct.npz")} | {**(files or {})}
     missing = [] if evidence else [f"{NOTHING_SEEN}."]
     return report(groups, comparisons, record, evidence, files, missing, seeds)
 

@@ -225,6 +225,11 @@ def evidence_of(
     return replace(evidence, sha256=results[0].sha256)
 
 
+def _page(paper: Paper) -> str:
+    files, run = {"table1.md": _tables(paper).encode()}, {"script": "reproduce.py"}
+    return page_of_results(results_by_kind(paper.results), evidence=paper.evidence, files=files, run=run, **paper.saved)
+
+
 # What is written, by the names of files.
 FILES: dict[str, Callable[[Paper], str | bytes | Figure]] = {
     "table1.md": _tables,
@@ -232,9 +237,7 @@ FILES: dict[str, Callable[[Paper], str | bytes | Figure]] = {
     "figure3.png": _figure_3,
     "saliency.png": lambda paper: saliency_of(paper.data, {each.name: load(each.path or "") for each in paper.pair}),
     EVIDENCE: lambda paper: paper.evidence.to_bytes(),
-    "report.html": lambda paper: page_of_results(
-        results_by_kind(paper.results), evidence=paper.evidence, run={"script": "reproduce.py"}, **paper.saved
-    ),
+    "report.html": _page,
 }
 
 

@@ -258,14 +258,18 @@ def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]
         saved: dict[str, Any] = {"comparisons": pairs, "data_name": data.name, "arguments": {"choices": choices}}
         means, evidence = means_of(measured_of(folder, study, jobs)), None
         seeds = over_seeds(means) if next(iter(study.ways)) in means else []
+        files: dict[str, bytes] = {}
         if seeds:
             write_text(folder / MEASURES_TABLE, tables.measures_table(seeds))
-            write_text(folder / MEANS, means_csv(means))
+            write_text(folder / MEANS, measured := means_csv(means))
+            files[MEANS] = measured.encode()
             evidence = evidence_of(folder, study, data, jobs)
         if evidence:
             evidence = replace(evidence, sha256=every[0].sha256)
             with written_beside(folder / EVIDENCE) as beside:
                 beside.write_bytes(evidence.to_bytes())
-        write_text(folder / "report.html", page_of_results(groups, evidence=evidence, seeds=seeds, **saved))
+        write_text(
+            folder / "report.html", page_of_results(groups, evidence=evidence, seeds=seeds, files=files, **saved)
+        )
         save_results(folder, every, **saved)
     return comparisons
