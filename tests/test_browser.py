@@ -153,6 +153,8 @@ def test_numbers_lead_to_images(page):
     link = page.find_element(By.CSS_SELECTOR, "a[data-attack='pgd'][data-epsilon='0.3']")
     click(page, link)
     assert at(page, "radius").text == "0.3" and Select(at(page, "attack")).first_selected_option.text == "pgd"
+    click(page, page.find_element(By.CSS_SELECTOR, "a[data-attack='pgd'][data-epsilon='0']"))
+    assert at(page, "radius").text == "0" and all(each.startswith("✓") for each in predictions(page))
     point = page.find_element(By.CSS_SELECTOR, "svg [data-attack='fgsm'][data-epsilon='0.2']")
     click(page, point)
     assert at(page, "radius").text == "0.2" and Select(at(page, "attack")).first_selected_option.text == "fgsm"

@@ -97,6 +97,27 @@ def test_the_worst_case_is_as_doubtful_as_its_least_doubtful_attack_and_odd_reco
     assert doubts["pgd", "guided-0"] == "doubtful" and doubts["worst of all", "guided-0"] == ""
 
 
+def test_numbers_lead_to_images_that_are_there_and_the_page_says_which_do_not():
+    attacks = ("fgsm", "pgd", "square")
+    groups = {name: [make_result(name, seed, attacks)] for seed, name in enumerate(("regular-0", "guided-0", "more"))}
+    page = report(groups, [], RECORD, make_evidence())
+    table = page[page.index("Table of accuracies") : page.index('id="table1"')]
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</th><td><bdi>(.*?)</bdi></td>(.*?)</tr>", table, re.DOTALL)
+    leads = {
+        (attack, name): re.findall(r'data-attack="(.*?)" data-epsilon="(.*?)"', cells) for attack, name, cells in rows
+    }
+    for (attack, name), found in leads.items():
+        there = attack in ("fgsm", "pgd") and name != "more"
+        assert found == [(attack, epsilon) for epsilon in ("0", "0.1", "0.2", "0.3")] * there, (attack, name)
+    assert "Numbers of square lead to no images: to stay small, this page keeps those of fgsm, pgd." in page
+    assert "Those of worst of all lead to none" in page and "Images are of the networks regular-0, guided-0, " in page
+    charts = page[: page.index("Table of accuracies")]
+    assert charts.count('<g data-attack="fgsm"') == 2 * 4 and 'data-attack="square"' not in charts
+    assert "lead to no" not in make_study_page()
+    alone = {name: [make_result(name, 0, ("fgsm",))] for name in ("regular-0", "guided-0")}
+    assert "lead to no" not in report(alone, [], RECORD, make_evidence())
+
+
 def test_names_are_shown_as_text():
     page = make_page(HOSTILE[:2], HOSTILE, {**RECORD, "data": {**RECORD["data"], "name": HOSTILE[0]}})
     assert "<script>alert" not in page and page.count("<script") == 2 and page.count("</script>") == 2

@@ -34,6 +34,7 @@ class Line:
         high: Upper end.
         style: Number of its colour, marker and dash.
         hollow: Whether its markers are, which is said of what is doubtful.
+        attack: The attack whose images a page's script shows where a point, an epsilon, is clicked.
     """
 
     label: str
@@ -43,11 +44,10 @@ class Line:
     high: np.ndarray
     style: int
     hollow: bool = False
+    attack: str | None = None
 
 
-def line_chart(
-    title: str, lines: Sequence[Line], x_label: str, low: float, high: float, attack: str | None = None
-) -> str:
+def line_chart(title: str, lines: Sequence[Line], x_label: str, low: float, high: float) -> str:
     """Lines with bands over a grid; values are shares, shown in percent, or differences of those in points.
 
     Args:
@@ -56,7 +56,6 @@ def line_chart(
         x_label: Of the horizontal axis.
         low: Least value shown; below 0, of differences, with a line at 0.
         high: Largest value shown.
-        attack: The attack whose images a page's script shows where a point, an epsilon, is clicked.
     """
     right = max(float(line.x[-1]) for line in lines) or 1.0
     across = _scale(0.0, right, LEFT, WIDTH - RIGHT)
@@ -81,8 +80,8 @@ def line_chart(
         parts.append(f'<polygon class="band" points="{_points(there)}"/>')
         parts.append(f'<polyline points="{_points(zip(at, middles, strict=True))}"/>')
         marks = [_mark(line.style)(x, y) for x, y in zip(at, middles, strict=True)]
-        if attack is not None:
-            lead, texts = f'<g data-attack="{escape(attack)}" data-epsilon=', [epsilon_text(x) for x in line.x]
+        if line.attack is not None:
+            lead, texts = f'<g data-attack="{escape(line.attack)}" data-epsilon=', [epsilon_text(x) for x in line.x]
             said = [f"{line.label}: {100 * y:.1f}{unit} at {text}" for y, text in zip(line.y, texts, strict=True)]
             marks = [
                 f'{lead}"{text}">{mark}<title>{escape(words)}</title></g>'

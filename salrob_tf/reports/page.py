@@ -62,7 +62,6 @@ def report(
     attacks = list(first.correct)
     labels = attacks + [WORST] * (len(attacks) > 1)
     every = [result for results in groups.values() for result in results]
-    shown = evidence.attacks if evidence else ()
     measures = parts.measures_of(evidence) if evidence else None
     return _template().render(
         data={"name": "", "split": "", **record["data"]},
@@ -74,8 +73,9 @@ def report(
         legend=[(_mark(place), name) for place, name in enumerate(groups)],
         epsilons=[epsilon_text(epsilon) for epsilon in np.sort(first.epsilons)],
         table1=parts.table1_of(groups, record["data"], (files or {}).get("table1.md", b"").decode(errors="replace")),
-        rows=parts.rows_of(groups, labels),
-        curves=[parts.curve_of(groups, label, shown) for label in labels],
+        rows=parts.rows_of(groups, labels, evidence),
+        curves=[parts.curve_of(groups, label, evidence) for label in labels],
+        unseen=parts.unseen_of(groups, labels, evidence),
         bands=list(dict.fromkeys(spread([each.clean for each in results]).kind for results in groups.values())),
         differences=effects.differences_of(comparisons),
         specifications=effects.specifications_of(comparisons, record["arguments"]),

@@ -52,16 +52,19 @@ def table1_of(groups: Mapping[str, Sequence[Robustness]], data: Mapping[str, Any
 
 
 class Row(NamedTuple):
-    """A row of the table of accuracies."""
+    """A row of the table of accuracies; `seen` is whether its numbers lead to images."""
 
     name: str
     attack: str
     clean: float
     cells: list[tuple[str, float, float, float]]
     doubt: str
+    seen: bool
 
 
-def rows_of(groups: Mapping[str, Sequence[Robustness]], labels: Sequence[str]) -> list[Row]:
+def rows_of(
+    groups: Mapping[str, Sequence[Robustness]], labels: Sequence[str], evidence: Evidence | None = None
+) -> list[Row]:
     """Accuracies of each group under each attack, clean and at each epsilon, with their ends."""
     found = []
     for label in labels:
@@ -72,8 +75,35 @@ def rows_of(groups: Mapping[str, Sequence[Robustness]], labels: Sequence[str]) -
                 at = spread([result.curves[label][k] for result in results])
                 cells.append((epsilon_text(results[0].epsilons[k]), at.mean, at.low, at.high))
             clean = float(np.mean([result.clean_accuracy for result in results]))
-            found.append(Row(name, label, clean, cells, doubt_of(results, label)))
+            found.append(Row(name, label, clean, cells, doubt_of(results, label), is_seen(results, label, evidence)))
     return found
+
+
+def is_seen(results: Sequence[Robustness], label: str, evidence: Evidence | None) -> bool:
+    """Whether there are images of one of these networks under an attack."""
+    if evidence is None or label not in evidence.attacks:
+        return False
+    return any(result.model in evidence.networks for result in results)
+
+
+def unseen_of(
+    groups: Mapping[str, Sequence[Robustness]], labels: Sequence[str], evidence: Evidence | None
+) -> list[str]:
+    """Which numbers lead to no images, and why, where others do."""
+    if evidence is None:
+        return []
+    said = []
+    if unseen := [label for label in labels if label not in evidence.attacks and label != WORST]:
+        kept = ", ".join(evidence.attacks)
+        said.append(
+            f"Numbers of {', '.join(unseen)} lead to no images: to stay small, this page keeps those of {kept}."
+        )
+    if WORST in labels:
+        said.append(f"Those of {WORST} lead to none, because that is for each image another attack.")
+    networks = [result.model for results in groups.values() for result in results]
+    if set(networks) - set(evidence.networks):
+        said.append(f"Images are of the networks {', '.join(evidence.networks)}, and of no others.")
+    return said
 
 
 def doubt_of(results: Sequence[Robustness], label: str) -> str:
@@ -83,7 +113,7 @@ def doubt_of(results: Sequence[Robustness], label: str) -> str:
 
 
 def curve_of(
-    groups: Mapping[str, Sequence[Robustness]], label: str, explored: Sequence[str] = ()
+    groups: Mapping[str, Sequence[Robustness]], label: str, evidence: Evidence | None = None
 ) -> tuple[str, Markup]:
     """The name of an attack, and its chart, whose points lead to images where the explorer has the attack."""
     lines = []
@@ -93,9 +123,9 @@ def curve_of(
         points += [spread([result.curves[label][k] for result in results]) for k in order]
         x = np.array([0.0, *results[0].epsilons[order]])
         y, low, high = (np.array([getattr(point, end) for point in points]) for end in ("mean", "low", "high"))
-        lines.append(Line(name, x, y, low, high, place, bool(doubt_of(results, label))))
-    leads_to = label if label in explored else None
-    return label, Markup(line_chart(f"Accuracy in percent under {label}", lines, AXIS, 0.0, 1.0, leads_to))
+        leads_to = label if is_seen(results, label, evidence) else None
+        lines.append(Line(name, x, y, low, high, place, bool(doubt_of(results, label)), leads_to))
+    return label, Markup(line_chart(f"Accuracy in percent under {label}", lines, AXIS, 0.0, 1.0))
 
 
 class Checked(NamedTuple):
