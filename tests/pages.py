@@ -43,9 +43,11 @@ def make_result(name, seed=0, attacks=("fgsm", "pgd"), samples=40, epsilons=EPSI
     )
 
 
-def make_evidence(networks=("regular-0", "guided-0"), classes=("zero", "one", "two"), images=6, shape=(8, 8, 1)):
+def make_evidence(
+    networks=("regular-0", "guided-0"), classes=("zero", "one", "two"), images=6, shape=(8, 8, 1), epsilons=EPSILONS
+):
     rng = np.random.default_rng(1)
-    lead = (len(networks), 2, 4, images)
+    lead = (len(networks), 2, 1 + len(epsilons), images)
     shown, labels = rng.integers(0, 256, (images, *shape), np.uint8), np.arange(images) % len(classes)
     predicted = np.broadcast_to(labels, lead).copy()
     predicted[0, :, 2:, 0] = (labels[0] + 1) % len(classes)  # the first network loses the first image at 0.2
@@ -54,7 +56,7 @@ def make_evidence(networks=("regular-0", "guided-0"), classes=("zero", "one", "t
         networks=networks,
         attacks=("fgsm", "pgd"),
         class_names=classes,
-        epsilons=np.array([0.0, *EPSILONS]),
+        epsilons=np.array([0.0, *epsilons]),
         images=shown,
         labels=labels,
         rows=5 * np.arange(images),

@@ -1,13 +1,20 @@
 """The report's page in a real browser: Debian's chromium, driven by Selenium. Skipped, with the reason, without one."""
 
+import shlex
 import shutil
 import time
 from pathlib import Path
 
 import axe_playwright_python
+import numpy as np
 import pytest
-from pages import RECORD, make_page, make_study_page
+from pages import RECORD, make_evidence, make_page, make_result, make_study_page
 from test_report import HOSTILE
+
+from salrob_tf.reports.page import report
+from salrob_tf.results.comparison import compare
+from salrob_tf.results.storage import save_results
+from salrob_tf.studies.pages import page_of_folders
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.common.exceptions import WebDriverException  # noqa: E402
@@ -60,10 +67,10 @@ def page(browser, address):
     assert not [each for each in browser.get_log("browser") if each["level"] in ("SEVERE", "WARNING")]
 
 
-def media(browser, scheme, kind=""):
+def media(browser, scheme, kind="", motion="reduce"):
     features = [
         {"name": "prefers-color-scheme", "value": scheme},
-        {"name": "prefers-reduced-motion", "value": "reduce"},
+        {"name": "prefers-reduced-motion", "value": motion},
     ]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": kind, "features": features})
 
@@ -207,10 +214,108 @@ def test_print_has_no_controls(page):
 def test_hostile_names_are_text(browser, tmp_path):
     path = tmp_path / "hostile.html"
     record = {**RECORD, "data": {**RECORD["data"], "name": HOSTILE[0]}}
+    record["arguments"] = {"data": HOSTILE[0], HOSTILE[2]: [HOSTILE[1]]}
     path.write_text(make_page(HOSTILE[:2], HOSTILE, record), encoding="utf-8")
     browser.get(path.as_uri())
     assert browser.title.startswith(HOSTILE[0]) and HOSTILE[0] in at(browser, "told").text
     assert [each.text for each in browser.find_elements(By.CSS_SELECTOR, ".view h3")] == list(HOSTILE[:2])
-    assert HOSTILE[0] in " ".join(predictions(browser)) and len(browser.find_elements(By.TAG_NAME, "script")) == 2
+    assert HOSTILE[0] in " ".join(predictions(browser))
+    command = browser.find_element(By.CSS_SELECTOR, "pre").text
+    assert shlex.split(command) == [
+        "python",
+        "scripts/reproduce.py",
+        "--data",
+        HOSTILE[0],
+        f"--{HOSTILE[2]}",
+        HOSTILE[1],
+    ]
+    nothing_ran(browser)
+
+
+def nothing_ran(browser):
+    """No name became an element, or a script that called `alert`, of which Selenium would tell."""
+    assert len(browser.find_elements(By.TAG_NAME, "script")) <= 2 and not browser.find_elements(By.TAG_NAME, "img")
+    assert not browser.find_elements(By.CSS_SELECTOR, "[onload], [onerror], b")
     time.sleep(0.1)
     assert not [each for each in browser.get_log("browser") if each["level"] == "SEVERE"]
+
+
+def test_hostile_ways_of_training_are_text(browser, tmp_path):
+    path = tmp_path / "hostile.html"
+    ways = ("regular", f"{HOSTILE[0]} {HOSTILE[2]}", f"x {HOSTILE[2]}<b>{HOSTILE[0]}")
+    path.write_text(make_study_page(ways, missing=HOSTILE), encoding="utf-8")
+    browser.get(path.as_uri())
+    browser.execute_script("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    cells = [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#specifications ~ details :is(th, td)")]
+    assert {*ways[1:], *HOSTILE[2].split("="), f'"alert(2)<b>{HOSTILE[0]}'} <= set(cells)
+    head = [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#measures ~ .wide th[scope=col]")]
+    assert head == ["measure", *ways, *(f"difference, {way}" for way in ways[1:])]
+    assert [each.text for each in browser.find_elements(By.CSS_SELECTOR, ".missing")] == list(HOSTILE)
+    assert ways[1] in at(browser, "verdict").text
+    nothing_ran(browser)
+
+
+def test_hostile_names_of_folders_are_text(browser, tmp_path):
+    folders = [tmp_path / name for name in ("<img src=x onerror=alert(1)>", '"onload="alert(2)<b>')]
+    for seed, folder in enumerate(folders):
+        save_results(folder, [make_result("regular-0", seed)], data_name="rows")
+    page = tmp_path / "hostile.html"
+    page.write_text(page_of_folders(folders), encoding="utf-8")
+    browser.get(page.as_uri())
+    assert folders[0].name in browser.find_element(By.CSS_SELECTOR, ".missing").text
+    assert f"{folders[1].name} regular-0" in at(browser, "verdict").text
+    nothing_ran(browser)
+
+
+def test_names_from_right_to_left_move_nothing_around_them(browser, tmp_path):
+    one, two, three = "\u05e9\u05dc\u05d5\u05dd", "\u05d0\u05d7\u05ea", "\u0645\u0627\u0621"
+    path = tmp_path / "right.html"
+    path.write_text(make_page((one, two), (three, one, two)), encoding="utf-8")
+    browser.set_window_size(1400, 900)
+    browser.get(path.as_uri())
+    slide(browser, 3)
+    assert [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#verdict bdi")] == [two, one]
+    assert at(browser, "image").text.startswith(f"1: \u2068{three}\u2069, test image 0")
+    places = """return [...document.querySelectorAll(arguments[0])].map((each) => {
+      const { left, top } = each.getBoundingClientRect();
+      return [Math.round(top), left];
+    })"""
+    for selector, count in {"#told bdi": 4, "#verdict bdi": 2, ".prediction bdi": 3}.items():
+        found = browser.execute_script(places, selector)
+        assert len(found) == count and found == sorted(found), "names follow one another from left to right"
+
+
+def test_motion_is_left_out_for_those_who_ask(page):
+    script = """document.querySelector("a[data-attack='pgd']").click();
+      return [getComputedStyle(document.documentElement).scrollBehavior, window.scrollY];"""
+    page.execute_script("window.scrollTo(0, 0)")
+    behaviour, scrolled = page.execute_script(script)
+    assert behaviour == "auto" and scrolled > 0, "it is there at once"
+    media(page, "light", motion="no-preference")
+    page.execute_script("window.scrollTo({ top: 0, behavior: 'instant' })")
+    behaviour, scrolled = page.execute_script(script)
+    assert behaviour == "smooth" and scrolled == 0, "it is on its way"
+
+
+def test_a_large_page_is_light_and_its_slider_quick(browser, tmp_path):
+    attacks, epsilons = ("fgsm", "pgd", *(f"attack-{number}" for number in range(4))), np.linspace(0.02, 0.3, 10)
+    results = [make_result(f"network {n}", n, attacks, 2000, epsilons) for n in range(10)]
+    names = tuple(each.model for each in results[:4])
+    evidence = make_evidence(names, ("a", "b"), 12, (28, 28, 1), epsilons=epsilons)
+    comparisons = [compare(results[0], each) for each in results[1:]]
+    path = tmp_path / "large.html"
+    path.write_text(report({each.model: [each] for each in results}, comparisons, RECORD, evidence), encoding="utf-8")
+    assert path.stat().st_size < 10_000_000
+    browser.get(path.as_uri())
+    script = """const slider = document.getElementById("epsilon"), times = [];
+      for (let step = 0; step < 44; step += 1) {
+        const start = performance.now();
+        slider.value = step % 11;
+        slider.dispatchEvent(new Event("input"));
+        document.getElementById("views").getBoundingClientRect();
+        times.push(performance.now() - start);
+      }
+      return times.sort((one, other) => one - other)[22];"""
+    assert browser.execute_script(script) < 50, "milliseconds, the median of steps with their layout"
+    assert at(browser, "radius").text == "0.3" and len(browser.find_elements(By.CSS_SELECTOR, ".view")) == 4
+    assert not [each for each in browser.get_log("browser") if each["level"] in ("SEVERE", "WARNING")]

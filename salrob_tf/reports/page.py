@@ -13,6 +13,7 @@ from markupsafe import Markup
 from salrob_tf.checks import epsilon_text
 from salrob_tf.reports import effects, parts, quality
 from salrob_tf.reports.charts import legend_mark
+from salrob_tf.reports.directions import isolated
 from salrob_tf.reports.sprites import address
 from salrob_tf.results.alike import check_groups
 from salrob_tf.results.comparison import Comparison
@@ -68,6 +69,7 @@ def report(
         created=record.get("created", ""),
         images=len(first.clean),
         headline=_headline(comparisons),
+        names=[*groups, *(result.model for result in every)],
         rests_on=[each.verdict for each in comparisons if isinstance(each, MethodComparison)]
         or [each.verdict for each in comparisons if isinstance(each, Comparison)],
         legend=[(_mark(place), name) for place, name in enumerate(groups)],
@@ -102,6 +104,7 @@ def _template() -> Any:
     loader = PackageLoader("salrob_tf.reports")
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["mark"] = _mark
+    page.filters["isolated"] = isolated
     page.filters["signed"] = lambda value: f"{value:+.2g}" if np.isfinite(value) else ""
     page.filters["percent"] = lambda share: f"{100 * share:.1f}"
     page.globals["style"] = Markup(loader.get_source(page, "report.css")[0])

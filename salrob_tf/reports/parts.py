@@ -13,6 +13,7 @@ from scipy import stats
 
 from salrob_tf.checks import epsilon_text
 from salrob_tf.reports.charts import Interval, Line, interval_chart, line_chart
+from salrob_tf.reports.directions import isolated_text
 from salrob_tf.reports.sprites import signed, sprite
 from salrob_tf.reports.tables import PAPER_TABLE_1, first_table, table1
 from salrob_tf.results.evidence import Evidence
@@ -99,7 +100,7 @@ def unseen_of(
             f"Numbers of {', '.join(unseen)} lead to no images: to stay small, this page keeps those of {kept}."
         )
     if WORST in labels:
-        said.append(f"Those of {WORST} lead to none, because that is for each image another attack.")
+        said.append(f"Numbers of {WORST} lead to no images, because that is for each image another attack.")
     networks = [result.model for results in groups.values() for result in results]
     if set(networks) - set(evidence.networks):
         said.append(f"Images are of the networks {', '.join(evidence.networks)}, and of no others.")
@@ -163,10 +164,10 @@ def explorer_of(evidence: Evidence) -> dict[str, Any]:
         "attacks": evidence.attacks,
         "epsilons": [epsilon_text(epsilon) for epsilon in evidence.epsilons],
         "images": [
-            f"{place + 1}: {evidence.class_names[label]}, test image {row}"
+            f"{place + 1}: {isolated_text(evidence.class_names[label])}, test image {row}"
             for place, (label, row) in enumerate(zip(evidence.labels, evidence.rows, strict=True))
         ],
-        "pair": evidence.networks[:2] if len(evidence.networks) > 1 else (),
+        "pair": [isolated_text(name) for name in evidence.networks[:2]] if len(evidence.networks) > 1 else (),
     }
 
 

@@ -7,6 +7,8 @@
   const [filter, image, attack, epsilon] = ["filter", "image", "attack", "epsilon"].map(byId);
   const options = Array.from(image.options, (option) => option.textContent);
   const views = Array.from(document.querySelectorAll(".view"));
+  // Names stand in elements of their own, so that those written from right to left move nothing around them.
+  const name = (text) => Object.assign(document.createElement("bdi"), { textContent: text });
   const wrong = (network, row) => data.predicted[network][attack.value][epsilon.value][row] !== data.labels[row];
   const firstBroken = (network, row) => {
     const steps = data.predicted[network][attack.value].map((at) => at[row] !== data.labels[row]);
@@ -54,11 +56,13 @@
         tile.style.backgroundPosition = `${place(row, data.labels.length)} ${place(step, data.epsilons.length)}`;
       });
       const text = view.querySelector(".prediction");
-      text.textContent = `${right ? "✓" : "✗"} ${data.classes[shown]}, ${sure} % sure${right ? "" : `, in truth ${data.classes[data.labels[row]]}`}`;
+      const truth = right ? [] : [", in truth ", name(data.classes[data.labels[row]])];
+      text.replaceChildren(right ? "✓ " : "✗ ", name(data.classes[shown]), `, ${sure} % sure`, ...truth);
       text.classList.toggle("wrong", !right);
-      told.push(`${data.networks[network]}: ${data.classes[shown]}, ${sure} %${right ? "" : ", wrong"}`);
+      told.push(" ", name(data.networks[network]), ": ", name(data.classes[shown]), `, ${sure} %${right ? "" : ", wrong"}.`);
     });
-    byId("told").textContent = `${options[row]}; ${attack.selectedOptions[0].textContent}, epsilon ${data.epsilons[step]}. ${told.join(". ")}.`;
+    const under = `${attack.selectedOptions[0].textContent}, epsilon ${data.epsilons[step]}.`;
+    byId("told").replaceChildren(`${options[row]}; ${under}`, ...told);
   };
   const step = (by) => {
     const count = image.options.length;
