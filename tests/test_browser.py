@@ -60,11 +60,16 @@ def study_address(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, address):
+    show(browser, address)
+    yield browser
+    assert not [each for each in browser.get_log("browser") if each["level"] in ("SEVERE", "WARNING")]
+
+
+def show(browser, address):
+    """Open a page as most see it, whatever was looked at before."""
     media(browser, "light")
     browser.set_window_size(1400, 900)
     browser.get(address)
-    yield browser
-    assert not [each for each in browser.get_log("browser") if each["level"] in ("SEVERE", "WARNING")]
 
 
 def media(browser, scheme, kind="", motion="reduce"):
@@ -177,6 +182,11 @@ def test_tiles_show_the_place_in_the_sheet(page):
         assert style("background-image").startswith('url("data:image/png;base64,')
         assert style("background-position") == "20% 33.3333%" and style("background-size") == "600% 400%"
     assert len({tile.value_of_css_property("background-image") for tile in tiles}) == 6
+    hatches = page.find_elements(By.CSS_SELECTOR, ".tile .hatch")
+    assert len({each.value_of_css_property("mask-image") for each in hatches}) == len(hatches) == 4
+    for hatch in hatches:
+        assert hatch.value_of_css_property("mask-position") == "20% 33.3333%"
+        assert hatch.value_of_css_property("mask-size") == "600% 400%" and hatch.size["height"] > 30
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -187,7 +197,7 @@ def test_nobody_is_left_out(page, scheme, width):
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", 1400), ("light", 390)])
 def test_nobody_is_left_out_of_a_study(browser, study_address, scheme, width):
-    browser.get(study_address)
+    show(browser, study_address)
     look_for_barriers(browser, scheme, width)
     assert len(browser.find_elements(By.CSS_SELECTOR, ".missing")) == 2
     assert at(browser, "specifications").is_displayed() and not browser.find_elements(By.ID, "controls")
@@ -211,12 +221,22 @@ def test_print_has_no_controls(page):
     assert page.find_element(By.TAG_NAME, "body").value_of_css_property("background-color") == "rgba(255, 255, 255, 1)"
 
 
+@pytest.mark.parametrize("kind", ["pair", "study"])
+def test_print_opens_what_is_closed(browser, address, study_address, kind):
+    show(browser, {"pair": address, "study": study_address}[kind])
+    closed = "document.querySelectorAll('details:not([open])').length"
+    before = browser.execute_script(f"return {closed}")
+    browser.execute_script(f"window.addEventListener('beforeprint', () => {{ window.left = {closed}; }})")
+    browser.execute_cdp_cmd("Page.printToPDF", {})
+    assert before > 1 and browser.execute_script(f"return [window.left, {closed}]") == [0, before]
+
+
 def test_hostile_names_are_text(browser, tmp_path):
     path = tmp_path / "hostile.html"
     record = {**RECORD, "data": {**RECORD["data"], "name": HOSTILE[0]}}
     record["arguments"] = {"data": HOSTILE[0], HOSTILE[2]: [HOSTILE[1]]}
     path.write_text(make_page(HOSTILE[:2], HOSTILE, record), encoding="utf-8")
-    browser.get(path.as_uri())
+    show(browser, path.as_uri())
     assert browser.title.startswith(HOSTILE[0]) and HOSTILE[0] in at(browser, "told").text
     assert [each.text for each in browser.find_elements(By.CSS_SELECTOR, ".view h3")] == list(HOSTILE[:2])
     assert HOSTILE[0] in " ".join(predictions(browser))
@@ -244,7 +264,7 @@ def test_hostile_ways_of_training_are_text(browser, tmp_path):
     path = tmp_path / "hostile.html"
     ways = ("regular", f"{HOSTILE[0]} {HOSTILE[2]}", f"x {HOSTILE[2]}<b>{HOSTILE[0]}")
     path.write_text(make_study_page(ways, missing=HOSTILE), encoding="utf-8")
-    browser.get(path.as_uri())
+    show(browser, path.as_uri())
     browser.execute_script("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     cells = [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#specifications ~ details :is(th, td)")]
     assert {*ways[1:], *HOSTILE[2].split("="), f'"alert(2)<b>{HOSTILE[0]}'} <= set(cells)
@@ -261,7 +281,7 @@ def test_hostile_names_of_folders_are_text(browser, tmp_path):
         save_results(folder, [make_result("regular-0", seed)], data_name="rows")
     page = tmp_path / "hostile.html"
     page.write_text(page_of_folders(folders), encoding="utf-8")
-    browser.get(page.as_uri())
+    show(browser, page.as_uri())
     assert folders[0].name in browser.find_element(By.CSS_SELECTOR, ".missing").text
     assert f"{folders[1].name} regular-0" in at(browser, "verdict").text
     nothing_ran(browser)
@@ -271,8 +291,7 @@ def test_names_from_right_to_left_move_nothing_around_them(browser, tmp_path):
     one, two, three = "\u05e9\u05dc\u05d5\u05dd", "\u05d0\u05d7\u05ea", "\u0645\u0627\u0621"
     path = tmp_path / "right.html"
     path.write_text(make_page((one, two), (three, one, two)), encoding="utf-8")
-    browser.set_window_size(1400, 900)
-    browser.get(path.as_uri())
+    show(browser, path.as_uri())
     slide(browser, 3)
     assert [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#verdict bdi")] == [two, one]
     assert at(browser, "image").text.startswith(f"1: \u2068{three}\u2069, test image 0")
@@ -306,7 +325,7 @@ def test_a_large_page_is_light_and_its_slider_quick(browser, tmp_path):
     path = tmp_path / "large.html"
     path.write_text(report({each.model: [each] for each in results}, comparisons, RECORD, evidence), encoding="utf-8")
     assert path.stat().st_size < 10_000_000
-    browser.get(path.as_uri())
+    show(browser, path.as_uri())
     script = """const slider = document.getElementById("epsilon"), times = [];
       for (let step = 0; step < 44; step += 1) {
         const start = performance.now();

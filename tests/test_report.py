@@ -1,6 +1,8 @@
 """The report's page as text, its charts, and the evidence it shows; in a browser it is tested elsewhere."""
 
+import base64
 import html
+import io
 import json
 import re
 import shutil
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import make_images, write_arrays
 from pages import EPSILONS, RECORD, WAYS, make_evidence, make_page, make_result, make_study, make_study_page, taken
+from PIL import Image
 from test_saved_results import as_before
 from test_scripts import run
 
@@ -68,6 +71,23 @@ def test_signed_values_have_colours():
     white, red, blue, half, beyond = colours[0, 0].astype(int)
     assert white.tolist() == [255] * 3 and red[0] > red[2] and blue[2] > blue[0]
     assert np.abs(half - (white + red) / 2).max() <= 1 and beyond.tolist() == red.tolist()
+
+
+def test_signs_are_told_without_colour():
+    payload = json.loads(re.search(r'id="payload">(.*?)</script>', make_page(), re.DOTALL)[1])
+    evidence = make_evidence()
+    moved = (evidence.adversarial[1, 0].astype(float) - evidence.images).mean(axis=-1)
+    for values, sheet in ((moved / 255 / 0.3, 3), (evidence.maps[1, 0] / 127, 4)):
+        content = base64.b64decode(payload["sheets"][1][0][sheet].partition("base64,")[2])
+        alpha = np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))[..., 3]
+        blue = (signed(values)[..., 2] > signed(values)[..., 0]).transpose(0, 2, 1, 3).reshape(alpha.shape)
+        np.testing.assert_array_equal(alpha == 255, blue)
+        assert set(alpha.flat) == {0, 255} and blue.any()
+
+
+def test_perturbations_say_by_how_much_they_are_magnified():
+    assert "Perturbation, magnified 3.33 times: red is brighter, blue and hatched darker" in make_page()
+    assert "in full colour by 0.3, the largest epsilon" in make_page()
 
 
 def test_a_page_says_the_verdict_first_and_holds_all_it_needs():

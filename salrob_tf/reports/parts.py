@@ -14,7 +14,7 @@ from scipy import stats
 from salrob_tf.checks import epsilon_text
 from salrob_tf.reports.charts import Interval, Line, interval_chart, line_chart
 from salrob_tf.reports.directions import isolated_text
-from salrob_tf.reports.sprites import signed, sprite
+from salrob_tf.reports.sprites import mask, signed, sprite
 from salrob_tf.reports.tables import PAPER_TABLE_1, first_table, table1
 from salrob_tf.results.evidence import Evidence
 from salrob_tf.results.flags import SEVERITIES
@@ -163,6 +163,8 @@ def explorer_of(evidence: Evidence) -> dict[str, Any]:
         "networks": evidence.networks,
         "attacks": evidence.attacks,
         "epsilons": [epsilon_text(epsilon) for epsilon in evidence.epsilons],
+        "full": epsilon_text(_scale_of(evidence)),
+        "magnified": f"{1 / _scale_of(evidence):.3g}",
         "images": [
             f"{place + 1}: {isolated_text(evidence.class_names[label])}, test image {row}"
             for place, (label, row) in enumerate(zip(evidence.labels, evidence.rows, strict=True))
@@ -171,9 +173,23 @@ def explorer_of(evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def _coloured(values: np.ndarray) -> str:
+    return sprite(signed(values))
+
+
+def _hatched(values: np.ndarray) -> str:
+    """Where colours are those of values below zero, which colour alone must not tell."""
+    return mask(np.round(16 * values) < 0)
+
+
+def _scale_of(evidence: Evidence) -> float:
+    """The perturbation that is shown in full colour."""
+    return float(np.abs(evidence.epsilons).max()) or 1.0
+
+
 def payload_of(evidence: Evidence) -> str:
     """What the page's script needs, as JSON that ends no element."""
-    scale = float(np.abs(evidence.epsilons).max()) or 1.0
+    scale = _scale_of(evidence)
     base = evidence.images.astype(float)[np.newaxis] / 255
     sheets = []
     for network in range(len(evidence.networks)):
@@ -182,7 +198,8 @@ def payload_of(evidence: Evidence) -> str:
             seen = evidence.adversarial[network, attack]
             moved = (seen.astype(float) / 255 - base).mean(axis=-1) / scale
             maps = evidence.maps[network, attack].astype(float) / 127
-            row.append([sprite(seen), sprite(signed(moved)), sprite(signed(maps))])
+            colours, below = [[draw(each) for each in (moved, maps)] for draw in (_coloured, _hatched)]
+            row.append([sprite(seen), *colours, *below])
         sheets.append(row)
     payload = {
         "networks": evidence.networks,

@@ -32,6 +32,15 @@ def signed(values: np.ndarray) -> np.ndarray:
     return np.round(255 + strength * (ends - 255)).astype(np.uint8)
 
 
+def mask(flags: np.ndarray) -> str:
+    """Where something holds, boolean `(rows, columns, height, width)`, as the address of a PNG, clear elsewhere."""
+    rows, columns, height, width = flags.shape
+    file = io.BytesIO()
+    sheet = Image.fromarray(flags.transpose(0, 2, 1, 3).reshape(rows * height, columns * width))
+    sheet.save(file, "PNG", optimize=True, transparency=0)
+    return address(file.getvalue(), "image/png")
+
+
 def address(content: bytes, kind: str) -> str:
     """Content as an address that a page can hold."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,5 +1,11 @@
 (() => {
   "use strict";
+  let closed = [];
+  window.addEventListener("beforeprint", () => {
+    closed = Array.from(document.querySelectorAll("details:not([open])"));
+    closed.forEach((each) => (each.open = true));
+  });
+  window.addEventListener("afterprint", () => closed.forEach((each) => (each.open = false)));
   const holder = document.getElementById("payload");
   if (!holder) return;
   const data = JSON.parse(holder.textContent);
@@ -49,12 +55,18 @@
       const shown = data.predicted[network][attack.value][step][row];
       const sure = Math.round(100 * data.confidence[network][attack.value][step][row]);
       const right = shown === data.labels[row];
-      view.querySelectorAll(".tile").forEach((tile, kind) => {
+      const sheets = data.sheets[network][attack.value];
+      const put = (element, property, sheet) => {
+        element.style[`${property}Image`] = `url(${sheet})`;
+        element.style[`${property}Size`] = `${100 * data.labels.length}% ${100 * data.epsilons.length}%`;
+        element.style[`${property}Position`] = `${place(row, data.labels.length)} ${place(step, data.epsilons.length)}`;
+      };
+      const tiles = view.querySelectorAll(".tile");
+      tiles.forEach((tile, kind) => {
         tile.style.aspectRatio = `${width} / ${height}`;
-        tile.style.backgroundImage = `url(${data.sheets[network][attack.value][kind]})`;
-        tile.style.backgroundSize = `${100 * data.labels.length}% ${100 * data.epsilons.length}%`;
-        tile.style.backgroundPosition = `${place(row, data.labels.length)} ${place(step, data.epsilons.length)}`;
+        put(tile, "background", sheets[kind]);
       });
+      view.querySelectorAll(".hatch").forEach((hatch, kind) => put(hatch, "mask", sheets[tiles.length + kind]));
       const text = view.querySelector(".prediction");
       const truth = right ? [] : [", in truth ", name(data.classes[data.labels[row]])];
       text.replaceChildren(right ? "✓ " : "✗ ", name(data.classes[shown]), `, ${sure} % sure`, ...truth);
