@@ -138,7 +138,12 @@ def test_a_study_trains_attacks_compares_and_repeats_nothing(whole, manifest, so
     names = ["regular-0", "guided-0", "regular-1", "guided-1"]
     assert set(records(whole)) == {(kind, name) for name in names for kind in ("train", "attack")}
     assert all(each["finished"] and each["begun"] == 1 and each["seconds"] > 0 for each in records(whole).values())
-    comparison = json.loads((whole / "results.json").read_text())["comparison"]["methods"]
+    record = json.loads((whole / "results.json").read_text())
+    assert {way: each["way"] for way, each in record["arguments"]["choices"].items()} == {
+        "regular": "regular",
+        "guided": "guided",
+    }
+    comparison = record["comparison"]["methods"]
     assert [(each["first"], each["second"], each["seeds"]) for each in comparison] == [("regular", "guided", 2)]
     assert "Ways of training" in (whole / "table.md").read_text()
     assert all((whole / name).stat().st_size > 1000 for name in ("curves.png", "specifications.png"))

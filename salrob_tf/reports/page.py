@@ -63,7 +63,6 @@ def report(
     attacks = list(first.correct)
     labels = attacks + [WORST] * (len(attacks) > 1)
     every = [result for results in groups.values() for result in results]
-    measures = parts.measures_of(evidence) if evidence else None
     return _template().render(
         data={"name": "", "split": "", **record["data"]},
         created=record.get("created", ""),
@@ -82,19 +81,30 @@ def report(
         differences=effects.differences_of(comparisons),
         specifications=effects.specifications_of(comparisons, record["arguments"]),
         checks=[parts.checks_of(result, labels) for result in every],
-        explorer=parts.explorer_of(evidence) if evidence else None,
-        payload=Markup(parts.payload_of(evidence)) if evidence else None,
-        measures=measures,
+        **(_seen(evidence) if evidence else UNSEEN),
         seeds=seeds,
-        removals=quality.removals_of(evidence) if evidence else [],
-        agreement=quality.agreement_table(evidence) if evidence else [],
-        better_maps=quality.better_maps(measures["rows"], measures["networks"]) if measures else "",
         costs=parts.costs_of(every),
         facts=_facts(record),
         command=_command(record),
         downloads=[(name, address(content, DOWNLOADS[name]), len(content)) for name, content in (files or {}).items()],
         missing=missing,
     )
+
+
+UNSEEN = {"explorer": None, "payload": None, "measures": None}
+
+
+def _seen(evidence: Evidence) -> dict[str, Any]:
+    """What a page shows of evidence."""
+    measures = parts.measures_of(evidence)
+    return {
+        "explorer": parts.explorer_of(evidence),
+        "payload": Markup(parts.payload_of(evidence)),
+        "measures": measures,
+        "removals": quality.removals_of(evidence),
+        "agreement": quality.agreement_table(evidence),
+        "better_maps": quality.better_maps(measures["rows"], measures["networks"]) if measures else "",
+    }
 
 
 @cache
