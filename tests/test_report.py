@@ -400,7 +400,8 @@ def test_what_is_damaged_or_gone_is_said_and_the_rest_is_shown(own_folder):
         assert "Nothing over seeds here: " in page and words in page, words
         assert "No images and no measures here: This is no evidence" in page and 'download="correct.npz"' in page
     (own_folder / "measures.csv").write_text(whole)
-    assert "Ways of training: means over networks" in page_of_folders([own_folder])
+    page = page_of_folders([own_folder])
+    assert "Ways of training: means over networks" in page and "No images here: This is no evidence" in page
     (own_folder / "measures.csv").unlink()
     assert "Nothing over seeds here" not in page_of_folders([own_folder])
     (own_folder / "measures.md").write_text("a table")

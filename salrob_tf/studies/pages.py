@@ -24,7 +24,6 @@ from salrob_tf.studies.names import is_inside
 EVIDENCE = "evidence.npz"
 MEANS = "measures.csv"
 MEASURES_TABLE = "measures.md"
-NOTHING_SEEN = "No images and no measures here"
 MOST_NAMED = 8  # files that are not there
 
 T = TypeVar("T")
@@ -55,8 +54,8 @@ def page_of_folders(folders: Sequence[Path]) -> str:
     files = {name: (first / name).read_bytes() for name in DOWNLOADS if (first / name).is_file()}
     groups = groups_of(every)
     missing: list[str] = []
-    evidence = _if_there(partial(_evidence_of, first, every), f"{NOTHING_SEEN}: ", missing)
     seeds = _if_there(partial(_seeds_of, first, every), "Nothing over seeds here: ", missing) or ()
+    evidence = _if_there(partial(_evidence_of, first, every), f"{_unseen(seeds)}: ", missing)
     missing += _not_there(first, record)
     shown = {result.model for results in groups.values() for result in results}
     if left := [result.model for result in every if result.model not in shown]:
@@ -71,6 +70,11 @@ def _if_there(read: Callable[[], T], lead: str, missing: list[str]) -> T | None:
     except ValueError as error:
         missing.append(f"{lead}{str(error).removesuffix('.')}.")
         return None
+
+
+def _unseen(seeds: Sequence[OverSeeds]) -> str:
+    """What there is none of without evidence: measures may be there over seeds."""
+    return "No images here" if seeds else "No images and no measures here"
 
 
 def _evidence_of(folder: Path, results: Sequence[Robustness]) -> Evidence:
@@ -130,7 +134,7 @@ def page_of_results(
         save_results(folder, every, comparisons=comparisons, **saved)
         record = read_json_object(folder / "results.json", "results", "")
         files = {name: (folder / name).read_bytes() for name in ("results.json", "correct.npz")} | {**(files or {})}
-    missing = [] if evidence else [f"{NOTHING_SEEN}."]
+    missing = [] if evidence else [f"{_unseen(seeds)}."]
     return report(groups, comparisons, record, evidence, files, missing, seeds)
 
 
