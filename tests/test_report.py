@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import make_images, write_arrays
+from conftest import make_images, make_network, write_arrays
 from pages import EPSILONS, RECORD, make_evidence, make_page, make_result
 from test_scripts import run
 
@@ -21,8 +21,9 @@ from salrob_tf.reports.quality import better_maps
 from salrob_tf.reports.sprites import signed
 from salrob_tf.results.evidence import load_evidence
 from salrob_tf.saliency.gradients import input_gradients
+from salrob_tf.saliency.mechanism import mechanism_of
 from salrob_tf.saliency.metrics import removal
-from salrob_tf.studies.evidence import gather, telling
+from salrob_tf.studies.evidence import attacks_to_show, gather, telling
 from salrob_tf.studies.pages import groups_of, page_of_folders
 
 HOSTILE = ("<script>alert(1)</script>", "\u05e9\u05dc\u05d5\u05dd.</b>&amp;", '"onload="alert(2)')
@@ -194,6 +195,25 @@ def test_evidence_is_what_networks_say(trained):
     np.testing.assert_array_equal(least[1:], gone.least)
     np.testing.assert_array_equal(most[0], results[0].clean)
     assert found.agreement.shape == (len(found.quality),) * 2 and np.all(np.diag(found.agreement) == 1)
+
+
+def test_evidence_is_of_the_norm_of_the_run_and_of_networks_that_know_more_classes():
+    x, y = make_images(12)
+    data, epsilons = sr.Dataset.from_arrays(x, y, x, y, name="rows"), [0.5, 1.0]
+    classifiers = [sr.Classifier(make_network(classes=5), name) for name in ("one", "two")]
+    results = [sr.evaluate(each, x, y, "apgd", epsilons, norm=2, indices=np.arange(12)) for each in classifiers]
+    shown = attacks_to_show([sr.make_attack("worst-case", norm=2)])
+    assert [(each.label, each.norm) for each in shown] == [("fgsm", 2)]
+    found = gather(data, classifiers, results, shown)
+    moved = (found.adversarial[0, 0].astype(float) - found.images) / 255
+    lengths = np.linalg.norm(moved.reshape(3, len(found.rows), -1), axis=2)
+    assert np.all(lengths <= found.epsilons[:, None] + 0.05) and lengths[2].max() > 0.5
+    assert found.class_names == (*map(str, data.class_names), *map(str, range(len(data.class_names), 5)))
+    one = found.measures["one"]
+    right, by_margin = one["margin of the logits"] > 0, one["margin of the logits"] / one["gradient norm, L2"]
+    np.testing.assert_allclose(one["smallest epsilon by the first order"], np.where(right, by_margin, 0), rtol=1e-5)
+    with pytest.raises(ValueError, match="`norm` must be np.inf or 2. Received: norm=1"):
+        mechanism_of(classifiers[0], x, y, norm=1)
 
 
 def test_what_removal_and_metrics_say_is_on_the_page_and_better_only_where_fills_agree():

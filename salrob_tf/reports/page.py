@@ -26,6 +26,7 @@ DOWNLOADS = {
     "results.json": "application/json",
     "correct.npz": "application/zip",
     "measures.csv": "text/csv",
+    "manifest.toml": "application/toml",
     "table1.md": "text/markdown",
 }
 
@@ -157,5 +158,5 @@ def _command(record: Mapping[str, Any]) -> str:
         elif isinstance(value, list):
             words += [option] * (key != "models") + [str(each) for each in value]
         else:
-            words += [option, str(value)]
+            words += [option] * (key != "manifest") + [str(value)]
     return shlex.join(words)
