@@ -133,6 +133,8 @@ def test_a_masked_network_is_a_negative_control_that_checks_see(subclassed, tmp_
         logits[name] = saved.serve(images).numpy()
         found[name] = sr.evaluate(model, images, labels, ["fgsm", "bim", "pgd", "mim"], EPSILONS, steps=10)
     np.testing.assert_allclose(logits["masked"], 1e4 * logits["regular"], rtol=1e-2, atol=100)
+    with pytest.raises(ValueError, match="multiplied already, by 10000. Received: strength=10"):
+        sr.CONTROLS["masked"](model.model, 10.0)
     assert len({flag.id for flag in found["masked"].flags}) >= 2 and not found["regular"].flags, found
     assert {found["masked"].trust(label) for label in found["masked"].curves} <= {"doubtful", "not to be believed"}
 

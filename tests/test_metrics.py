@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 import salrob_tf as sr
 from salrob_tf.data.blocks import beside_null_blocks
+from salrob_tf.results.explained import explained
 from salrob_tf.saliency.fills import BLUR, NEIGHBOURS, filled
 from salrob_tf.saliency.gradients import SMOOTH_NOISE, input_gradients, map_function
-from salrob_tf.saliency.mechanism import explained, mechanism_of, share_on_salient, smallest_epsilons
+from salrob_tf.saliency.mechanism import mechanism_of, share_on_salient, smallest_epsilons
 from salrob_tf.saliency.metrics import agreement_with_object, gini, rank_agreement, removal, stability
 
 SHAPE = (6, 5, 2)
@@ -269,13 +270,19 @@ def test_what_the_first_order_explains(linear):
     network.set_weights([weights * np.random.default_rng(2).uniform(0.9, 1.1, weights.shape), biases])
     second = mechanism_of(network, images[:10], labels[:10])
     both = first.correct & second.correct
-    found = explained(first, second, first.first_order, second.first_order)
+    margins, norms = np.stack([first.margin, second.margin]), np.stack([first.l1, second.l1])
+    found = explained(margins, norms, np.stack([first.first_order, second.first_order]))
     assert found.images == both.sum() and found.r_squared == pytest.approx(1) and found.slope == pytest.approx(1)
     assert found.found == pytest.approx(found.predicted)
-    shuffled = np.where(np.arange(10) % 2, 2, 0.5) * second.first_order
-    assert explained(first, second, first.first_order, shuffled).r_squared < 0.9
+    shuffled = np.stack([first.first_order, np.where(np.arange(10) % 2, 2, 0.5) * second.first_order])
+    assert explained(margins, norms, shuffled).r_squared < 0.9
+    varied = np.random.default_rng(3).uniform(0.5, 2, (2, 10))
+    norms_only = explained(np.ones((2, 10)), varied, 1 / varied)
+    assert norms_only.gradient_share == pytest.approx(1) and norms_only.margin_share == 0
     with pytest.raises(ValueError, match="Fewer than three"):
-        explained(first, second, np.full(10, np.inf), second.first_order)
+        explained(margins, norms, np.full((2, 10), np.inf))
+    with pytest.raises(ValueError, match=r"Received: \(2, 10\), \(2, 10\), \(2, 9\)"):
+        explained(margins, norms, norms[:, 1:])
 
 
 def test_the_share_of_a_perturbation_on_salient_pixels():

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import make_images, write_arrays
+from conftest import make_images, make_network, write_arrays
 from pages import EPSILONS, RECORD, WAYS, make_evidence, make_page, make_result, make_study, make_study_page, taken
 from PIL import Image
 from test_saved_results import as_before
@@ -29,8 +29,9 @@ from salrob_tf.reports.tables import first_table, table1
 from salrob_tf.results.evidence import load_evidence
 from salrob_tf.results.flags import DOUBTFUL, Flag
 from salrob_tf.saliency.gradients import input_gradients
+from salrob_tf.saliency.mechanism import mechanism_of
 from salrob_tf.saliency.metrics import removal
-from salrob_tf.studies.evidence import gather, telling
+from salrob_tf.studies.evidence import attacks_to_show, gather, telling
 from salrob_tf.studies.pages import groups_of, page_of_folders
 
 HOSTILE = ("<script>alert(1)</script>", "\u05e9\u05dc\u05d5\u05dd.</b>&amp;", '"onload="alert(2)')
@@ -201,10 +202,10 @@ def test_a_specification_curve_has_a_table_with_choices_and_doubts():
 
 def test_choices_are_those_that_a_study_recorded():
     choices = {way: {"fill": "mean", "epochs": place} for place, way in enumerate(WAYS)}
-    page = make_study_page(record={**RECORD, "arguments": {"choices": choices}})
+    page = make_study_page(record={**RECORD, "run": {"choices": choices}})
     assert {tuple(row[5:]) for row in rows_after(page, 'id="specifications"')} == {("", "1"), ("doubtful", "2")}
     for odd in ({"choices": []}, {"choices": {"regular": {}}}):
-        page = make_study_page(record={**RECORD, "arguments": odd})
+        page = make_study_page(record={**RECORD, "run": odd})
         assert {tuple(row[6:]) for row in rows_after(page, 'id="specifications"')} == {
             ("guided", "mean"),
             ("random", "linear"),
@@ -313,6 +314,25 @@ def test_evidence_is_what_networks_say(trained):
     assert found.agreement.shape == (len(found.quality),) * 2 and np.all(np.diag(found.agreement) == 1)
 
 
+def test_evidence_is_of_the_norm_of_the_run_and_of_networks_that_know_more_classes():
+    x, y = make_images(12)
+    data, epsilons = sr.Dataset.from_arrays(x, y, x, y, name="rows"), [0.5, 1.0]
+    classifiers = [sr.Classifier(make_network(classes=5), name) for name in ("one", "two")]
+    results = [sr.evaluate(each, x, y, "apgd", epsilons, norm=2, indices=np.arange(12)) for each in classifiers]
+    shown = attacks_to_show([sr.make_attack("worst-case", norm=2)])
+    assert [(each.label, each.norm) for each in shown] == [("fgsm", 2)]
+    found = gather(data, classifiers, results, shown)
+    moved = (found.adversarial[0, 0].astype(float) - found.images) / 255
+    lengths = np.linalg.norm(moved.reshape(3, len(found.rows), -1), axis=2)
+    assert np.all(lengths <= found.epsilons[:, None] + 0.05) and lengths[2].max() > 0.5
+    assert found.class_names == (*map(str, data.class_names), *map(str, range(len(data.class_names), 5)))
+    one = found.measures["one"]
+    right, by_margin = one["margin of the logits"] > 0, one["margin of the logits"] / one["gradient norm, L2"]
+    np.testing.assert_allclose(one["smallest epsilon by the first order"], np.where(right, by_margin, 0), rtol=1e-5)
+    with pytest.raises(ValueError, match="`norm` must be np.inf or 2. Received: norm=1"):
+        mechanism_of(classifiers[0], x, y, norm=1)
+
+
 def test_what_removal_and_metrics_say_is_on_the_page_and_better_only_where_fills_agree():
     evidence = make_evidence()
     page = make_page()
@@ -391,7 +411,7 @@ def test_what_is_damaged_or_gone_is_said_and_the_rest_is_shown(own_folder):
     whole = "network,measure,mean\nregular-0,margin,1\nguided-0,margin,2\n"
     for damage, words in {
         "network,mean\n": "These are no means of networks",
-        whole + "guided-0,zeros,1\n": "not the same is measured of all networks",
+        whole.replace("guided-0,margin", "guided-0,zeros"): "Each network needs the same measures.",
         whole + 'guided-0,"' + "x" * 200_000: "These are no means of networks",
         whole.replace("guided-0", "other-0"): "measures.csv is of other networks than the results: other-0.",
     }.items():
@@ -404,8 +424,6 @@ def test_what_is_damaged_or_gone_is_said_and_the_rest_is_shown(own_folder):
     assert "Ways of training: means over networks" in page and "No images here: This is no evidence" in page
     (own_folder / "measures.csv").unlink()
     assert "Nothing over seeds here" not in page_of_folders([own_folder])
-    (own_folder / "measures.md").write_text("a table")
-    assert "has no measures.csv, which study.py wrote beside measures.md." in page_of_folders([own_folder])
 
 
 def test_what_the_run_wrote_and_is_gone_is_named(own_folder):

@@ -20,11 +20,12 @@ from test_scripts import SCRIPTS, run
 import salrob_tf as sr
 from salrob_tf.reports.tables import measures_table
 from salrob_tf.results.evidence import load_evidence
-from salrob_tf.results.measures import load_means, load_measured, over_seeds
-from salrob_tf.studies import claims, jobs
+from salrob_tf.results.measures import FIRST_ORDER, MARGIN, SMALLEST, Measured, load_means, load_measured, over_seeds
+from salrob_tf.studies import claims, code, jobs
 from salrob_tf.studies.claims import claimed, holder
 from salrob_tf.studies.jobs import MEASURES
 from salrob_tf.studies.manifest import read_manifest
+from salrob_tf.studies.measured import means_of
 from salrob_tf.studies.pages import page_of_folders
 from salrob_tf.studies.study import compare_ways
 
@@ -114,7 +115,8 @@ def test_networks_are_measured_and_compared_over_seeds(whole, manifest, tmp_path
     page = (out / "report.html").read_text()
     assert 'id="explorer"' in page and "Ways of training: means over networks" in page and "No images" not in page
     assert load_evidence(out / "evidence.npz").sha256 == sr.load_results(out)[0].sha256
-    assert taken(page, "measures.csv") == (out / "measures.csv").read_text()
+    for name in ("measures.csv", "manifest.toml"):
+        assert taken(page, name) == (out / name).read_text()
     means = load_means(out / "measures.csv")
     assert means["guided"][1]["gradient norm, L1"] == pytest.approx(norms["guided-1"], rel=1e-5)
     assert measures_table(over_seeds(means)) == (out / "measures.md").read_text()
@@ -123,6 +125,18 @@ def test_networks_are_measured_and_compared_over_seeds(whole, manifest, tmp_path
         (tmp_path / "wrong.csv").write_text(wrong)
         with pytest.raises(ValueError, match="These are no means of networks .* Received: .*wrong.csv"):
             load_means(tmp_path / "wrong.csv")
+    assert f"python scripts/study.py {asked} --out {out}" in page and "evidence = false" not in page
+    assert (out / "manifest.toml").read_text() == asked.read_text()
+    network = folder_of(out, found["train", "guided-0"]) / "network" / "model.keras"
+    whole_network = network.read_bytes()
+    network.write_bytes(b"cut")
+    (out / "results.json").unlink()
+    run("study.py", asked, "--out", out, "--status")
+    assert "No images are shown: " in capsys.readouterr().err
+    assert not (out / "evidence.npz").exists() and (out / "measures.csv").exists() and (out / "results.json").exists()
+    network.write_bytes(whole_network)
+    run("study.py", manifest, "--out", out, "--status")
+    assert not [name for name in ("evidence.npz", "measures.csv", "measures.md") if (out / name).exists()]
     place = folder_of(out, found["measure", "guided-0"]) / MEASURES
     place.write_bytes(place.read_bytes()[:100])
     run("study.py", asked, "--out", out, "--resume")
@@ -134,12 +148,70 @@ def test_networks_are_measured_and_compared_over_seeds(whole, manifest, tmp_path
     assert "measuring guided-0, 1 jobs left" in said.out
 
 
+def test_what_compares_networks_with_the_first_ways_is_a_difference_over_seeds():
+    rng, largest = np.random.default_rng(0), 0.3
+    margins, norms = rng.uniform(1, 2, (3, 30)), rng.uniform(8, 20, (3, 30))
+    epsilons = np.where(np.arange(30) < 25, margins / norms, 2 * largest)
+    one, two, other = (
+        Measured({MARGIN: margin, FIRST_ORDER: margin / norm, SMALLEST: smallest}, {}, {})
+        for margin, norm, smallest in zip(margins, norms, epsilons, strict=True)
+    )
+    means = means_of({"regular": {0: one, 1: two, 2: one}, "guided": {0: two, 1: other, 5: two}}, largest)
+    rows = {row.name: row for row in over_seeds(means)}
+    ratio = "log2 of the smallest epsilon over the first way's, found"
+    steps = [np.log2(b[:25] / a[:25]).mean() for a, b in ((epsilons[0], epsilons[1]), (epsilons[1], epsilons[2]))]
+    assert rows[ratio].differences["guided"].mean == pytest.approx(np.mean(steps)) and not rows[ratio].means
+    explained = rows["its variance over images explained by margin and gradient norm"]
+    assert explained.differences["guided"].mean == pytest.approx(1)
+    assert f"| {ratio} |  |  | {rows[ratio].differences['guided']} |" in measures_table(list(rows.values()))
+    assert "explained" not in str(means["guided"][5]) and rows[MARGIN].means["guided"].mean == pytest.approx(
+        np.mean([margins[1].mean(), margins[2].mean(), margins[1].mean()])
+    )
+    alone = over_seeds({"regular": {0: {"zeros": np.inf}}, "guided": {1: {"zeros": 1.0}}})
+    assert "| zeros | nan | 1 |  |" in measures_table(alone)
+    with pytest.raises(ValueError, match="same measures. Received: guided-1 without zeros"):
+        over_seeds({"regular": {0: {"zeros": 1.0}}, "guided": {1: {"ones": 1.0}}})
+
+
+def test_outcomes_rest_on_the_code_that_makes_them_alone(tmp_path, monkeypatch):
+    train, attack, measured = (set(code.imported(module)) for module in jobs.MODULES.values())
+    assert {"_compat.py", "files.py", "training/guided.py", "saliency/ranking.py", "models/networks.py"} <= train
+    assert {"evaluation/search.py", "attacks/fab.py", "results/robustness.py", "models/copies.py"} <= attack
+    assert {"saliency/metrics.py", "saliency/mechanism.py", "studies/evidence.py"} <= measured
+    assert not {"saliency/metrics.py", "attacks/apgd.py", "evaluation/search.py"} & train
+    assert not {"training/guided.py", "results/methods.py", "results/measures.py", "reports/page.py"} & attack
+    copied = tmp_path / "salrob_tf"
+    shutil.copytree(code.PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "PACKAGE", copied)
+
+    def digests():
+        for function in (code.imported, code.code_of):
+            function.cache_clear()
+        return [code.code_of(module) for module in jobs.MODULES.values()]
+
+    before = digests()
+    for name, changes in {
+        "saliency/ranking.py": [True, False, False],
+        "evaluation/search.py": [False, True, False],
+        "saliency/metrics.py": [False, False, True],
+        "models/contract.py": [True, True, True],
+        "results/methods.py": [False, False, False],
+    }.items():
+        text = (copied / name).read_bytes()
+        (copied / name).write_bytes(text + b"# changed\n")
+        assert [one != two for one, two in zip(before, digests(), strict=True)] == changes, name
+        (copied / name).write_bytes(text)
+    assert digests() == before
+    monkeypatch.undo()
+    digests()
+
+
 def test_a_study_trains_attacks_compares_and_repeats_nothing(whole, manifest, source, capsys):
     names = ["regular-0", "guided-0", "regular-1", "guided-1"]
     assert set(records(whole)) == {(kind, name) for name in names for kind in ("train", "attack")}
     assert all(each["finished"] and each["begun"] == 1 and each["seconds"] > 0 for each in records(whole).values())
     record = json.loads((whole / "results.json").read_text())
-    assert {way: each["way"] for way, each in record["arguments"]["choices"].items()} == {
+    assert {way: each["way"] for way, each in record["run"]["choices"].items()} == {
         "regular": "regular",
         "guided": "guided",
     }

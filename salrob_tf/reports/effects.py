@@ -90,9 +90,9 @@ def varied(choices: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {key: sorted(values, key=str) for key, values in every.items() if key not in same}
 
 
-def choices_of(record: Mapping[str, Any], ways: Sequence[str]) -> Choices:
-    """What was chosen in each way of training: what a record holds, else what its name says, `<name> <key>=<value>`."""
-    kept = record.get("choices")
+def choices_of(run: Mapping[str, Any], ways: Sequence[str]) -> Choices:
+    """What was chosen in each way of training: what a run recorded, else what its name says, `<name> <key>=<value>`."""
+    kept = run.get("choices")
     if isinstance(kept, Mapping) and all(isinstance(kept.get(way), Mapping) for way in ways):
         return {way: kept[way] for way in ways}
     words = {way: way.split() or [way] for way in ways}
@@ -124,13 +124,13 @@ class Specifications(NamedTuple):
 
 
 def specifications_of(
-    comparisons: Sequence[Comparison | MethodComparison], record: Mapping[str, Any]
+    comparisons: Sequence[Comparison | MethodComparison], run: Mapping[str, Any]
 ) -> Specifications | None:
     """A specification curve, where there are several ways of training to hold against one."""
     ways = [each for each in comparisons if isinstance(each, MethodComparison)]
     if len(ways) < 2:
         return None
-    choices = choices_of(record, [each.second for each in ways])
+    choices = choices_of(run, [each.second for each in ways])
     keys = list(varied(list(choices.values())))
     rows = []
     for each in sorted(ways, key=lambda way: way.endpoint.estimate):

@@ -27,6 +27,7 @@ DOWNLOADS = {
     "results.json": "application/json",
     "correct.npz": "application/zip",
     "measures.csv": "text/csv",
+    "manifest.toml": "application/toml",
     "table1.md": "text/markdown",
 }
 
@@ -79,7 +80,7 @@ def report(
         unseen=parts.unseen_of(groups, labels, evidence),
         bands=list(dict.fromkeys(spread([each.clean for each in results]).kind for results in groups.values())),
         differences=effects.differences_of(comparisons),
-        specifications=effects.specifications_of(comparisons, record["arguments"]),
+        specifications=effects.specifications_of(comparisons, record["run"]),
         checks=[parts.checks_of(result, labels) for result in every],
         **(_seen(evidence) if evidence else UNSEEN),
         seeds=seeds,
@@ -172,5 +173,5 @@ def _command(record: Mapping[str, Any]) -> str:
         elif isinstance(value, list):
             words += [option] * (key != "models") + [str(each) for each in value]
         else:
-            words += [option, str(value)]
+            words += [option] * (key != "manifest") + [str(value)]
     return shlex.join(words)

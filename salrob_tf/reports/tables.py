@@ -71,12 +71,15 @@ def measures_table(rows: Sequence[OverSeeds]) -> str:
     cells = [
         [
             row.name,
-            *(f"{each.mean:.3g}" for each in row.means.values()),
+            *(f"{row.means[way].mean:.3g}" if row.means else "" for way in rows[0].means),
             *map(str, row.differences.values()),
         ]
         for row in rows
     ]
-    return _markdown([head, ["---"] * len(head), *cells]) + "\nIn brackets: 95 % over paired seeds (Student's t).\n"
+    return (
+        _markdown([head, ["---"] * len(head), *cells])
+        + "\nIn brackets: 95 % over paired seeds (Student's t), not corrected for how many measures there are.\n"
+    )
 
 
 def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:

@@ -14,6 +14,10 @@ import numpy as np
 from scipy import stats
 
 DELETION = "deletion against random maps"  # what measures are called before the name of a fill
+INSERTION = "insertion against random maps"
+MARGIN = "margin of the logits"
+FIRST_ORDER = "smallest epsilon by the first order"
+SMALLEST = "smallest epsilon found (none: twice the largest)"
 
 Table = Mapping[str, Mapping[str, np.ndarray]]  # arrays by network, or part, and name
 Means = Mapping[str, Mapping[int, Mapping[str, float]]]  # by way of training, seed, and what: a network's, over images
@@ -56,8 +60,9 @@ class Measured:
 
     @property
     def means(self) -> dict[str, float]:
-        """The mean of each of `values` over images."""
-        return {name: float(np.nanmean(each)) for name, each in self.values.items()}
+        """The mean of each of `values` over images, of which those are left out that have no finite number."""
+        finite = {name: each[np.isfinite(each)] for name, each in self.values.items()}
+        return {name: float(each.mean()) if each.size else np.nan for name, each in finite.items()}
 
     def to_bytes(self) -> bytes:
         """As the content of an `.npz` file."""
@@ -83,7 +88,7 @@ def load_measured(path: Path) -> Measured:
 
 
 class Mean(NamedTuple):
-    """A mean over seeds, with the ends of its 95 % interval (Student's t), NaN where there is one seed."""
+    """A mean over seeds, NaN without any, with the ends of its 95 % interval (Student's t), NaN of one seed."""
 
     mean: float
     low: float
@@ -91,7 +96,7 @@ class Mean(NamedTuple):
 
     def __str__(self) -> str:
         ends = "" if np.isnan(self.low) else f" [{self.low:+.2g}, {self.high:+.2g}]"
-        return f"{self.mean:+.2g}{ends}"
+        return "" if np.isnan(self.mean) else f"{self.mean:+.2g}{ends}"
 
 
 class OverSeeds(NamedTuple):
@@ -99,7 +104,8 @@ class OverSeeds(NamedTuple):
 
     Attributes:
         name: What.
-        means: By way of training, over its seeds, each network's mean over images counting as one value.
+        means: By way of training, over its seeds, each network's mean over images counting as one value; empty where
+            it is something that compares a network with the first way's.
         differences: By way of training but the first, its difference to the first over the seeds that both have.
     """
 
@@ -134,10 +140,7 @@ def load_means(path: Path) -> Means:
         for network, measure, mean in rows:
             way, _, seed = network.rpartition("-")
             groups.setdefault(way, {}).setdefault(int(seed), {})[measure] = float(mean)
-        every = [frozenset(means) for seeds in groups.values() for means in seeds.values()]
-        if len(set(every)) > 1:
-            raise ValueError("not the same is measured of all networks")
-    except (csv.Error, ValueError) as error:
+    except (ValueError, csv.Error) as error:
         raise ValueError(f"These are no means of networks ({error}). Received: {path}") from error
     return groups
 
@@ -146,28 +149,41 @@ def over_seeds(groups: Means) -> list[OverSeeds]:
     """Compare ways of training by what was measured of their networks.
 
     Args:
-        groups: By way of training and by seed, the `means` of what was measured of the network.
+        groups: By way of training and by seed, the `means` of what was measured of the network. What all ways but the
+            first have is taken as a difference to it.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or a network lacks what another has.
     """
     if not groups or not all(groups.values()):
         raise ValueError(f"There must be measures of each way of training. Received: {dict.fromkeys(groups)}")
-    first = next(iter(groups))
-    rows = []
-    for name in next(iter(groups[first].values())):
-        each = {way: {seed: means[name] for seed, means in seeds.items()} for way, seeds in groups.items()}
-        differences = {
-            way: mean_of([seeds[seed] - each[first][seed] for seed in seeds if seed in each[first]])
-            for way, seeds in each.items()
-            if way != first
-        }
-        rows.append(OverSeeds(name, {way: mean_of([*seeds.values()]) for way, seeds in each.items()}, differences))
+    first, *others = groups
+    own = next(iter(groups[first].values()))
+    for way, seeds in groups.items():
+        for seed, means in seeds.items():
+            if missing := [name for name in own if name not in means]:
+                raise ValueError(f"Each network needs the same measures. Received: {way}-{seed} without {missing[0]}")
+    rows = [_row(name, groups, first) for name in own]
+    compared = [name for way in others for means in groups[way].values() for name in means if name not in own]
+    for name in dict.fromkeys(compared):
+        values = {way: [means[name] for means in groups[way].values() if name in means] for way in others}
+        rows.append(OverSeeds(name, {}, {way: mean_of(each) for way, each in values.items()}))
     return rows
 
 
+def _row(name: str, groups: Means, first: str) -> OverSeeds:
+    each = {way: {seed: means[name] for seed, means in seeds.items()} for way, seeds in groups.items()}
+    differences = {
+        way: mean_of([seeds[seed] - each[first][seed] for seed in seeds if seed in each[first]])
+        for way, seeds in each.items()
+        if way != first
+    }
+    return OverSeeds(name, {way: mean_of([*seeds.values()]) for way, seeds in each.items()}, differences)
+
+
 def mean_of(values: Sequence[float]) -> Mean:
-    """The mean of values, NaN if there is none, with its interval."""
+    """The mean of those values that are finite, with its interval."""
+    values = [value for value in values if np.isfinite(value)]
     if len(values) < 2:
         return Mean(*values, *[np.nan] * (3 - len(values)))
     mean = float(np.mean(values))

@@ -1,4 +1,4 @@
-"""Why a network is robust or not: what is measured at each image, and how much of its smallest epsilon that is."""
+"""Why a network is robust or not: what is measured at each image."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Mechanism:
         cosine: |<x, g>| / (|g| |x|).
         curvature: Length of the change of the gradient per unit along it, within [0, 1], over its length
             (Moosavi-Dezfooli et al. 2019): 0 where the network is linear.
-        first_order: Margin over L1 norm: the smallest epsilon, in L-infinity, of a linear network; 0 where the image is
-            misclassified, infinite where there is no gradient.
+        first_order: Margin over L1 norm: the smallest epsilon, in L-infinity, of a linear network; of L2, margin over
+            L2 norm. 0 where the image is misclassified, infinite where there is no gradient.
     """
 
     correct: np.ndarray
@@ -52,7 +52,9 @@ class Mechanism:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def mechanism_of(model: Any, images: np.ndarray, labels: np.ndarray, batch_size: int = 256) -> Mechanism:
+def mechanism_of(
+    model: Any, images: np.ndarray, labels: np.ndarray, batch_size: int = 256, norm: float = np.inf
+) -> Mechanism:
     """Measure what may make a network robust at each image.
 
     Args:
@@ -60,10 +62,13 @@ def mechanism_of(model: Any, images: np.ndarray, labels: np.ndarray, batch_size:
         images: `(N, height, width, channels)` in [0, 1].
         labels: Integers `(N,)`.
         batch_size: Images per pass.
+        norm: Of the smallest epsilon that is predicted, `np.inf` or 2.
 
     Raises:
         ValueError: If an argument is not valid.
     """
+    if norm not in (np.inf, 2):
+        raise ValueError(f"`norm` must be np.inf or 2. Received: norm={shown(norm)}")
     classifier = as_classifier(model)
     images = classifier.check(images)
     labels = check_labels(labels, len(images), classifier.num_classes)
@@ -84,7 +89,7 @@ def mechanism_of(model: Any, images: np.ndarray, labels: np.ndarray, batch_size:
     bent = input_gradients(classifier, moved, labels, "margin", batch_size)[0].reshape(len(images), -1)
     curvature = np.linalg.norm(bent - flat, axis=1) / there / np.maximum(length, 1e-12)
     with np.errstate(divide="ignore", invalid="ignore"):
-        first_order = np.where(margin > 0, margin / l1, 0.0)
+        first_order = np.where(margin > 0, margin / (l2 if norm == 2 else l1), 0.0)
     return Mechanism(
         correct=margin > 0,
         margin=margin,
@@ -115,68 +120,6 @@ def smallest_epsilons(correct: np.ndarray, clean: np.ndarray, epsilons: np.ndarr
         raise ValueError(f"`correct` must be ({len(epsilons)}, {len(clean)}). Received: {shown(correct)}")
     broken = np.where(correct, np.inf, epsilons[:, np.newaxis])
     return np.where(clean, broken.min(axis=0), 0.0)
-
-
-@dataclass(frozen=True)
-class Explained:
-    """How much of a difference in robustness the first order explains, over images.
-
-    Attributes:
-        images: How many images are in it: those that both networks classify correctly and break within the grid.
-        r_squared: Share of the variance of the differences of log smallest epsilons that the difference of log first
-            orders explains in a straight line.
-        slope: Of that line: 1 where the networks are linear.
-        margin_share: What the difference of log margins alone explains.
-        gradient_share: What the difference of log gradient norms alone explains.
-        found: Mean difference of log2 smallest epsilons, second minus first: 1 is twice as large.
-        predicted: The same by the first order.
-    """
-
-    images: int
-    r_squared: float
-    slope: float
-    margin_share: float
-    gradient_share: float
-    found: float
-    predicted: float
-
-
-def explained(first: Mechanism, second: Mechanism, one: np.ndarray, two: np.ndarray) -> Explained:
-    """Hold the difference of two networks' smallest epsilons against that of margin and gradient norm.
-
-    Args:
-        first: Of a network.
-        second: Of another, at the same images.
-        one: Smallest epsilons `(N,)` of the first, from `smallest_epsilons`.
-        two: Smallest epsilons of the second.
-
-    Raises:
-        ValueError: If numbers of images differ, or fewer than three can be compared.
-    """
-    if not len(first.margin) == len(second.margin) == len(one) == len(two):
-        raise ValueError(
-            "Both networks must be measured at the same images. "
-            f"Received: {[len(each) for each in (first.margin, second.margin, one, two)]} images"
-        )
-    usable = np.isfinite(one) & np.isfinite(two) & (one > 0) & (two > 0)
-    for each in (first, second):
-        usable &= each.correct & np.isfinite(each.first_order) & (each.l1 > 0)
-    if usable.sum() < 3:
-        raise ValueError(f"Fewer than three images can be compared. Received: {usable.sum()}")
-    found, by_margin, by_gradient = (
-        np.log2(b[usable]) - np.log2(a[usable])
-        for a, b in ((one, two), (first.margin, second.margin), (second.l1, first.l1))
-    )
-    predicted = by_margin + by_gradient
-    slope = np.cov(predicted, found)[0, 1] / predicted.var(ddof=1) if np.ptp(predicted) else 0.0
-    shares = [_share(each, found) for each in (predicted, by_margin, by_gradient)]
-    return Explained(
-        int(usable.sum()), shares[0], float(slope), shares[1], shares[2], float(found.mean()), float(predicted.mean())
-    )
-
-
-def _share(one: np.ndarray, two: np.ndarray) -> float:
-    return float(np.corrcoef(one, two)[0, 1] ** 2) if np.ptp(one) and np.ptp(two) else 0.0
 
 
 def share_on_salient(

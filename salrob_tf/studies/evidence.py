@@ -14,23 +14,34 @@ from salrob_tf.checks import epsilon_text
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.models.classifier import Classifier
 from salrob_tf.results.evidence import Evidence
-from salrob_tf.results.measures import DELETION, Measured
+from salrob_tf.results.measures import DELETION, FIRST_ORDER, INSERTION, MARGIN, SMALLEST, Measured
 from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.saliency.gradients import input_gradients, map_function
 from salrob_tf.saliency.mechanism import Mechanism, mechanism_of, share_on_salient, smallest_epsilons
-from salrob_tf.saliency.metrics import FRACTIONS, agreement_with_object, gini, rank_agreement, removal, stability
+from salrob_tf.saliency.metrics import (
+    FRACTIONS,
+    Stability,
+    agreement_with_object,
+    gini,
+    rank_agreement,
+    removal,
+    stability,
+)
 
 SHOWN = 12  # images in the explorer, fewer of those in colour
 MOST_BYTES = 1_500_000  # of adversarial images in it
 MEASURED = 200  # images whose mechanism is measured
 REMOVED = 40  # images that pixels are removed from, which takes longest
-FILLS = ("blur", "linear")  # neither is what training fills with
+FILLS = ("blur", "linear", "mean")  # none is what training fills with
+GUESSING = "linear"  # under which insertion means nothing, see `Removal`
+METHODS = ("smoothgrad", "integrated_gradients")  # whose maps are looked at beside the gradient's
 SHARES = np.array([0.0, *FRACTIONS])
 
 
 def attacks_to_show(attacks: Iterable[Entry]) -> list[Attack]:
-    """FGSM, or the first attack like it, and PGD where it is among those of a run."""
-    alike = [each for each in attacks if isinstance(each, GradientAttack)] or [FGSM()]
+    """FGSM, or the first attack like it, and PGD where it is among those of a run, in the norm of that run."""
+    every = list(attacks)
+    alike = [each for each in every if isinstance(each, GradientAttack)] or [FGSM(every[0].norm)]
     return [alike[0], *[each for each in alike[1:] if isinstance(each, PGD)][:1]]
 
 
@@ -66,7 +77,7 @@ def gather(
     return Evidence(
         networks=tuple(classifier.name for classifier in classifiers),
         attacks=tuple(attack.label for attack in attacks),
-        class_names=tuple(map(str, data.class_names)),
+        class_names=names_of_classes(data, classifiers),
         epsilons=epsilons,
         images=_bytes(x),
         labels=y,
@@ -81,6 +92,12 @@ def gather(
         shares=SHARES,
         removed={name: each.removed for name, each in measured.items()},
     )
+
+
+def names_of_classes(data: Dataset, classifiers: Sequence[Classifier]) -> tuple[str, ...]:
+    """Names of all classes that networks know, which may be more than the data has."""
+    known = tuple(map(str, data.class_names))
+    return known + tuple(str(number) for number in range(len(known), max(each.num_classes for each in classifiers)))
 
 
 def telling(results: Sequence[Robustness], count: int) -> np.ndarray:
@@ -132,43 +149,60 @@ def measure(data: Dataset, classifier: Classifier, result: Robustness, attack: A
     """
     rows = result.indices[:MEASURED]
     x, y = np.asarray(data.x_test[rows], np.float32), data.y_test[rows]
-    cause: Mechanism = mechanism_of(classifier, x, y)
     maps_of = map_function(classifier)
     maps = maps_of(x, y)
     middle = float(np.sort(result.epsilons)[len(result.epsilons) // 2])
     adversarial = np.asarray(attack(classifier, x, y, middle))
-    noise, under = stability(classifier, x, y, maps_of), f"{attack.label}, {epsilon_text(middle)}"
-    mechanism = {
-        "margin of the logits": cause.margin,
+    under = f"{attack.label}, {epsilon_text(middle)}"
+    mechanism = _mechanism(mechanism_of(classifier, x, y, norm=attack.norm))
+    mechanism[SMALLEST] = np.minimum(smallest(result)[: len(rows)], 2 * result.epsilons.max())
+    mechanism[f"perturbation on the tenth most salient ({under})"] = share_on_salient(x, adversarial, maps)
+    quality = {"sparsity of maps (Gini)": gini(maps)}
+    for how, changed in (("noise", None), (under, adversarial)):
+        quality |= _stability(how, stability(classifier, x, y, maps_of, changed))
+    bright = x[..., 0] > 0.5  # the object, where it is bright on black
+    known = x.shape[-1] == 1 and bright.any(axis=(1, 2)).all()
+    if known:
+        mechanism[f"perturbation on the bright object, share ({under})"] = share_on_salient(x, adversarial, bright)
+        quality["map on the bright object, share"] = agreement_with_object(maps, bright)[0]
+    few, removed = slice(0, REMOVED), {}
+    for fill in FILLS:
+        gone = removal(classifier, x[few], y[few], maps[few], fill)
+        quality[f"{DELETION}, {fill}"] = gone.deletion_gain
+        if fill != GUESSING:
+            quality[f"{INSERTION}, {fill}"] = gone.insertion_gain
+        whole = result.clean[: len(rows)][few]
+        removed[fill] = np.stack([np.vstack([whole, curve]) for curve in (gone.most, gone.least)])
+    for method in METHODS:
+        its = map_function(classifier, method)(x[few], y[few])
+        name = method.replace("_", " ")
+        if known:
+            quality[f"{name}: map on the bright object, share"] = agreement_with_object(its, bright[few])[0]
+        quality[f"{name}: {DELETION}, {FILLS[0]}"] = removal(classifier, x[few], y[few], its, FILLS[0]).deletion_gain
+    every = {name: np.append(each, np.full(len(rows) - len(each), np.nan)) for name, each in quality.items()}
+    return Measured(_float32(mechanism), _float32(every), removed)
+
+
+def _mechanism(cause: Mechanism) -> dict[str, np.ndarray]:
+    return {
+        MARGIN: cause.margin,
         "scale of the logits": cause.scale,
         "gradient norm, L1": cause.l1,
         "gradient norm, L2": cause.l2,
         "zeros in the gradient": cause.zeros,
         "alignment of gradient and image": cause.alignment,
         "curvature along the gradient": cause.curvature,
-        "smallest epsilon by the first order": cause.first_order,
-        "smallest epsilon found (none: twice the largest)": np.minimum(
-            smallest(result)[: len(rows)], 2 * result.epsilons.max()
-        ),
-        f"perturbation on the tenth most salient ({under})": share_on_salient(x, adversarial, maps),
+        FIRST_ORDER: cause.first_order,
     }
-    quality = {
-        "sparsity of maps (Gini)": gini(maps),
-        "maps' rank correlation under noise": noise.correlation,
-        f"maps' rank correlation ({under})": stability(classifier, x, y, maps_of, adversarial).correlation,
+
+
+def _stability(how: str, found: Stability) -> dict[str, np.ndarray]:
+    """Higher is better in all of it: of relative changes, which stretch over decades, minus the logarithm."""
+    return {
+        f"maps' rank correlation ({how})": found.correlation,
+        f"stability of maps by that of images, -log10 ({how})": -np.log10(np.maximum(found.maps, 1e-12)),
+        f"stability of maps by that of logits, -log10 ({how})": -np.log10(np.maximum(found.outputs, 1e-12)),
     }
-    bright = x[..., 0] > 0.5  # the object, where it is bright on black
-    if x.shape[-1] == 1 and bright.any(axis=(1, 2)).all():
-        mechanism[f"perturbation on the bright object, share ({under})"] = share_on_salient(x, adversarial, bright)
-        quality["map on the bright object, share"] = agreement_with_object(maps, bright)[0]
-    few, removed = slice(0, REMOVED), {}
-    for fill in FILLS:
-        gone = removal(classifier, x[few], y[few], maps[few], fill)
-        quality[f"{DELETION}, {fill}"] = np.full(len(rows), np.nan)
-        quality[f"{DELETION}, {fill}"][few] = gone.deletion_gain
-        whole = result.clean[: len(rows)][few]
-        removed[fill] = np.stack([np.vstack([whole, curve]) for curve in (gone.most, gone.least)])
-    return Measured(_float32(mechanism), _float32(quality), removed)
 
 
 def agreement_of(measured: Measured) -> np.ndarray:

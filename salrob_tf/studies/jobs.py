@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,16 @@ from salrob_tf.results.measures import Measured, load_measured
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import load_results, save_results
 from salrob_tf.studies.claims import holder
+from salrob_tf.studies.code import code_of
 from salrob_tf.studies.evidence import attacks_to_show, measure
 from salrob_tf.studies.manifest import Study
 from salrob_tf.studies.run_folders import MODEL, holds_export
 from salrob_tf.studies.runs import Run, train
 from salrob_tf.studies.trials import Trial, attack_all, make_trial
 
-CODE = {  # folders and files of the package whose code an outcome rests on
-    "train": ("data", "models", "saliency", "training", "studies/runs.py", "studies/run_folders.py"),
-    "attack": ("data", "models", "attacks", "evaluation", "results", "studies/trials.py"),
-    "measure": ("data", "models", "attacks", "saliency", "studies/evidence.py"),
-}
+MODULES = {"train": "studies/runs.py", "attack": "studies/trials.py", "measure": "studies/evidence.py"}  # that do them
 DOING = {"train": "training", "attack": "attacking", "measure": "measuring"}
 DONE = {"train": "trained", "attack": "attacked", "measure": "measured"}
-LIBRARIES = ("tensorflow", "keras")
 MOST_FAILURES = 2  # of one job, after which it is left
 FINISHED, RUNNING, FAILED, WAITING = STATES = ("finished", "running", "failed", "waiting")
 JOB, CLAIM, NETWORK, SWEEP, MEASURES = "job.json", "claim.json", "network", "sweep", "measures.npz"
@@ -127,13 +122,14 @@ def jobs_of(study: Study, data: Dataset) -> list[Job]:
     """All jobs, each after the one that it needs."""
     trial = trial_of(study, data)
     attack = {**asdict(study.attack), "epsilons": trial.epsilons.tolist(), "images": trial.inputs([])["images"]}
+    code = {kind: code_of(module) for kind, module in MODULES.items()}
     found = []
     for name, run in study.runs().items():
-        training = Job("train", name, {"run": asdict(run), "data": data.sha256, "code": code_of("train")})
-        content = {"network": training.digest, "attack": attack, "code": code_of("attack")}
+        training = Job("train", name, {"run": asdict(run), "data": data.sha256, "code": code["train"]})
+        content = {"network": training.digest, "attack": attack, "code": code["attack"]}
         found += [training, attacking := Job("attack", name, json.loads(json.dumps(content)), training)]
         if study.evidence:
-            found.append(Job("measure", name, {"attack": attacking.digest, "code": code_of("measure")}, attacking))
+            found.append(Job("measure", name, {"attack": attacking.digest, "code": code["measure"]}, attacking))
     return found
 
 
@@ -143,18 +139,6 @@ def trial_of(study: Study, data: Dataset) -> Trial:
     return make_trial(
         data, list(plan.entries().values()), plan.epsilons, plan.samples, plan.seed, survivors_only=plan.survivors_only
     )
-
-
-@cache
-def code_of(kind: str) -> str:
-    """A digest of the package's code that the outcome of a kind of job rests on, and versions of libraries."""
-    digest, package = hashlib.sha256(), Path(__file__).parent.parent
-    for name in CODE[kind]:
-        for path in sorted((package / name).glob("*.py")) or [package / name]:
-            digest.update(path.name.encode())
-            digest.update(path.read_bytes())
-    versions = [environment()[library] for library in LIBRARIES]
-    return " ".join([digest.hexdigest()[:16], *versions])
 
 
 def do(
@@ -214,14 +198,18 @@ def classifier_of(attack: Job, study: Path) -> Classifier:
     Raises:
         ValueError: If it is damaged; it is then to be trained again.
     """
-    training = attack.needs
-    assert training is not None
     try:
-        return Classifier(training.folder(study) / NETWORK, attack.name)
+        return Classifier(network_of(attack, study), attack.name)
     except ValueError as error:
         warnings.warn(f"{error}. It is trained again", stacklevel=2)
-        remove(training.folder(study) / JOB)
+        remove(network_of(attack, study).parent / JOB)
         raise
+
+
+def network_of(attack: Job, study: Path) -> Path:
+    """Where the network is that a job attacks."""
+    assert attack.needs is not None
+    return attack.needs.folder(study) / NETWORK
 
 
 def _attack(job: Job, study: Path, trial: Trial, progress: Callable[[str], Progress] | None) -> None:

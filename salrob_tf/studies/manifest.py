@@ -57,6 +57,9 @@ class Study:
         seeds: Of networks of each way of training.
         ways: By name, the fields of `Run` that make a way of training; the first is what others are compared with.
         attack: What they are all attacked with.
+        evidence: Whether maps and mechanism are measured, and images kept.
+        path: The manifest that says so, as it was given.
+        text: What it held.
     """
 
     data: str
@@ -65,6 +68,8 @@ class Study:
     attack: AttackPlan = field(default_factory=AttackPlan)
     image_size: tuple[int, ...] | None = None
     evidence: bool = True
+    path: str = ""
+    text: str = field(default="", repr=False)
 
     def runs(self) -> dict[str, Run]:
         """What is trained, by name, `<way>-<seed>`: seed by seed, so that a study is of use long before its end."""
@@ -84,7 +89,8 @@ def read_manifest(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        given = tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise ValueError(f"This is no manifest, a TOML file ({error}). Received: {path}") from error
     _check_keys(given, "", ("data", "image_size", "seeds", "evidence", "training", "ways", "attack"))
@@ -106,7 +112,8 @@ def read_manifest(path: str | Path) -> Study:
     ways: dict[str, dict[str, Any]] = {}
     for name, way in given["ways"].items():
         ways |= _expanded(name, {**tables["training"], **way})
-    study = Study(given["data"], _seeds(given.get("seeds", 1)), ways, _attack(tables["attack"]), _size(given), evidence)
+    seeds, attack = _seeds(given.get("seeds", 1)), _attack(tables["attack"])
+    study = Study(given["data"], seeds, ways, attack, _size(given), evidence, str(path), text)
     if len(study.seeds) * len(ways) > MOST_NETWORKS:
         raise ValueError(f"A study has {MOST_NETWORKS:,} networks at most. Received: {len(study.seeds) * len(ways):,}")
     try:

@@ -23,7 +23,6 @@ from salrob_tf.studies.names import is_inside
 
 EVIDENCE = "evidence.npz"
 MEANS = "measures.csv"
-MEASURES_TABLE = "measures.md"
 MOST_NAMED = 8  # files that are not there
 
 T = TypeVar("T")
@@ -89,8 +88,6 @@ def _evidence_of(folder: Path, results: Sequence[Robustness]) -> Evidence:
 def _seeds_of(folder: Path, results: Sequence[Robustness]) -> list[OverSeeds]:
     """What was measured over seeds: nothing where nobody measured, which is no fault."""
     if not (folder / MEANS).is_file():
-        if (folder / MEASURES_TABLE).is_file():
-            raise ValueError(f"{folder} has no {MEANS}, which study.py wrote beside {MEASURES_TABLE}")
         return []
     means = load_means(folder / MEANS)
     measured = {f"{way}-{seed}" for way, seeds in means.items() for seed in seeds}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,11 +13,12 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from salrob_tf.data.datasets import Dataset
-from salrob_tf.files import differences, read_json_object, write_json, write_text, written_beside
+from salrob_tf.files import differences, read_json_object, remove, write_json, write_text, written_beside
 from salrob_tf.reports import figures, tables
 from salrob_tf.reports.specification import specification_curve
 from salrob_tf.results.comparison import Comparison
-from salrob_tf.results.measures import means_csv, over_seeds
+from salrob_tf.results.evidence import Evidence
+from salrob_tf.results.measures import OverSeeds, means_csv, over_seeds
 from salrob_tf.results.methods import MethodComparison, compare_methods
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import save_results
@@ -35,9 +37,11 @@ from salrob_tf.studies.jobs import (
 )
 from salrob_tf.studies.manifest import Study
 from salrob_tf.studies.measured import evidence_of, means_of, measured_of
-from salrob_tf.studies.pages import EVIDENCE, MEANS, MEASURES_TABLE, page_of_results
+from salrob_tf.studies.pages import EVIDENCE, MEANS, page_of_results
+from salrob_tf.studies.result_folders import make_plan
 
-RECORD = "study.json"
+RECORD, MANIFEST = "study.json", "manifest.toml"
+FILES = ("table.md", "curves.png", "specifications.png", "measures.md", MEANS, EVIDENCE, MANIFEST, "report.html")
 JUDGED = {"attack": Job.result, "measure": Job.measured}
 POLL = 2.0  # seconds between two looks at what other processes do
 
@@ -157,7 +161,7 @@ class Status(NamedTuple):
     Attributes:
         counts: How many jobs are in each state.
         minutes_left: What those that can still be done take on this machine, if one process does them, from what
-            finished ones of their kind took; `None` before one of each kind is.
+            finished ones of their kind took; `None` before one of each kind that is left is.
         lines: Who does which job, and which failed why.
     """
 
@@ -208,7 +212,8 @@ def plan_of(folder: Path, jobs: Sequence[Job], comparison: MethodComparison, hal
     own = [job for job in jobs if job.name.rpartition("-")[0] in (comparison.first, comparison.second)]
     minutes = {kind: seconds / 60 for kind, seconds in typical_seconds(folder, own).items()}
     try:
-        plan = comparison.plan(half_width, minutes.get("train", 0), minutes.get("attack", 0) / comparison.images)
+        for_network = minutes.get("train", 0) + minutes.get("measure", 0)
+        plan = comparison.plan(half_width, for_network, minutes.get("attack", 0) / comparison.images)
     except ValueError as error:
         return f"{names}: {error}"
     return f"{names}. {plan}"
@@ -237,7 +242,7 @@ def compare_ways(study: Study, groups: dict[str, list[Robustness]]) -> list[Meth
 
 
 def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]) -> list[MethodComparison]:
-    """Write results, their table and figures, of what was found so far, once others who do so are done."""
+    """Write what was found so far, its tables and figures, once others who do so are done; what is old goes."""
     with FileLock(folder / ".writing.lock"):
         groups = results_of(folder, study, jobs)
         if not groups:
@@ -254,22 +259,39 @@ def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]
                 comparisons, choices, f"{data.name}: each way, and {next(iter(study.ways))}"
             )
             figures.save_figure(specifications, folder / "specifications.png")
+        evidence, seeds = _write_measured(folder, study, data, jobs, every[0])
+        write_text(folder / MANIFEST, study.text)
+        arguments = {"manifest": study.path, "out": str(folder)}
         pairs: list[Comparison | MethodComparison] = [*comparisons]
-        saved: dict[str, Any] = {"comparisons": pairs, "data_name": data.name, "arguments": {"choices": choices}}
-        means, evidence = means_of(measured_of(folder, study, jobs)), None
-        seeds = over_seeds(means) if next(iter(study.ways)) in means else []
-        files: dict[str, bytes] = {}
-        if seeds:
-            write_text(folder / MEASURES_TABLE, tables.measures_table(seeds))
-            write_text(folder / MEANS, measured := means_csv(means))
-            files[MEANS] = measured.encode()
-            evidence = evidence_of(folder, study, data, jobs)
-        if evidence:
-            evidence = replace(evidence, sha256=every[0].sha256)
-            with written_beside(folder / EVIDENCE) as beside:
-                beside.write_bytes(evidence.to_bytes())
-        write_text(
-            folder / "report.html", page_of_results(groups, evidence=evidence, seeds=seeds, files=files, **saved)
-        )
+        saved: dict[str, Any] = {"comparisons": pairs, "data_name": data.name, "arguments": arguments}
+        plan = make_plan("study.py", arguments, [name for name in FILES if (folder / name).exists()])
+        saved["run"] = {**plan, "choices": choices}
+        files = {name: (folder / name).read_bytes() for name in (MEANS, MANIFEST) if (folder / name).exists()}
+        page = page_of_results(groups, evidence=evidence, seeds=seeds, files=files, **saved)
+        write_text(folder / "report.html", page)
         save_results(folder, every, **saved)
     return comparisons
+
+
+def _write_measured(
+    folder: Path, study: Study, data: Dataset, jobs: Sequence[Job], first: Robustness
+) -> tuple[Evidence | None, list[OverSeeds]]:
+    measured, contents = measured_of(folder, study, jobs), dict.fromkeys((EVIDENCE, MEANS, "measures.md"), b"")
+    means = means_of(measured, max(first.epsilons))
+    seeds, evidence = over_seeds(means) if next(iter(study.ways)) in means else [], None
+    if seeds:
+        contents |= {MEANS: means_csv(means).encode(), "measures.md": tables.measures_table(seeds).encode()}
+        try:
+            evidence = evidence_of(folder, study, data, jobs, measured)
+        except ValueError as error:  # the rest is to be had without a network
+            warnings.warn(f"No images are shown: {error}", stacklevel=3)
+    if evidence:
+        evidence = replace(evidence, sha256=first.sha256)
+        contents[EVIDENCE] = evidence.to_bytes()
+    for name, content in contents.items():
+        if content:
+            with written_beside(folder / name) as beside:
+                beside.write_bytes(content)
+        else:
+            remove(folder / name)
+    return evidence, seeds

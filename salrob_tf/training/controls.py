@@ -200,7 +200,13 @@ class GradientMasked(_Control):
     def __init__(self, model: keras.Model, strength: float, seed: int | None = None, **kwargs: Any) -> None:
         strength = check_number("strength", strength, above=0)
         shape, _ = check_gives_logits(model)
-        if not isinstance(layers_of(model)[-1], Steep):  # one from a file is so already
+        last = layers_of(model)[-1]
+        if isinstance(last, Steep):  # one from a file is so already
+            if last.scale != strength:
+                raise ValueError(
+                    f"This network's logits are multiplied already, by {last.scale:g}. Received: strength={strength:g}"
+                )
+        else:
             steep = Steep(strength, dtype="float32", name="steep")  # half precision would overflow
             if hasattr(model, "inputs"):
                 model = keras.Model(model.inputs[0], steep(model.outputs[0]), name=model.name)
