@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from _common import LONG, Parser, SweepBar, add_attacks, add_data, folder, quiet_start, run_main, samples_of
 
@@ -79,8 +78,7 @@ def main() -> None:
             title = f"{data.name}, {len(trial.indices)} images, {len(results)} networks"
             seen = {}
             if args.evidence:
-                evidence = gather(data, classifiers, results, attacks_to_show(attacks))
-                seen[EVIDENCE] = replace(evidence, sha256=results[0].sha256).to_bytes()
+                seen[EVIDENCE] = gather(data, classifiers, results, attacks_to_show(attacks)).to_bytes()
             opened.finish(
                 {"table.md": robustness_table(groups), "curves.png": robustness_curves(groups, title), **seen},
                 results,

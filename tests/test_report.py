@@ -23,11 +23,12 @@ from salrob_tf.reports.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, In
 from salrob_tf.reports.differences import measure_intervals, removal_curves
 from salrob_tf.reports.page import report
 from salrob_tf.reports.parts import measures_of
-from salrob_tf.reports.quality import better_maps
+from salrob_tf.reports.quality import better_maps, explained_of, verdicts_of
 from salrob_tf.reports.sprites import signed
 from salrob_tf.reports.tables import first_table, table1
 from salrob_tf.results.evidence import load_evidence
 from salrob_tf.results.flags import DOUBTFUL, Flag
+from salrob_tf.results.measures import FIRST_ORDER, MARGIN, SMALLEST, Mean, OverSeeds
 from salrob_tf.saliency.gradients import input_gradients
 from salrob_tf.saliency.mechanism import mechanism_of
 from salrob_tf.saliency.metrics import removal
@@ -342,13 +343,43 @@ def test_what_removal_and_metrics_say_is_on_the_page_and_better_only_where_fills
     assert [share for share, _ in rows] == ["0.0", "50.0", "90.0"]
     assert re.findall(r"<td>([\d.]+)</td>", rows[2][1])[3] == f"{accuracy:.1f}"
     assert "<td>+0.25</td>" in page and "The maps of guided-0 are better than those of regular-0" in page
-    rows = measures_of(evidence)["rows"]
-    one, two = evidence.networks
-    turned = [row._replace(low=-row.high, high=-row.low) for row in rows]
-    assert better_maps(turned, [one, two]).startswith(f"The maps of {one} are better")
-    assert "is not decided" in better_maps([rows[1], turned[2]], [one, two])
-    assert "is not decided" in better_maps([rows[1], rows[2]._replace(low=-0.1)], [one, two])
-    assert not better_maps(rows[:2], [one, two]) and not better_maps(rows, [one])
+    assert "That is said of these two networks." in page
+    blur, linear = "deletion against random maps, blur", "insertion against random maps, linear"
+    assert better_maps({blur: (0.1, 0.2), linear: (0.1, 0.2)}, "a", "b").startswith("The maps of b are better than")
+    assert better_maps({blur: (-0.2, -0.1), linear: (-0.2, -0.1)}, "a", "b").startswith("The maps of a are better than")
+    assert "by deletion and insertion under all fills (blur, linear)" in better_maps(
+        {blur: (0.1, 0.2), linear: (0.1, 0.2)}, "a", "b"
+    )
+    for unsure in ((-0.2, -0.1), (-0.1, 0.2), (np.nan, np.nan)):
+        assert "is not decided" in better_maps({blur: (0.1, 0.2), linear: unsure}, "a", "b")
+    assert not better_maps({blur: (0.1, 0.2), "margin": (1, 2)}, "a", "b")
+
+
+def test_what_margin_and_gradient_norm_explain_is_said_of_a_pair():
+    rng, evidence = np.random.default_rng(0), make_evidence()
+    margins, norms = rng.uniform(1, 2, (2, 20)), rng.uniform(20, 40, (2, 20))
+    names = (MARGIN, FIRST_ORDER, SMALLEST)
+    measures = {
+        network: dict(zip(names, (margin, margin / norm, 2 * margin / norm), strict=True))
+        for network, margin, norm in zip(evidence.networks, margins, norms, strict=True)
+    }
+    ratio = 2 ** np.log2((margins[1] / norms[1]) / (margins[0] / norms[0])).mean()
+    said = explained_of(replace(evidence, measures=measures))
+    assert said.startswith("Of 20 images") and f"on average {ratio:.2f} times as large in guided-0" in said
+    assert f"predicts {ratio:.2f} times" in said and "explain 100% of the variance" in said
+    assert explained_of(evidence) == ""
+
+
+def test_over_seeds_maps_are_better_by_the_seeds():
+    names = ("deletion against random maps, blur", "insertion against random maps, blur")
+    for low, said in ((0.1, "The maps of guided are better than those of regular"), (-0.1, "is not decided")):
+        seeds = [
+            OverSeeds(name, {"regular": Mean(0, 0, 0), "guided": Mean(0.2, 0, 0)}, {"guided": Mean(0.2, low, 0.3)})
+            for name in names
+        ]
+        (found,) = verdicts_of({"networks": ["regular-0", "guided-0"], "rows": []}, seeds)
+        assert said in found and "two networks" not in found
+    assert verdicts_of(None, seeds[:1]) == [] and verdicts_of(None, []) == []
 
 
 def test_images_worth_a_look_are_where_networks_differ():

@@ -82,8 +82,9 @@ def report(
         differences=effects.differences_of(comparisons),
         specifications=effects.specifications_of(comparisons, record["run"]),
         checks=[parts.checks_of(result, labels) for result in every],
-        **(_seen(evidence) if evidence else UNSEEN),
+        **(seen := _seen(evidence) if evidence else UNSEEN),
         seeds=seeds,
+        better_maps=quality.verdicts_of(seen["measures"], seeds),
         costs=parts.costs_of(every),
         facts=_facts(record),
         command=_command(record),
@@ -97,14 +98,13 @@ UNSEEN = {"explorer": None, "payload": None, "measures": None}
 
 def _seen(evidence: Evidence) -> dict[str, Any]:
     """What a page shows of evidence."""
-    measures = parts.measures_of(evidence)
     return {
         "explorer": parts.explorer_of(evidence),
         "payload": Markup(parts.payload_of(evidence)),
-        "measures": measures,
+        "measures": parts.measures_of(evidence),
         "removals": quality.removals_of(evidence),
         "agreement": quality.agreement_table(evidence),
-        "better_maps": quality.better_maps(measures["rows"], measures["networks"]) if measures else "",
+        "explained": quality.explained_of(evidence),
     }
 
 

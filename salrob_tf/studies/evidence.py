@@ -91,6 +91,7 @@ def gather(
         agreement=np.mean([agreement_of(each) for each in measured.values()], axis=0),
         shares=SHARES,
         removed={name: each.removed for name, each in measured.items()},
+        sha256=results[0].sha256,
     )
 
 

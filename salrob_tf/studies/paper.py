@@ -6,7 +6,6 @@ A network is called `<kind>-<seed>`, a kind being what networks of several seeds
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -221,8 +220,7 @@ def evidence_of(
     """What is to be seen of the first network of each kind."""
     found = {result.model: result for result in results}
     first = [group[0] for group in by_kind({each.name: each for each in classifiers}).values()]
-    evidence = gather(data, first, [found[each.name] for each in first], attacks_to_show(attacks))
-    return replace(evidence, sha256=results[0].sha256)
+    return gather(data, first, [found[each.name] for each in first], attacks_to_show(attacks))
 
 
 def _page(paper: Paper) -> str:

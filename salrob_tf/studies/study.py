@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -286,7 +285,6 @@ def _write_measured(
         except ValueError as error:  # the rest is to be had without a network
             warnings.warn(f"No images are shown: {error}", stacklevel=3)
     if evidence:
-        evidence = replace(evidence, sha256=first.sha256)
         contents[EVIDENCE] = evidence.to_bytes()
     for name, content in contents.items():
         if content:
