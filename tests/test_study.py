@@ -330,6 +330,20 @@ def test_lists_make_a_way_for_each_combination(tmp_path):
     )
 
 
+def test_strengths_of_a_penalty_are_ways_whose_gradient_norms_are_there_to_be_matched(source, tmp_path):
+    """The list that docs/training.md shows, trained: the stronger the penalty, the smaller the norm in measures.csv."""
+    (written,) = re.findall(r"```toml\n(.*?)```", (SCRIPTS.parent / "docs/training.md").read_text(), re.DOTALL)
+    path, out = tmp_path / "matched.toml", tmp_path / "out"
+    asked = MANIFEST.format(data=source, seeds=1).replace("evidence = false\n", "").replace("epochs = 2", "epochs = 4")
+    path.write_text(asked.replace("[attack]", f"{written}[attack]").replace('"fgsm", "pgd"', '"fgsm"'))
+    names = ["penalty strength=0.01", "penalty strength=0.1", "penalty strength=1.0"]
+    assert list(read_manifest(path).ways) == ["regular", "guided", *names]
+    run("study.py", path, "--out", out)
+    means = load_means(out / "measures.csv")
+    norms = [means[name][0]["gradient norm, L1"] for name in ("regular", *names)]
+    assert set(means) == {"regular", "guided", *names} and norms == sorted(norms, reverse=True) and norms[3] < norms[0]
+
+
 def test_manifests_that_are_here_and_in_the_docs_can_be_read(tmp_path):
     root = SCRIPTS.parent
     (written,) = re.findall(r"```toml\n(.*?)```", (root / "docs/studies.md").read_text(), re.DOTALL)
