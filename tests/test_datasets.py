@@ -133,6 +133,22 @@ def keras_home(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_progress_of_a_download_is_seen_and_standard_output_is_kept_clean(keras_home, monkeypatch, capsys):
+    def retrieve(url, target, progress):
+        for block in range(3):
+            progress(block, 512, 1024)
+        white = np.full((2, 4, 4), 255, np.uint8)
+        with open(target, "wb") as file:
+            np.savez(file, x_train=white, y_train=[0, 9], x_test=white, y_test=[1, 2])
+
+    monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", retrieve)
+    monkeypatch.setattr("keras.src.utils.file_utils.validate_file", lambda *given, **more: True)
+    assert sr.load_data("mnist").y_train.tolist() == [0, 9]
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.startswith("Downloading data from https://") and "1024/1024" in said.err
+
+
 def test_cifar_is_read_by_keras_from_the_archives_that_the_error_names(keras_home, monkeypatch):
     def write_archive(name, inner, files):
         (keras_home / "datasets").mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import make_images, make_winners_network
+from scipy import stats
 
 import salrob_tf as sr
 from salrob_tf.studies.trials import attack_all, make_trial
@@ -127,6 +128,72 @@ def test_an_attack_that_passes_by_adversarials_is_seen(ready, many):
     result = attacked(ready[0], many, [Returns(steps=10)], survivors_only=False)
     assert outcomes(result)["silent success"] == "not to be believed", result
     assert "silent success" not in outcomes(attacked(ready[0], many, [Returns(steps=10)]))
+
+
+@dataclass(frozen=True)
+class GivesUp(sr.FGSM):
+    """Goes back to some images at large epsilons."""
+
+    name: ClassVar[str] = "gives-up"
+    share: float = 1.0
+
+    def along(self, images, directions, radii):
+        back = (radii > 0.2) & (images[:, 0, 0, 0] < self.share / 2)
+        return np.where(back[:, None, None, None], images, super().along(images, directions, radii))
+
+
+def test_accuracy_that_rises_with_epsilon_is_doubtful(ready, many):
+    attack = GivesUp()
+    result = attacked(ready[0], many, ["fgsm", attack], survivors_only=False)
+    (flag,) = result.flags
+    assert (flag.id, flag.severity, flag.attack) == ("monotone", "doubtful", "gives-up")
+    left = result.correct["gives-up"]
+    rose, fell = (np.sum(left[-1] & ~left[-2]), np.sum(left[-2] & ~left[-1]))
+    assert flag.meaning.startswith(f"gives-up leaves {rose} images at epsilon 0.25 that are broken at 0.2, and breaks")
+    assert flag.figure == stats.binomtest(int(rose), int(rose + fell), alternative="greater").pvalue < flag.threshold
+    assert flag.threshold == 0.005 / 10, "four epsilons and the images as they are make ten pairs"
+    assert result.trust("fgsm") != "doubtful" == result.trust("gives-up")
+    assert outcomes(attacked(ready[0], many, ["fgsm"], survivors_only=False)) == {"monotone": "passed"}
+    assert not outcomes(attacked(ready[0], many, [attack])), "what stands only is attacked further: it cannot rise"
+
+
+def test_a_rise_within_the_error_of_paired_images_is_no_flag(ready, many):
+    attack = GivesUp(share=0.04)
+    result = attacked(ready[0], many, [attack], survivors_only=False)
+    left = result.correct["gives-up"]
+    assert np.any(left[-1] & ~left[-2]) and outcomes(result) == {"monotone": "passed"}
+
+
+def test_an_attack_that_does_something_at_epsilon_0_is_doubtful(ready, many):
+    @dataclass(frozen=True)
+    class Restless(sr.FGSM):
+        """Moves images where it may not."""
+
+        name: ClassVar[str] = "restless"
+
+        def along(self, images, directions, radii):
+            return super().along(images, directions, np.maximum(radii, np.float32(0.15)))
+
+    epsilons = [0.2, 0.0]
+    result = attacked(ready[0], many, ["fgsm", Restless(), "pgd"], epsilons, survivors_only=False)
+    (flag,) = [flag for flag in result.flags if flag.id == "epsilon 0"]
+    changed = int(np.sum(result.correct["restless"][1] != result.clean))
+    assert flag.attack == "restless" and flag.severity == "doubtful" and flag.figure == changed / 512 > 0
+    assert f"at epsilon 0, where nothing may be changed, {changed} of 512 images come out otherwise" in flag.meaning
+    assert [each["outcome"] for each in result.description["checks"]["probes"] if each["id"] == "epsilon 0"] == [
+        "passed", "doubtful", "passed"
+    ]  # fmt: skip
+    assert "epsilon 0" not in outcomes(attacked(ready[0], many, ["pgd"], epsilons)), "by construction there"
+
+
+def test_epsilon_0_of_networks_that_draw_random_numbers_is_not_looked_at(trained, many):
+    def noisy(images):
+        logits = trained[0](images)
+        return logits + 0.01 * tf.random.normal(tf.shape(logits))
+
+    model = sr.Classifier(noisy, "noisy", input_shape=(8, 8, 1))
+    found = outcomes(attacked(model, [part[:32] for part in many], ["fgsm"], [0, 0.1], survivors_only=False))
+    assert found == {"epsilon 0": "not run", "monotone": "passed"}
 
 
 def test_an_attack_that_leaves_its_ball_is_seen(ready, many):

@@ -1,5 +1,6 @@
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 
 import keras
 import numpy as np
@@ -252,12 +253,12 @@ def test_unlike_results_are_not_compared_or_saved_together(ready, result, tmp_pa
         )
 
     for changes, message in (
-        ({"epsilons": [0.0, 0.3, 0.2]}, "their epsilons differ"),
-        ({"seed": 3}, "their seeds differ"),
-        ({"steps": 4}, "their attacks or their settings differ"),
-        ({"images": images[::-1]}, "their images differ"),
+        ({"epsilons": [0.0, 0.3, 0.2]}, r"epsilons \[0, 0.3, 0.1\] and \[0, 0.3, 0.2\]"),
+        ({"seed": 3}, "seeds 2 and 3"),
+        ({"steps": 4}, "steps of pgd 5 and 4; .*steps of mim-l2 5 and 4; relative_step of mim-l2 0.2 and 0.25"),
+        ({"images": images[::-1]}, rf"images 64 \({result.sha256[:8]}\) and 64 \([0-9a-f]{{8}}\)"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=rf"^tiny and other cannot be .*: {message}\. Attack both alike$"):
             sr.compare(result, other(**changes))
     with pytest.raises(ValueError, match="different names"):
         sr.save_results(tmp_path, [result, result])
@@ -266,6 +267,39 @@ def test_unlike_results_are_not_compared_or_saved_together(ready, result, tmp_pa
     for attack in ("bim", None, ["fgsm"]):
         with pytest.raises(ValueError, match="Valid here: fgsm, pgd, mim-l2, worst of all. Received: attack="):
             result.accuracy(attack)
+
+
+def test_what_differs_between_results_is_short_and_never_cut_off(result):
+    """Long lists are shown from where they part, and numbers that look alike in full."""
+    many = np.linspace(0, 1, 30)
+    correct = {"pgd": np.ones((30, 64), bool)}
+    first = replace(result, epsilons=many, correct=correct, attacks={"pgd": {"steps": 5, "loss": "margin"}})
+    last = many.copy()
+    last[-2] = 0.97
+    members = {"fgsm": {"norm": "inf"}, "pgd": {"steps": 5}}
+    for changes, message in (
+        ({"epsilons": last}, r"epsilons \[\.\.\., 0.9655, 1\] and \[\.\.\., 0.97, 1\]"),
+        (
+            {"epsilons": many * (1 + 1e-12)},
+            r"epsilons \[\.\.\., 0.0344827586\d+, .*\] and \[\.\.\., 0.0344827586\d+, .*\]",
+        ),
+        ({"indices": result.indices + 1}, r"indices of images \[0, 1, 2, 3, 4, 5, \.\.\.\] and \[1, .* 6, \.\.\.\]"),
+        ({"sha256": ""}, rf"images 64 \({result.sha256[:8]}\) and 64 \(no digest\)"),
+        ({"attacks": {"pgd": {"steps": 5}}}, "loss of pgd 'margin' and not there"),
+        ({"attacks": {"pgd": {"members": members}}}, "steps of pgd 5 and not there; loss of pgd .*; members of pgd .*"),
+        ({"attacks": {"a": {}}, "correct": {"a": correct["pgd"]}}, r"attacks \[pgd\] and \[a\]"),
+        (
+            {"attacks": {"pgd": {f"s{k}": k for k in range(9)}}},
+            "steps of pgd .*; s3 of pgd not there and 3, and 5 more",
+        ),
+    ):
+        with pytest.raises(ValueError, match=rf"^tiny and {'o' * 37} \.\.\. {'o' * 37} cannot be") as refused:
+            sr.compare(first, replace(first, model="o" * 900, **changes))
+        assert re.search(rf"cannot be compared, as these differ: {message}\. Attack both alike$", str(refused.value))
+    ensemble = replace(first, attacks={"pgd": {"members": members}})
+    other = replace(first, attacks={"pgd": {"members": members | {"pgd": {"steps": 6}}}})
+    with pytest.raises(ValueError, match=r"differ: steps of pgd of pgd 5 and 6\. Attack"):
+        sr.compare(ensemble, other)
 
 
 OUTCOMES = {

@@ -205,6 +205,44 @@ def test_no_verdict_rests_on_doubtful_accuracies_or_on_seeds_that_are_all_alike(
         same.plan(0.01)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "difference"),
+    [(1.0, 1.0, "+0.0"), (0.0, 0.0, "+0.0"), (1.0, 0.0, "-95.0"), (0.0, 1.0, "+95.0")],
+)
+def test_of_accuracies_that_are_0_or_100_percent_in_all_seeds_no_interval_is_told(first, second, difference):
+    found = sr.compare_methods(groups_of(*(np.full((6, 50), smallest) for smallest in (first, second))))
+    assert found.outcome == "not decided" and "nothing is decided" in found.verdict
+    assert f"0 to 0.3: {difference} points (no interval: the difference is the same in all seeds, " in found.verdict
+    assert "95 % interval" not in found.verdict and "80 of 100" not in found.verdict
+    lines = str(found).splitlines()
+    assert [line.split("%  ")[1] for line in lines[1:11]] == ["none: all seeds differ alike"] * 10
+    assert "paired t over seeds: none, as the seeds' means are alike" in str(found) and found.paired_t is None
+    record = json.loads(json.dumps(found.record()))
+    endpoint = record["endpoint"]
+    assert [endpoint[key] for key in ("interval", "p_value", "detectable", "within_one_point", "paired_t")] == [
+        None
+    ] * 5
+    assert {(each["interval"], each["p_value"]) for each in record["epsilons"]} == {(None, None)}
+
+
+def test_where_one_epsilon_does_not_vary_the_others_and_the_verdict_have_their_intervals():
+    rng = np.random.default_rng(12)
+    first, second = rng.uniform(0.04, 0.2, (3, 50)), rng.uniform(0.1, 0.25, (3, 50))
+    found = sr.compare_methods(groups_of(first, second))
+    assert found.outcome == "more robust" and "95 % interval" in found.verdict
+    told = [item.told for item in found.family]
+    assert told == [False, *[True] * 7, False, False] and str(found).count("none: all seeds differ alike") == 3
+    assert [each["interval"] is not None for each in found.record()["epsilons"]] == told
+
+
+def test_networks_given_twice_have_no_interval_though_their_images_vary():
+    rng = np.random.default_rng(13)
+    first, second = np.repeat(rng.uniform(0, 0.3, (2, 1, 50)), 3, axis=1)
+    found = sr.compare_methods(groups_of(first, second))
+    assert found.endpoint.error > 0 and "no interval: the difference is the same in all seeds" in found.verdict
+    assert found.outcome == "not decided" and found.record()["endpoint"]["interval"] is None
+
+
 def test_several_attacks_are_compared_by_what_none_of_them_broke(tmp_path):
     rng = np.random.default_rng(9)
     ways = groups_of(*rng.uniform(0, 0.3, (2, 3, 30)))
@@ -237,7 +275,7 @@ def test_several_attacks_are_compared_by_what_none_of_them_broke(tmp_path):
         (lambda ways: {way: results[:1] for way, results in ways.items()}, "One network of each kind"),
         (lambda ways: {**ways, "guided": []}, "none of them empty"),
         (lambda ways: [*ways.values()], "dictionary"),
-        (lambda ways: {**ways, "guided": [network("g", [0.1] * 4)] * 3}, "images differ"),
+        (lambda ways: {**ways, "guided": [network("g", [0.1] * 4)] * 3}, r"images 5 .no digest. and 4 .no digest."),
         (lambda ways: groups_of([[0.1]] * 2, [[0.2]] * 2), "two images or more"),
         (lambda ways: groups_of([[0.1, 0.2]] * 2, [[0.2, 0.2]] * 2, epsilons=[0.0]), "epsilon above 0"),
     ],

@@ -6,9 +6,11 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from contextlib import suppress
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -411,6 +413,20 @@ def test_lists_make_a_way_for_each_combination(tmp_path):
     )
 
 
+def test_strengths_of_a_penalty_are_ways_whose_gradient_norms_are_there_to_be_matched(source, tmp_path):
+    """The list that docs/training.md shows, trained: the stronger the penalty, the smaller the norm in measures.csv."""
+    (written,) = re.findall(r"```toml\n(.*?)```", (SCRIPTS.parent / "docs/training.md").read_text(), re.DOTALL)
+    path, out = tmp_path / "matched.toml", tmp_path / "out"
+    asked = MANIFEST.format(data=source, seeds=1).replace("evidence = false\n", "").replace("epochs = 2", "epochs = 4")
+    path.write_text(asked.replace("[attack]", f"{written}[attack]").replace('"fgsm", "pgd"', '"fgsm"'))
+    names = ["penalty strength=0.01", "penalty strength=0.1", "penalty strength=1.0"]
+    assert list(read_manifest(path).ways) == ["regular", "guided", *names]
+    run("study.py", path, "--out", out)
+    means = load_means(out / "measures.csv")
+    norms = [means[name][0]["gradient norm, L1"] for name in ("regular", *names)]
+    assert set(means) == {"regular", "guided", *names} and norms == sorted(norms, reverse=True) and norms[3] < norms[0]
+
+
 def test_manifests_that_are_here_and_in_the_docs_can_be_read(tmp_path):
     root = SCRIPTS.parent
     (written,) = re.findall(r"```toml\n(.*?)```", (root / "docs/studies.md").read_text(), re.DOTALL)
@@ -514,10 +530,26 @@ def test_manifests_that_are_here_are_whole(path):
 
 
 def test_data_that_cannot_be_had_is_one_line(tmp_path, monkeypatch, capsys):
-    def none(*given, **more):
-        raise OSError("no network")
+    """Keras' own words before it, of a download that did not begin, are none of it."""
 
-    monkeypatch.setattr("keras.datasets.fashion_mnist.load_data", none)
+    def unreachable(*given, **more):
+        raise URLError("no network")
+
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path / "keras"))
+    monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", unreachable)
     assert run("study.py", SCRIPTS.parent / "studies" / "fashion.toml", "--out", tmp_path / "out", check=False) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "Fashion-MNIST could not be" in error and not (tmp_path / "out").exists()
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "Fashion-MNIST could not be downloaded" in said.err and not said.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_in_the_loop_of_the_docs_a_manifest_that_fails_leaves_the_others_running(tmp_path):
+    (loop,) = re.findall(r"```\n(for .*?)```", (SCRIPTS.parent / "docs/studies.md").read_text(), re.DOTALL)
+    for failing, code, done in (("fashion", 2, 3), ("fashion", 130, 2)):
+        (tmp_path / "python").write_text(f'#!/bin/sh\necho "$2"\ncase "$2" in *{failing}*) exit {code};; esac\n')
+        (tmp_path / "python").chmod(0o755)
+        paths = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+        said = subprocess.run(["sh", "-c", loop], env={**os.environ, "PATH": paths}, capture_output=True, text=True)
+        begun = [f"studies/{name}.toml" for name in ("mnist5k", "fashion", "cifar10")]
+        assert said.stdout.split() == begun[:done] and not said.stderr
+    assert all((SCRIPTS.parent / path).is_file() for path in begun)

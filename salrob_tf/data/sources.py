@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +62,28 @@ def read_mnist5k() -> dict[str, Any]:
     }
 
 
+class _Said(io.StringIO):
+    """Leads what Keras says of a download to standard error, each piece when the next one comes or all is there.
+
+    So progress is seen, and before an error that says what could not be had no line says that it is on its way.
+    """
+
+    def isatty(self) -> bool:
+        """Whether Keras can draw its bar in one line."""
+        return sys.stderr.isatty()
+
+    def write(self, text: str) -> int:
+        """Say what was kept back, and keep back this."""
+        self.say()
+        return super().write(text)
+
+    def say(self) -> None:
+        """Say what was kept back."""
+        print(self.getvalue(), end="", file=sys.stderr, flush=True)
+        self.truncate(0)
+        self.seek(0)
+
+
 def read_keras(source: str, name: str, files: str) -> dict[str, Any]:
     """A data set that Keras downloads and caches, by the names in `ARRAYS`.
 
@@ -70,8 +95,10 @@ def read_keras(source: str, name: str, files: str) -> dict[str, Any]:
     Raises:
         ValueError: If it cannot be downloaded or read, with what to put where.
     """
+    said = _Said()
     try:
-        (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, source).load_data()
+        with redirect_stdout(said):
+            (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, source).load_data()
     except Exception as error:
         # Keras raises a bare Exception when a download fails, and anything when its file is damaged.
         why = "could not be downloaded" if "URL fetch failure" in str(error) else f"could not be read ({error})"
@@ -80,6 +107,7 @@ def read_keras(source: str, name: str, files: str) -> dict[str, Any]:
             f"{name} {why}: put {files} into {folder}, or use mnist5k, which needs no network. "
             f"Received: source={source}"
         ) from error
+    said.say()
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 

@@ -12,10 +12,10 @@ from functools import cached_property
 
 import numpy as np
 
-from salrob_tf.attacks.balls import Batch
 from salrob_tf.attacks.base import Attack, Seen
 from salrob_tf.evaluation.brackets import Brackets
 from salrob_tf.evaluation.counts import ONE_DRAW, Counts, Draws
+from salrob_tf.evaluation.crafting import Crafting
 from salrob_tf.evaluation.judge import Judge
 from salrob_tf.evaluation.leads import Leads, Left, leads_of
 from salrob_tf.evaluation.slots import Slots
@@ -68,21 +68,19 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.batch_size = min(self.batch_size, len(self.images))
-        self.loss_classes = self.attack.loss_classes(
-            self.classifier, self.images, self.labels, batch_size=self.batch_size
-        )
         self.tries = self.attack.tries(self.classifier.num_classes)
-        self.radii = self.epsilons.astype(np.float32)
         self.found = (self.before.found if self.before else self.images).copy()
         self.brackets = self._bracket(None)
         self.leads = Leads(self.before, self.brackets.broken)
         self.judge = Judge(self.attack, self.classifier, self.labels, self.batch_size, self.draws, self.counts)
+        self._crafting = Crafting(
+            self.attack, self.classifier, self.images, self.labels, self.epsilons.astype(np.float32), self.indices,
+            self.seed, self.batch_size, self.dtype, self.draws, self.judge, self.counts,
+        )  # fmt: skip
         self._nearest = np.full(len(self.images), np.inf)
         if self.before:
             for row in np.flatnonzero((self.found != self.images).any(axis=(1, 2, 3))).tolist():  # the others stand
                 self._nearest[row] = self._size(row, self.found[row])
-        self._begun = np.zeros(len(self.images), bool)
-        self._directions: dict[int, np.ndarray] = {}
 
     @property
     def _broken_before(self) -> np.ndarray | None:
@@ -143,7 +141,7 @@ class Sweep:
         for k in range(len(self.epsilons)):
             for rows in self._batches(every):
                 for number in range(self.tries):
-                    adversarial = self._craft(rows, np.full(len(rows), k), np.full(len(rows), number), every)
+                    adversarial = self._crafting.craft(rows, np.full(len(rows), k), np.full(len(rows), number), every)
                     standing = correct[k, rows]
                     if self.keep_all:
                         self.found[k, rows[standing]] = adversarial[standing]
@@ -161,7 +159,7 @@ class Sweep:
             fresh = np.array([queue.popleft() for _ in range(min(len(queue), free))], np.int64)
             if len(fresh):
                 k = self.brackets.next(fresh)
-                slots.enter(fresh, k, self.attack.init(self.classifier, self._batch(fresh, k, 0 * k), self.seed))
+                slots.enter(fresh, k, self._crafting.begin(fresh, k, 0 * k))
             found = slots.state["images"]
             hit = self._step(slots)
             if hit.any():
@@ -184,7 +182,7 @@ class Sweep:
                 rows, tries = slots.row[again], slots.tries[again]
                 k = slots.k[again]  # at which all tries are made
                 k[tries == 0] = self.brackets.next(rows[tries == 0])
-                slots.begin(again, k, self.attack.init(self.classifier, self._batch(rows, k, tries), self.seed))
+                slots.begin(again, k, self._crafting.begin(rows, k, tries))
             if known.any():
                 slots.keep(~known)
 
@@ -196,17 +194,17 @@ class Sweep:
     def _step(self, slots: Slots) -> np.ndarray:
         """Take one step in all slots; returns whether the images before it were seen to be broken, `(B,)`."""
         filled = self.judge.padded(np.arange(len(slots)))
-        batch = self._batch(slots.row[filled], slots.k[filled], slots.tries[filled])
+        batch = self._crafting.batch(slots.row[filled], slots.k[filled], slots.tries[filled])
         state = {key: part[filled] for key, part in slots.state.items()}
         results, seen = self.attack.step(self.classifier, batch, state, self.dtype, self.draws.gradient)
         slots.state = {key: np.array(part)[: len(slots)] for key, part in results.items()}
         seen = Seen(*(np.array(part)[: len(slots)] for part in seen))
         self.attack.check_gradients(self.classifier, seen.sizes)
         self.attack.check_adversarials(slots.state["images"])
-        self._count(slots.row, 1)
+        self._crafting.count(slots.row, 1)
         self.counts.padding += self.judge.missing(len(slots)) * self.draws.gradient
         if len(seen.sizes):
-            self._count_zero_gradients(slots.row[slots.steps == 0], seen.sizes[slots.steps == 0])
+            self._crafting.count_zero_gradients(slots.row[slots.steps == 0], seen.sizes[slots.steps == 0])
         if len(seen.leads):
             slots.see(seen.leads)
         slots.steps += 1
@@ -219,7 +217,7 @@ class Sweep:
             for rows in self._batches(still):
                 fresh = rows[tries[rows] == 0]
                 k[fresh] = self.brackets.next(fresh)
-                adversarial = self._craft(rows, k[rows], tries[rows], still)
+                adversarial = self._crafting.craft(rows, k[rows], tries[rows], still)
                 for slot, hit in enumerate(self.judge.broken(adversarial, rows)):
                     row = rows[slot]
                     tries[row] = self._settle(row, k[row], tries[row], adversarial[slot] if hit else None)
@@ -261,53 +259,5 @@ class Sweep:
         self.counts.add(replace(quiet.counts, attacked=0, zeros=0))
         return guess
 
-    def _batch(self, rows: np.ndarray, k: np.ndarray, tries: np.ndarray) -> Batch:
-        loss_classes = self.loss_classes[rows, tries // self.attack.restarts]
-        return Batch(self.images[rows], self.labels[rows], loss_classes, self.radii[k], self.indices[rows], tries)
-
     def _batches(self, rows: np.ndarray) -> list[np.ndarray]:
         return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
-
-    def _craft(self, rows: np.ndarray, k: np.ndarray, tries: np.ndarray, among: np.ndarray) -> np.ndarray:
-        """Attack some images whole; `among` are all that the same gradients, if one serves all epsilons, may serve."""
-        if self.attack.one_gradient:
-            directions, targets = np.empty_like(self.images[rows]), tries // self.attack.restarts
-            for target in np.unique(targets):
-                these = targets == target
-                directions[these] = self._direction(int(target), among)[rows[these]]
-            return self.attack.along(self.images[rows], directions, self.radii[k])
-        self._count(rows, self.attack.steps)
-        adversarial, sizes = self.attack.craft(
-            self.classifier, self._batch(rows, k, tries), self.seed, self.dtype, self.draws.gradient
-        )
-        self._count_zero_gradients(rows, sizes)
-        return adversarial
-
-    def _direction(self, target: int, rows: np.ndarray) -> np.ndarray:
-        """Gradients at the images as they are, `(N, height, width, channels)`, those of `rows` for a target class."""
-        if target not in self._directions:
-            gradients = self._directions[target] = np.zeros_like(self.images)
-            for part in self._batches(rows):
-                images, loss_classes = map(self.judge.padded, (self.images[part], self.loss_classes[part, target]))
-                draws = self.draws.gradient
-                found, sizes = self.attack.gradients(self.classifier, images, loss_classes, self.dtype, draws)
-                gradients[part] = found[: len(part)]
-                self._count(part, 1)
-                self.counts.padding += self.judge.missing(len(part)) * draws
-                self._count_zero_gradients(part, sizes[: len(part)])
-        return self._directions[target]
-
-    def _count(self, rows: np.ndarray, steps: int) -> None:
-        passes = len(rows) * steps
-        self.counts.gradient_evaluations += (
-            passes * self.attack.gradients_per_step(self.classifier.num_classes) * self.draws.gradient
-        )
-        self.counts.forward_evaluations += passes * self.attack.forwards_per_step()
-
-    def _count_zero_gradients(self, rows: np.ndarray, sizes: np.ndarray) -> None:
-        """Note the largest magnitudes in first gradients, those of each image's first attempt."""
-        if len(sizes):
-            first = ~self._begun[rows]
-            self.counts.attacked += int(np.sum(first))
-            self.counts.zeros += int(np.sum(sizes[first] == 0))
-            self._begun[rows] = True

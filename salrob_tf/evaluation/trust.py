@@ -11,14 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from salrob_tf.attacks.base import Attack
-from salrob_tf.checks import epsilon_text
 from salrob_tf.evaluation.counts import Draws
-from salrob_tf.evaluation.noise import LEVEL, Noise
+from salrob_tf.evaluation.noise import Noise
+from salrob_tf.evaluation.outcomes import epsilon_0, monotone, one_step
 from salrob_tf.evaluation.plans import Plan
-from salrob_tf.evaluation.probes import Probe, Probes
+from salrob_tf.evaluation.probes import Probes
 from salrob_tf.results.costs import Costs
 from salrob_tf.results.flags import DOUBTFUL, NOT_BELIEVED, NOTE, Flag
 
@@ -65,6 +64,7 @@ def flags_of(
     sample: Sample,
     plan: Plan,
     costs: Mapping[str, Costs],
+    clean: np.ndarray,
     correct: Mapping[str, np.ndarray],
     *,
     draws: Draws,
@@ -76,6 +76,7 @@ def flags_of(
         sample: Some of the images.
         plan: What was done to all of them.
         costs: What each attack cost, by label.
+        clean: Whether each image is classified correctly as it is, boolean `(N,)`.
         correct: What each attack left of all images, boolean `(K, N)`, epsilon ascending.
         draws: How often the model is asked.
         at_chance: Whether clean accuracy is that of guessing, where nothing can be seen of attacks.
@@ -99,7 +100,8 @@ def flags_of(
     gradients = sum(cost.gradient_evaluations for cost in costs.values())
     left = {label: sample.left(label) for label in plan.attacks}
     probes = Probes(plan, sample.images, sample.labels, left, gradients, draws)
-    looked = [] if at_chance else [*one_step(plan, correct), *probes.run()]
+    read = [*one_step(plan, correct), *epsilon_0(plan, clean, correct, draws), *monotone(plan, clean, correct)]
+    looked = [] if at_chance else [*read, *probes.run()]
     flags = [flag for label in plan.attacks for flag in found[label]]
     probes.counts.add(noise.counts)
     spent = probes.counts.gradient_evaluations
@@ -109,36 +111,6 @@ def flags_of(
         "forward_evaluations": probes.counts.forward_evaluations,
         "share": spent / max(1, gradients),
     }
-
-
-def one_step(plan: Plan, correct: Mapping[str, np.ndarray]) -> list[Probe]:
-    """Attacks in many steps should break no less than one step along the same gradient (Athalye et al. 2018).
-
-    Args:
-        plan: What was done.
-        correct: What each attack left, boolean `(K, N)`, epsilon ascending.
-
-    Returns:
-        A probe of each attack in many steps, where there is one in one step.
-    """
-    single = [label for label, attack in plan.attacks.items() if attack.one_gradient and not attack.targeted]
-    found = []
-    for label in (label for label, attack in plan.attacks.items() if attack.stepwise and attack.uses_gradients):
-        for one in single:
-            less = np.sum(correct[label] & ~correct[one], axis=1)
-            more = np.sum(correct[one] & ~correct[label], axis=1)
-            tests = [stats.binom.sf(a - 1, a + b, 0.5) if a + b else 1.0 for a, b in zip(less, more, strict=True)]
-            k, level = int(np.argmin(tests)), LEVEL / len(tests)
-            flag = None
-            if tests[k] <= level:
-                meaning = (
-                    f"{label} leaves {less[k]} images at epsilon {epsilon_text(plan.ascending[k])} that {one} breaks, "
-                    f"and {one} only {more[k]} that it breaks: more steps lead to less"
-                )
-                remedy = "Give it smaller steps, or run worst-case or autoattack"
-                flag = Flag("one step", DOUBTFUL, float(tests[k]), level, meaning, remedy, label)
-            found.append(Probe("one step", correct[label].shape[1], float(tests[k]), level, flag))
-    return found
 
 
 def zero_gradients(sample: Sample, plan: Plan, label: str, share: float, without: str) -> list[Flag]:

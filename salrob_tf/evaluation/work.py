@@ -180,7 +180,7 @@ class Work:
         members = {label: self._members(label, order) for label in plan.chains}
         costs = {label: sum_of([each.costs for each in members[label]], **self._shares(label)) for label in plan.chains}
         whole = {label: np.concatenate(left[-1], axis=1) for label, left in self.left.items()}
-        found, looked = flags_of(self.sample, plan, costs, whole, draws=self.draws, at_chance=bool(guessing))
+        found, looked = flags_of(self.sample, plan, costs, clean, whole, draws=self.draws, at_chance=bool(guessing))
         _warn(found, above=2)
         return Robustness(
             model=name or plan.classifier.name,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,13 +14,13 @@ from salrob_tf.checks import brief, check_whole, shown
 from salrob_tf.data.arrays import fingerprint
 from salrob_tf.models.bounds import check_bounds, check_images_in
 from salrob_tf.models.compiled import Compiled
-from salrob_tf.models.contract import check_outputs, outputs_probabilities, preprocessor_of
+from salrob_tf.models.contract import check_outputs, images_of, outputs_probabilities
 from salrob_tf.models.copies import copy_in_bfloat16, differ, rounding
 from salrob_tf.models.devices import over_devices
 from salrob_tf.models.forms import form_of
 from salrob_tf.models.loading import path_of
 from salrob_tf.models.logits import LOG_PROBABILITIES, LOGITS, Forward, logits_of
-from salrob_tf.models.preprocessing import layers_that_rescale, name_of
+from salrob_tf.models.preprocessing import preprocessing_of
 
 COPIED = 0.1  # share of the largest logit by which a copy in bfloat16 may be off
 
@@ -90,13 +88,14 @@ class Classifier:
         self._model = self._form.model
         self.name = brief(name or getattr(self._model, "name", None) or getattr(model, "__name__", ""), 255) or "model"
         self.input_shape = self._form.image_shape(input_shape, self.name)
-        self._probe = _probe(self.input_shape)
+        self._probe = images_of(self.input_shape)
         labels = self._form.try_out(self._inside(tf.identity)(self._probe), output, self.name)
         self.output = labels[self._form.place] if len(labels) > 1 else None
         self._others = [label for label in labels if label != self.output] if self.output else []
         self.num_classes = check_outputs(self._inside(self._form.forward)(self._probe), self.name)
         self._forward, self.outputs = logits_of(self._model, self._inside(self._form.forward), self._probe)
-        self.preprocessing = self._check_preprocessing()
+        prepared = self._form.prepare is not None
+        self.preprocessing = preprocessing_of(self._model, prepared, self.bounds, self.name)
 
     def __repr__(self) -> str:
         return f"<Classifier {self.name}: {self.summary}>"
@@ -287,30 +286,7 @@ class Classifier:
         low, high = self.bounds
         return forward if (low, high) == (0, 1) else lambda images: forward(low + images * (high - low))
 
-    def _check_preprocessing(self) -> list[str]:
-        if not isinstance(self._model, keras.Model):
-            return []
-        low, high = self.bounds
-        preprocessor = None if self._form.prepare is None else preprocessor_of(self._model)
-        found = [] if preprocessor is None else [name_of(preprocessor)]
-        for name, for_a_wider_range in layers_that_rescale(preprocessor, self._model, low, high):
-            found.append(name)
-            if for_a_wider_range:
-                warnings.warn(
-                    f"{self.name} begins with {name} for a wider range than that of the images it is given, "
-                    f"[{low:g}, {high:g}]: the bounds that it expects are probably 0 and 255",
-                    stacklevel=3,
-                )
-        return found
-
 
 def as_classifier(model: Any) -> Classifier:
     """A `Classifier` of anything that `Classifier` takes; a `Classifier` is returned as it is."""
     return model if isinstance(model, Classifier) else Classifier(model)
-
-
-def _probe(shape: tuple[int, ...]) -> tf.Tensor:
-    try:
-        return tf.constant(np.random.default_rng(0).random((8, *shape), np.float32))
-    except (ValueError, MemoryError) as error:
-        raise ValueError(f"Images of {shape} do not fit into memory. Received: input_shape={shape}") from error

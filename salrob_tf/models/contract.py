@@ -32,6 +32,18 @@ def check_policy(dtype: Any) -> None:
         )
 
 
+def images_of(shape: tuple[int, ...]) -> tf.Tensor:
+    """A few images of a shape, `(height, width, channels)`, always the same, that a model can be tried with.
+
+    Raises:
+        ValueError: If they do not fit into memory.
+    """
+    try:
+        return tf.constant(np.random.default_rng(0).random((8, *shape), np.float32))
+    except (ValueError, MemoryError) as error:
+        raise ValueError(f"Images of {shape} do not fit into memory. Received: input_shape={shape}") from error
+
+
 def outputs_probabilities(outputs: np.ndarray) -> bool:
     """Whether a classifier's outputs look like probabilities rather than logits (the flag of AutoAttack).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,6 +89,31 @@ def check_preprocessor(model: Any, images: tf.Tensor) -> None:
         f"ImageConverter), or set `preprocessor = None` and pass images that are prepared. Received: {model.name}, "
         f"whose {name_of(preprocessor_of(model))} {problem}"
     )
+
+
+def preprocessing_of(model: Any, prepared: bool, bounds: tuple[float, float], name: str) -> list[str]:
+    """Names of what rescales or normalises images inside a Keras model, with a warning if that is for a wider range.
+
+    Args:
+        model: The model; of one that is not Keras' nothing is known.
+        prepared: Whether its own preprocessor is run before it.
+        bounds: The range of its images.
+        name: What the warning calls it.
+    """
+    if not isinstance(model, keras.Model):
+        return []
+    low, high = bounds
+    preprocessor = preprocessor_of(model) if prepared else None
+    found = [] if preprocessor is None else [name_of(preprocessor)]
+    for layer, for_a_wider_range in layers_that_rescale(preprocessor, model, low, high):
+        found.append(layer)
+        if for_a_wider_range:
+            warnings.warn(
+                f"{name} begins with {layer} for a wider range than that of the images it is given, [{low:g}, "
+                f"{high:g}]: the bounds that it expects are probably 0 and 255",
+                stacklevel=3,  # who made the classifier
+            )
+    return found
 
 
 def layers_that_rescale(preprocessor: Any, model: keras.Model, low: float, high: float) -> Iterator[tuple[str, bool]]:

@@ -17,7 +17,8 @@ from scipy import stats
 
 from salrob_tf.checks import epsilon_text, shown
 from salrob_tf.results.alike import check_comparable, check_groups
-from salrob_tf.results.crossed import CONFIDENCE, Mean, largest_t, mean_of
+from salrob_tf.results.crossed import CONFIDENCE, Mean, mean_of
+from salrob_tf.results.families import EpsilonDifference, family_of
 from salrob_tf.results.flags import Flag
 from salrob_tf.results.planner import Plan, plan_of
 from salrob_tf.results.robustness import WORST, Robustness
@@ -25,23 +26,6 @@ from salrob_tf.results.robustness import WORST, Robustness
 MARGIN = 0.01  # within which two ways of training count as equivalent
 FEWEST_FLIPPED = 6  # seeds from which on a sign-flip test can reject at 5 %
 MORE, LESS, EQUIVALENT, UNDECIDED = "more robust", "less robust", "equivalent within one point", "not decided"
-
-
-@dataclass(frozen=True)
-class EpsilonDifference:
-    """How far two ways of training differ at one epsilon of the worst case.
-
-    Attributes:
-        epsilon: Radius of the ball.
-        difference: Mean robust accuracy of the second less that of the first.
-        interval: 95 % interval that holds for all epsilons of the family together.
-        p_value: Of the two-sided test, corrected for the family.
-    """
-
-    epsilon: float
-    difference: float
-    interval: tuple[float, float]
-    p_value: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +77,10 @@ class MethodComparison:
         return (self.areas[1] - self.areas[0]).mean(axis=1)
 
     @property
-    def paired_t(self) -> tuple[tuple[float, float], float]:
-        """95 % interval and p of the paired t over seeds, which takes the images as given."""
+    def paired_t(self) -> tuple[tuple[float, float], float] | None:
+        """95 % interval and p of the paired t over seeds, which takes the images as given; `None` of like seeds."""
         if not np.ptp(self.by_seed):
-            return (float(self.by_seed[0]),) * 2, float(self.by_seed[0] == 0)
+            return None
         test = stats.ttest_1samp(self.by_seed, 0)
         interval = test.confidence_interval(CONFIDENCE)
         return (float(interval.low), float(interval.high)), float(test.pvalue)
@@ -119,18 +103,14 @@ class MethodComparison:
     @cached_property
     def family(self) -> tuple[EpsilonDifference, ...]:
         """Each epsilon by itself, corrected for all of them by the largest t."""
-        largest, found = largest_t(self.differences), []
-        for epsilon, differences in zip(self.epsilons, self.differences, strict=True):
-            mean = mean_of(differences)
-            half = float(np.quantile(largest, CONFIDENCE) * mean.error)
-            p_value = float((1 + np.sum(largest >= abs(mean.t))) / (1 + len(largest)))
-            interval = max(-1.0, mean.estimate - half), min(1.0, mean.estimate + half)
-            found.append(EpsilonDifference(float(epsilon), mean.estimate, interval, p_value))
-        return tuple(found)
+        return family_of(self.epsilons, self.differences)
 
     @property
     def varies(self) -> bool:
-        """Whether the seeds differ at all: if not, networks were given twice, or nothing can be told of seeds."""
+        """Whether the seeds differ at all: if not, networks were given twice, or all or none of the images break.
+
+        Nothing then tells how far the difference may be off: there is no interval, and no p.
+        """
         each = self.areas[1] - self.areas[0]
         return bool(np.any(each != each[0])) and self.endpoint.error > 0
 
@@ -146,7 +126,6 @@ class MethodComparison:
     @property
     def verdict(self) -> str:
         """Which way of training gives more robust networks, by how much, how sure that is, and what it rests on."""
-        low, high = self.endpoint.interval()
         says = {
             MORE: f"{self.second} gives more robust networks than {self.first}",
             LESS: f"{self.second} gives less robust networks than {self.first}",
@@ -158,16 +137,20 @@ class MethodComparison:
         why = ""
         if self.doubts:
             why = f" No verdict rests on accuracies that are doubtful: {self._reasons()}."
-        elif not self.varies:
-            why = " The difference is the same in all seeds, so that how far it may be off cannot be told."
-        elif self.outcome == UNDECIDED:
+        elif self.varies and self.outcome == UNDECIDED:
             why = f" A difference of {100 * self.detectable:.1f} points would be found in 80 of 100 such studies."
         return (
             f"Ways of training: {says}{', by less than one point' if small else ''}. Difference in robust accuracy, "
             f"averaged over epsilon from 0 to {epsilon_text(self.epsilons[-1])}: {100 * self.endpoint.estimate:+.1f} "
-            f"points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}; {which}; {self.seeds} seeds, {self.images} "
-            f"images).{why}"
+            f"points ({self._interval}; {which}; {self.seeds} seeds, {self.images} images).{why}"
         )
+
+    @property
+    def _interval(self) -> str:
+        if not self.varies:
+            return "no interval: the difference is the same in all seeds, and nothing tells how far it may be off"
+        low, high = self.endpoint.interval()
+        return f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
 
     def plan(self, half_width: float, minutes_per_network: float = 0.0, minutes_per_image: float = 0.0) -> Plan:
         """How many seeds or images bring the interval to a width, taking this comparison as the pilot; see `Plan`.
@@ -193,8 +176,14 @@ class MethodComparison:
 
     def record(self) -> dict[str, Any]:
         """The comparison as `results.json` holds it."""
-        mean, (paired, p_value) = self.endpoint, self.paired_t
+        mean, paired = self.endpoint, self.paired_t
         components = mean.components
+        told = {
+            "interval": list(mean.interval()),
+            "p_value": mean.p_value,
+            "detectable": self.detectable,
+            "within_one_point": mean.within(MARGIN),
+        }
         return {
             "first": self.first,
             "second": self.second,
@@ -209,43 +198,31 @@ class MethodComparison:
                 "first": float(self.areas[0].mean()),
                 "second": float(self.areas[1].mean()),
                 "difference": mean.estimate,
-                "interval": list(mean.interval()),
-                "p_value": mean.p_value,
+                **(told if self.varies else dict.fromkeys(told)),
                 "standard_error": mean.error,
                 "degrees_of_freedom": mean.freedom,
                 "variances": {"seed": components.seed, "image": components.image, "residual": components.residual},
                 "by_seed": self.by_seed.tolist(),
-                "paired_t": {"interval": list(paired), "p_value": p_value},
+                "paired_t": paired and {"interval": list(paired[0]), "p_value": paired[1]},
                 "sign_flip": self.sign_flip,
-                "detectable": self.detectable,
-                "within_one_point": mean.within(MARGIN),
             },
-            "epsilons": [
-                {
-                    "epsilon": item.epsilon,
-                    "difference": item.difference,
-                    "interval": list(item.interval),
-                    "p_value": item.p_value,
-                }
-                for item in self.family
-            ],
+            "epsilons": [item.record() for item in self.family],
             "doubts": [{"model": name, **flag.record()} for name, flag in self.doubts],
         }
 
     def __str__(self) -> str:
-        (low, high), p_value = self.paired_t
-        components = self.endpoint.components
-        lines = [f"{'epsilon':>8} {'difference':>11}  95 % interval, all epsilons together"]
-        for item in self.family:
-            ends = f"[{item.interval[0]:+.1%}, {item.interval[1]:+.1%}]"
-            lines.append(f"{epsilon_text(item.epsilon):>8} {item.difference:+11.1%}  {ends}")
+        paired, components = "none, as the seeds' means are alike", self.endpoint.components
+        if found := self.paired_t:
+            (low, high), p_value = found
+            paired = f"{low:+.1%} to {high:+.1%}, p = {p_value:.2g}"
+        lines = [f"{'epsilon':>8} {'difference':>11}  95 % interval, all epsilons together", *map(str, self.family)]
         flipped = "" if self.sign_flip is None else f"; sign-flip test p = {self.sign_flip:.2g}"
         variances = components.seed, components.image, components.residual
         sizes = " / ".join(f"{100 * np.sqrt(variance):.1f}" for variance in variances)
         return "\n".join(
             [
                 *lines,
-                f"paired t over seeds: {low:+.1%} to {high:+.1%}, p = {p_value:.2g}{flipped}",
+                f"paired t over seeds: {paired}{flipped}",
                 f"differences vary by {sizes} points (seed / image / rest, standard deviations)",
                 self.verdict,
             ]
