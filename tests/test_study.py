@@ -545,8 +545,8 @@ def test_data_that_cannot_be_had_is_one_line(tmp_path, monkeypatch, capsys):
 
 def test_in_the_loop_of_the_docs_a_manifest_that_fails_leaves_the_others_running(tmp_path):
     (loop,) = re.findall(r"```\n(for .*?)```", (SCRIPTS.parent / "docs/studies.md").read_text(), re.DOTALL)
-    for failing, code, done in (("fashion", 2, 3), ("fashion", 130, 2)):
-        (tmp_path / "python").write_text(f'#!/bin/sh\necho "$2"\ncase "$2" in *{failing}*) exit {code};; esac\n')
+    for failing, status, done in (("fashion", 2, 3), ("fashion", 130, 2)):
+        (tmp_path / "python").write_text(f'#!/bin/sh\necho "$2"\ncase "$2" in *{failing}*) exit {status};; esac\n')
         (tmp_path / "python").chmod(0o755)
         paths = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
         said = subprocess.run(["sh", "-c", loop], env={**os.environ, "PATH": paths}, capture_output=True, text=True)
