@@ -1,14 +1,16 @@
 """Derive the tables and figures of docs/study.md again from what is kept here: `python docs/study/derive.py`.
 
-Each folder beside this file holds `results.json` and `correct.npz` of a study, which say what image each network still had
-right under which attack at which epsilon, and `measures.csv`, each network's means of what was measured.
+Each folder beside this file holds `results.json` and `correct.npz` of a study, the images that each network still had
+right under each attack at each epsilon, and `measures.csv`, each network's means of what was measured.
 """
 
 from __future__ import annotations
 
-import csv
+import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,37 +18,60 @@ import salrob_tf as sr
 from salrob_tf.files import write_text
 from salrob_tf.reports import tables
 from salrob_tf.reports.specification import specification_curve
-from salrob_tf.results.measures import Measured, over_seeds
+from salrob_tf.results.measures import Mean, OverSeeds, load_means, over_seeds
 from salrob_tf.results.methods import MethodComparison
 from salrob_tf.results.robustness import Robustness
-from salrob_tf.studies.pages import groups_of
 
 HERE = Path(__file__).parent
+TEST_ACCURACY = "accuracy, whole test set"
 Groups = dict[str, list[Robustness]]
 
 
 def by_attack(results: Groups, attack: str) -> Groups:
     """Results of one attack alone."""
-    return {
-        way: [replace(each, correct={attack: each.correct[attack]}, members={}, audits={}) for each in group]
-        for way, group in results.items()
-    }
+
+    def alone(each: Robustness) -> Robustness:
+        parts: dict[str, Any] = {key: {attack: getattr(each, key)[attack]} for key in ("correct", "attacks", "costs")}
+        kept = tuple(flag for flag in each.flags if flag.attack in (None, attack))
+        return replace(each, **parts, flags=kept, members={}, audits={})
+
+    return {way: list(map(alone, group)) for way, group in results.items()}
+
+
+def ways_of(results: list[Robustness]) -> Groups:
+    """Networks called `<way>-<seed>` by way."""
+    ways: Groups = {}
+    for each in results:
+        ways.setdefault(each.model.rpartition("-")[0], []).append(each)
+    return ways
 
 
 def compared(groups: Groups) -> list[MethodComparison]:
-    """The regular way with each other."""
-    regular, *others = groups
-    return [sr.compare_methods({regular: groups[regular], way: groups[way]}) for way in others]
+    """The regular way with each other that has two seeds or more, over the seeds that both have."""
+    (regular, own), *others = ((way, {each.model.rpartition("-")[2]: each for each in groups[way]}) for way in groups)
+    found = []
+    for way, its in others:
+        both = [seed for seed in own if seed in its]
+        if len(both) > 1:
+            pair = {regular: [own[seed] for seed in both], way: [its[seed] for seed in both]}
+            found.append(sr.compare_methods(pair))
+    return found
 
 
 def effects(groups: Groups) -> str:
     """The difference of each way to the regular one, averaged over epsilon, by attack."""
-    rows = ["| difference to regular, points | attack | estimate | 95 % | seeds |", "| --- | --- | --- | --- | --- |"]
+    head = ["difference to regular, points", "attack", "estimate", "95 %", "pairs less robust than regular"]
+    rows = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for attack in next(iter(groups.values()))[0].correct:
         for each in compared(by_attack(groups, attack)):
             low, high = each.endpoint.interval()
-            ends = f"{100 * low:+.1f} to {100 * high:+.1f}"
-            rows.append(f"| {each.second} | {attack} | {100 * each.endpoint.estimate:+.1f} | {ends} | {each.seeds} |")
+            cells = [
+                each.second,
+                attack,
+                f"{100 * each.endpoint.estimate:+.1f}",
+                f"{100 * low:+.1f} to {100 * high:+.1f}",
+            ]
+            rows.append(f"| {' | '.join(cells)} | {np.sum(each.by_seed < 0)} of {each.seeds} |")
     return "\n".join(rows) + "\n"
 
 
@@ -58,6 +83,8 @@ def by_epsilon(groups: Groups, attack: str = "worst-case") -> str:
     for each in found:
         cells = [
             f"{100 * item.difference:+.1f} [{100 * item.interval[0]:+.1f}, {100 * item.interval[1]:+.1f}]"
+            if item.interval[0] < item.interval[1]
+            else f"{100 * item.difference:+.1f}"
             for item in each.family
         ]
         rows.append(f"| {each.second} | {' | '.join(cells)} |")
@@ -75,40 +102,54 @@ def flags(groups: Groups) -> str:
     return "\n".join(said or [f"None of {sum(map(len, groups.values()))} networks has a flag."]) + "\n"
 
 
-def measured(path: Path) -> str:
-    """Means of what was measured, and differences to the regular way over seeds."""
-    ways: dict[str, dict[int, dict[str, np.ndarray]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            way, _, seed = row["network"].rpartition("-")
-            ways.setdefault(way, {}).setdefault(int(seed), {})[row["measure"]] = np.array([float(row["mean"])])
-    groups = {way: {seed: Measured(each, {}, {}) for seed, each in seeds.items()} for way, seeds in ways.items()}
-    return tables.measures_table(over_seeds(groups))
-
-
+@cache
 def tables_of(folder: Path) -> dict[str, str]:
     """The tables of a study, by name."""
-    groups = groups_of(sr.load_results(folder))
+    groups = ways_of(sr.load_results(folder))
     found = {"accuracy.md": sr.robustness_table(groups), "effects.md": effects(groups)}
     found |= {"by_epsilon.md": by_epsilon(groups), "flags.md": flags(groups)}
     found["verdicts.md"] = "\n\n".join(f"```\n{each}\n```" for each in compared(groups)) + "\n"
-    if (folder / "measures.csv").exists():
-        found["measures.md"] = measured(folder / "measures.csv")
+    rows = over_seeds(load_means(folder / "measures.csv"))
+    found["table1.md"] = table_1(next(row for row in rows if row.name == TEST_ACCURACY), folder.name)
+    found["measures.md"] = tables.measures_table([row for row in rows if row.name != TEST_ACCURACY])
     return found
 
 
+def table_1(row: OverSeeds, name: str) -> str:
+    """Test accuracies beside the paper's."""
+    paper, *accuracies = tables.PAPER_TABLE_1.get(name, (name,))
+    rows = [["", *row.means], ["---"] * (len(row.means) + 1)]
+    rows.append([f"{paper} here", *(_percent(each) for each in row.means.values())])
+    if accuracies:
+        rows.append([f"{paper} in the paper", *(f"{each:.1%}" for each in accuracies)])
+    rows.append([f"minus {next(iter(row.means))}", "", *(_percent(each, "+") for each in row.differences.values())])
+    return "\n".join(f"| {' | '.join([*each, *[''] * (len(rows[0]) - len(each))])} |" for each in rows) + "\n"
+
+
+def _percent(mean: Mean, sign: str = "") -> str:
+    return f"{100 * mean.mean:{sign}.2f}% [{100 * mean.low:{sign}.2f}, {100 * mean.high:{sign}.2f}]"
+
+
+def with_tables(text: str) -> str:
+    """The text of study.md with its tables derived again, each of which is after a comment that names it."""
+
+    def again(match: re.Match[str]) -> str:
+        folder, name = match[1].split("/")
+        return f"<!-- {match[1]} -->\n\n{tables_of(HERE / folder)[name]}\n<!-- -->"
+
+    return re.sub(r"<!-- (\S+/\S+) -->.*?<!-- -->", again, text, flags=re.DOTALL)
+
+
 def main() -> None:
-    """Write the tables and figures of each study beside its results."""
+    """Write figures beside the results, and tables into study.md."""
     for folder in sorted(path.parent for path in HERE.glob("*/results.json")):
-        for name, text in tables_of(folder).items():
-            write_text(folder / name, text)
-        groups = groups_of(sr.load_results(folder))
+        groups = ways_of(sr.load_results(folder))
         title = f"{folder.name}, {len(groups['regular'])} seeds, {len(groups['regular'][0].clean)} test images"
-        sr.save_figure(sr.robustness_curves(groups, title), folder / "curves.png")
-        sr.save_figure(sr.difference_curves(compared(groups), title), folder / "difference.png")
+        sr.save_figure(sr.robustness_curves(groups, title), folder / "curves.svg")
+        sr.save_figure(sr.difference_curves(compared(groups), title), folder / "difference.svg")
         choices = {way: {"way": way} for way in groups}
-        sr.save_figure(specification_curve(compared(groups), choices, title), folder / "specifications.png")
-        print(f"{folder.name}: derived")
+        sr.save_figure(specification_curve(compared(groups), choices, title), folder / "specifications.svg")
+    write_text(HERE.parent / "study.md", with_tables((HERE.parent / "study.md").read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

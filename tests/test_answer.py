@@ -1,0 +1,47 @@
+"""The answer in docs/study.md: every table of it is what the kept outcomes give."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+STUDY = Path(__file__).parent.parent / "docs" / "study"
+
+
+@pytest.fixture(scope="module")
+def derive():
+    spec = importlib.util.spec_from_file_location("derive", STUDY / "derive.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_are_derived_from_what_is_kept(derive):
+    text = (STUDY.parent / "study.md").read_text(encoding="utf-8")
+    named = re.findall(r"<!-- (\S+/\S+) -->", text)
+    assert len(named) >= 5 and len(named) == text.count("<!-- -->")
+    assert derive.with_tables(text) == text
+    spoiled = re.sub(r"\| \+(\d)", lambda found: f"| +{9 - int(found[1])}", text, count=1)
+    assert spoiled != text and derive.with_tables(spoiled) == text
+
+
+def test_the_answer_says_what_the_tables_say(derive):
+    """The first paragraph's numbers, and the README's, are the table's."""
+    text = (STUDY.parent / "study.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| karkehabadi2023 \| worst-case \| \+(\S+) \| \+(\S+) to \+(\S+) \|", text, re.MULTILINE)
+    said = "{} points \\(95 % \\+?{} to \\+?{}\\)".format(*map(re.escape, row))
+    for paper in (text.split("\n## ")[0], (STUDY.parent.parent / "README.md").read_text(encoding="utf-8")):
+        assert re.search(said, " ".join(paper.split())), said
+
+
+def test_what_is_kept_is_small_and_of_no_machine():
+    kept = [path for path in STUDY.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert sum(path.stat().st_size for path in kept) < 1_000_000
+    for path in kept:
+        content = path.read_bytes()
+        if path.suffix == ".npz":
+            with np.load(path) as file:
+                content = " ".join(file.files).encode()
+        assert not re.search(rb"/(tmp|home|root|work|data)/", content), path
