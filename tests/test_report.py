@@ -579,7 +579,9 @@ def test_differences_and_measures_are_drawn_for_papers(tmp_path):
     assert figure.axes[0].lines[1].get_ydata().tolist() == [1, 1]
     for name, beginning in {"a.png": b"\x89PNG", "a.svg": b"<?xml", "a.pdf": b"%PDF"}.items():
         sr.save_figure(figure, tmp_path / name)
-        assert (tmp_path / name).read_bytes().startswith(beginning)
+        content = (tmp_path / name).read_bytes()
+        sr.save_figure(figure, tmp_path / name)
+        assert content.startswith(beginning) and (tmp_path / name).read_bytes() == content
     for draw in (sr.difference_curves, removal_curves):
         with pytest.raises(ValueError, match="Received: none"):
             draw([])

@@ -6,14 +6,12 @@ right under each attack at each epsilon, and `measures.csv`, each network's mean
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 
 import salrob_tf as sr
@@ -144,8 +142,6 @@ def with_tables(text: str) -> str:
 
 def main() -> None:
     """Write figures beside the results, and tables into study.md: the same bytes each time."""
-    matplotlib.rcParams["svg.hashsalt"] = "salrob_tf"
-    os.environ["SOURCE_DATE_EPOCH"] = "0"
     for folder in sorted(path.parent for path in HERE.glob("*/results.json")):
         groups = ways_of(sr.load_results(folder))
         title = f"{folder.name}, {len(groups['regular'])} seeds, {len(groups['regular'][0].clean)} test images"

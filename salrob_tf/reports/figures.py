@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import style
+from matplotlib import rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -170,6 +170,8 @@ def saliency_grid(
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure, whole or not at all: as PNG, or as SVG or PDF where the name ends in `.svg` or `.pdf`.
 
+    The same figure gives the same bytes.
+
     Example:
         >>> result = sr.evaluate(network, images, labels, "fgsm", [0.05, 0.1])
         >>> sr.save_figure(sr.robustness_curves({"mine": [result]}), "curves.png")
@@ -179,8 +181,10 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """
     if not isinstance(path, str | Path) or not Path(path).name or "\0" in str(path):
         raise ValueError(f"`path` must be the path of a file. Received: path={shown(path)}")
-    with written_beside(path) as beside:
-        figure.savefig(beside, dpi=130, format={".svg": "svg", ".pdf": "pdf"}.get(Path(path).suffix.lower(), "png"))
+    kind = {".svg": "svg", ".pdf": "pdf"}.get(Path(path).suffix.lower(), "png")
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with written_beside(path) as beside, rc_context({"svg.hashsalt": "salrob_tf"}):
+        figure.savefig(beside, dpi=130, format=kind, metadata=undated)
 
 
 def show_image(axis: Axes, image: np.ndarray) -> None:
