@@ -139,6 +139,10 @@ def test_networks_are_measured_and_compared_over_seeds(whole, manifest, tmp_path
     network.write_bytes(whole_network)
     run("study.py", manifest, "--out", out, "--status")
     assert not [name for name in ("evidence.npz", "measures.csv", "measures.md") if (out / name).exists()]
+    alone = tmp_path / "alone.toml"
+    alone.write_text(manifest.read_text().replace("[ways.guided]\nsaliency = true\n", ""))
+    run("study.py", alone, "--out", out, "--status")
+    assert len(sr.load_results(out)) == 2 and not (out / "specifications.png").exists()
     place = folder_of(out, found["measure", "guided-0"]) / MEASURES
     place.write_bytes(place.read_bytes()[:100])
     run("study.py", asked, "--out", out, "--resume")
@@ -287,8 +291,8 @@ def _digests(out):
 def test_the_first_way_is_what_others_are_compared_with_even_if_it_has_no_results(whole, manifest):
     study, results = read_manifest(manifest), sr.load_results(whole)
     groups = {way: [each for each in results if each.model.startswith(way)] for way in WAYS}
-    assert [(each.first, each.second) for each in compare_ways(study, groups)] == [WAYS]
-    assert compare_ways(study, {"guided": groups["guided"], "other": groups["guided"]}) == []
+    assert [(each.first, each.second) for each in compare_ways(study.ways, groups)] == [WAYS]
+    assert compare_ways(study.ways, {"guided": groups["guided"], "other": groups["guided"]}) == []
 
 
 def test_a_job_that_fails_is_tried_twice_and_the_others_go_on(manifest, tmp_path, capsys, monkeypatch):

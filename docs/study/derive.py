@@ -21,6 +21,7 @@ from salrob_tf.reports.specification import specification_curve
 from salrob_tf.results.measures import Mean, OverSeeds, load_means, over_seeds
 from salrob_tf.results.methods import MethodComparison
 from salrob_tf.results.robustness import Robustness
+from salrob_tf.studies.study import compare_ways
 
 HERE = Path(__file__).parent
 TEST_ACCURACY = "accuracy, whole test set"
@@ -47,15 +48,8 @@ def ways_of(results: list[Robustness]) -> Groups:
 
 
 def compared(groups: Groups) -> list[MethodComparison]:
-    """The regular way with each other that has two seeds or more, over the seeds that both have."""
-    (regular, own), *others = ((way, {each.model.rpartition("-")[2]: each for each in groups[way]}) for way in groups)
-    found = []
-    for way, its in others:
-        both = [seed for seed in own if seed in its]
-        if len(both) > 1:
-            pair = {regular: [own[seed] for seed in both], way: [its[seed] for seed in both]}
-            found.append(sr.compare_methods(pair))
-    return found
+    """The regular way with each other, over the seeds that both have."""
+    return compare_ways(groups, groups)
 
 
 def effects(groups: Groups) -> str:
@@ -83,7 +77,7 @@ def by_epsilon(groups: Groups, attack: str = "worst-case") -> str:
     for each in found:
         cells = [
             f"{100 * item.difference:+.1f} [{100 * item.interval[0]:+.1f}, {100 * item.interval[1]:+.1f}]"
-            if item.interval[0] < item.interval[1]
+            if item.told
             else f"{100 * item.difference:+.1f}"
             for item in each.family
         ]

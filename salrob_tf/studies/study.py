@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -227,9 +227,9 @@ def results_of(folder: Path, study: Study, jobs: Sequence[Job]) -> dict[str, lis
     return {way: results for way, results in found.items() if results}
 
 
-def compare_ways(study: Study, groups: dict[str, list[Robustness]]) -> list[MethodComparison]:
-    """The study's first way compared with each other, over the seeds that both have."""
-    first, *others = study.ways
+def compare_ways(ways: Iterable[str], groups: Mapping[str, Sequence[Robustness]]) -> list[MethodComparison]:
+    """The first way compared with each other, over the seeds that both have, which are two or more."""
+    first, *others = ways
     found = []
     for other in [way for way in others if first in groups and way in groups]:
         seeds = [{each.model.rpartition("-")[2]: each for each in groups[way]} for way in (first, other)]
@@ -246,7 +246,7 @@ def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]
         groups = results_of(folder, study, jobs)
         if not groups:
             return []
-        comparisons = compare_ways(study, groups)
+        comparisons = compare_ways(study.ways, groups)
         every = [result for results in groups.values() for result in results]
         verdicts = "\n\n".join(f"```\n{each}\n```" for each in comparisons)
         title = f"{data.name}, {len(every[0].clean)} test images, {len(every)} network{'s' * (len(every) > 1)}"
@@ -258,6 +258,8 @@ def write_results(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]
                 comparisons, choices, f"{data.name}: each way, and {next(iter(study.ways))}"
             )
             figures.save_figure(specifications, folder / "specifications.png")
+        else:
+            remove(folder / "specifications.png")
         evidence, seeds = _write_measured(folder, study, data, jobs, every[0])
         write_text(folder / MANIFEST, study.text)
         arguments = {"manifest": study.path, "out": str(folder)}
