@@ -51,6 +51,7 @@ def make_evidence(
     shown, labels = rng.integers(0, 256, (images, *shape), np.uint8), np.arange(images) % len(classes)
     predicted = np.broadcast_to(labels, lead).copy()
     predicted[0, :, 2:, 0] = (labels[0] + 1) % len(classes)  # the first network loses the first image at 0.2
+    predicted[0, 1, 2:, 2] = (labels[2] + 1) % len(classes)  # and under PGD the third
     predicted[1:, :, 3:, 1] = (labels[1] + 1) % len(classes)  # the others the second at 0.3
     return Evidence(
         networks=networks,

@@ -1,5 +1,6 @@
 """The report's page in a real browser: Debian's chromium, driven by Selenium. Skipped, with the reason, without one."""
 
+import json
 import shlex
 import shutil
 import time
@@ -170,6 +171,18 @@ def test_numbers_lead_to_images(page):
     point = page.find_element(By.CSS_SELECTOR, "svg [data-attack='fgsm'][data-epsilon='0.2']")
     click(page, point)
     assert at(page, "radius").text == "0.2" and Select(at(page, "attack")).first_selected_option.text == "fgsm"
+
+
+def test_the_worst_of_all_is_of_each_image_the_first_attack_that_breaks_it(page):
+    click(page, page.find_element(By.CSS_SELECTOR, "a[data-attack='worst of all'][data-epsilon='0.2']"))
+    assert at(page, "radius").text == "0.2" and "worst of all, epsilon 0.2" in at(page, "told").text
+    data = json.loads(page.execute_script("return document.getElementById('payload').textContent"))
+    for row, label in enumerate(data["labels"]):
+        Select(at(page, "image")).select_by_value(str(row))
+        for network, said in enumerate(predictions(page)):
+            wrong = [data["predicted"][network][which][2][row] != label for which in range(2)]
+            by = wrong.index(True) if any(wrong) else 0
+            assert said.startswith("✗" if any(wrong) else "✓") and said.endswith(f", by {data['attacks'][by]}")
 
 
 def test_tiles_show_the_place_in_the_sheet(page):

@@ -82,9 +82,9 @@ def rows_of(
 
 def is_seen(results: Sequence[Robustness], label: str, evidence: Evidence | None) -> bool:
     """Whether there are images of one of these networks under an attack."""
-    if evidence is None or label not in evidence.attacks:
+    if evidence is None or not any(result.model in evidence.networks for result in results):
         return False
-    return any(result.model in evidence.networks for result in results)
+    return set(results[0].correct) <= set(evidence.attacks) if label == WORST else label in evidence.attacks
 
 
 def unseen_of(
@@ -99,8 +99,8 @@ def unseen_of(
         said.append(
             f"Numbers of {', '.join(unseen)} lead to no images: to stay small, this page keeps those of {kept}."
         )
-    if WORST in labels:
-        said.append(f"Numbers of {WORST} lead to no images, because that is for each image another attack.")
+        if WORST in labels:
+            said.append(f"Nor do those of {WORST}, which may be by one of these.")
     networks = [result.model for results in groups.values() for result in results]
     if set(networks) - set(evidence.networks):
         said.append(f"Images are of the networks {', '.join(evidence.networks)}, and of no others.")
@@ -161,7 +161,7 @@ def explorer_of(evidence: Evidence) -> dict[str, Any]:
     """What may be chosen in the explorer, in words."""
     return {
         "networks": evidence.networks,
-        "attacks": evidence.attacks,
+        "attacks": (*evidence.attacks, *[WORST] * (len(evidence.attacks) > 1)),
         "epsilons": [epsilon_text(epsilon) for epsilon in evidence.epsilons],
         "full": epsilon_text(_scale_of(evidence)),
         "magnified": f"{1 / _scale_of(evidence):.3g}",

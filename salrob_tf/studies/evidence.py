@@ -8,7 +8,7 @@ import numpy as np
 
 from salrob_tf.attacks.ascent import GradientAttack
 from salrob_tf.attacks.base import Attack
-from salrob_tf.attacks.gradient import FGSM, PGD
+from salrob_tf.attacks.gradient import FGSM
 from salrob_tf.attacks.registry import Entry
 from salrob_tf.checks import epsilon_text
 from salrob_tf.data.datasets import Dataset
@@ -39,10 +39,9 @@ SHARES = np.array([0.0, *FRACTIONS])
 
 
 def attacks_to_show(attacks: Iterable[Entry]) -> list[Attack]:
-    """FGSM, or the first attack like it, and PGD where it is among those of a run, in the norm of that run."""
+    """Those of a run that are called at one epsilon and follow gradients, or FGSM in the norm of that run."""
     every = list(attacks)
-    alike = [each for each in every if isinstance(each, GradientAttack)] or [FGSM(every[0].norm)]
-    return [alike[0], *[each for each in alike[1:] if isinstance(each, PGD)][:1]]
+    return [each for each in every if isinstance(each, GradientAttack)] or [FGSM(every[0].norm)]
 
 
 def gather(

@@ -15,11 +15,16 @@
   const views = Array.from(document.querySelectorAll(".view"));
   // Names stand in elements of their own, so that those written from right to left move nothing around them.
   const name = (text) => Object.assign(document.createElement("bdi"), { textContent: text });
-  const wrong = (network, row) => data.predicted[network][attack.value][epsilon.value][row] !== data.labels[row];
+  const breaks = (network, which, step, row) => data.predicted[network][which][step][row] !== data.labels[row];
+  // The worst of all is of each image the first attack that breaks it, or the first.
+  const under = (network, step, row) => {
+    if (Number(attack.value) < data.attacks.length) return Number(attack.value);
+    return Math.max(0, data.attacks.findIndex((_, which) => breaks(network, which, step, row)));
+  };
+  const wrong = (network, row) => breaks(network, under(network, epsilon.value, row), epsilon.value, row);
   const firstBroken = (network, row) => {
-    const steps = data.predicted[network][attack.value].map((at) => at[row] !== data.labels[row]);
-    const found = steps.indexOf(true);
-    return found < 0 ? steps.length : found;
+    const found = data.epsilons.findIndex((_, step) => breaks(network, under(network, step, row), step, row));
+    return found < 0 ? data.epsilons.length : found;
   };
   const chosen = () => {
     let rows = options.map((_, row) => row);
@@ -52,10 +57,11 @@
     const place = (index, count) => (count > 1 ? `${(100 * index) / (count - 1)}%` : "0");
     const told = [];
     views.forEach((view, network) => {
-      const shown = data.predicted[network][attack.value][step][row];
-      const sure = Math.round(100 * data.confidence[network][attack.value][step][row]);
+      const which = under(network, step, row);
+      const shown = data.predicted[network][which][step][row];
+      const sure = Math.round(100 * data.confidence[network][which][step][row]);
       const right = shown === data.labels[row];
-      const sheets = data.sheets[network][attack.value];
+      const sheets = data.sheets[network][which];
       const put = (element, property, sheet) => {
         element.style[`${property}Image`] = `url(${sheet})`;
         element.style[`${property}Size`] = `${100 * data.labels.length}% ${100 * data.epsilons.length}%`;
@@ -69,12 +75,13 @@
       view.querySelectorAll(".hatch").forEach((hatch, kind) => put(hatch, "mask", sheets[tiles.length + kind]));
       const text = view.querySelector(".prediction");
       const truth = right ? [] : [", in truth ", name(data.classes[data.labels[row]])];
-      text.replaceChildren(right ? "✓ " : "✗ ", name(data.classes[shown]), `, ${sure} % sure`, ...truth);
+      const by = Number(attack.value) < data.attacks.length ? "" : `, by ${data.attacks[which]}`;
+      text.replaceChildren(right ? "✓ " : "✗ ", name(data.classes[shown]), `, ${sure} % sure`, ...truth, by);
       text.classList.toggle("wrong", !right);
       told.push(" ", name(data.networks[network]), ": ", name(data.classes[shown]), `, ${sure} %${right ? "" : ", wrong"}.`);
     });
-    const under = `${attack.selectedOptions[0].textContent}, epsilon ${data.epsilons[step]}.`;
-    byId("told").replaceChildren(`${options[row]}; ${under}`, ...told);
+    const at = `${attack.selectedOptions[0].textContent}, epsilon ${data.epsilons[step]}.`;
+    byId("told").replaceChildren(`${options[row]}; ${at}`, ...told);
   };
   const step = (by) => {
     const count = image.options.length;
