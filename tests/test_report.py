@@ -20,7 +20,13 @@ from test_scripts import run
 
 import salrob_tf as sr
 from salrob_tf.reports.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Interval, Line, interval_chart, line_chart
-from salrob_tf.reports.differences import measure_intervals, removal_curves
+from salrob_tf.reports.evidence_figures import (
+    agreement_grid,
+    check_grid,
+    measure_intervals,
+    removal_curves,
+    seed_intervals,
+)
 from salrob_tf.reports.page import report
 from salrob_tf.reports.parts import measures_of
 from salrob_tf.reports.quality import better_maps, explained_of, verdicts_of
@@ -28,7 +34,7 @@ from salrob_tf.reports.sprites import signed
 from salrob_tf.reports.tables import first_table, table1
 from salrob_tf.results.evidence import load_evidence
 from salrob_tf.results.flags import DOUBTFUL, Flag
-from salrob_tf.results.measures import FIRST_ORDER, MARGIN, SMALLEST, Mean, OverSeeds
+from salrob_tf.results.measures import FIRST_ORDER, MARGIN, SMALLEST, Mean, OverSeeds, over_seeds
 from salrob_tf.saliency.gradients import input_gradients
 from salrob_tf.saliency.mechanism import mechanism_of
 from salrob_tf.saliency.metrics import removal
@@ -585,6 +591,39 @@ def test_differences_and_measures_are_drawn_for_papers(tmp_path):
             draw([])
     with pytest.raises(ValueError, match="measures of two networks"):
         measure_intervals(replace(evidence, measures={}))
+
+
+def test_measures_over_seeds_agreement_and_checks_are_drawn_for_papers():
+    rng = np.random.default_rng(0)
+    means = {
+        way: {seed: {name: rng.normal(place, 0.1) for name in ("$m$", "n")} for seed in range(4)}
+        for place, way in enumerate(("regular", "guided", "random"))
+    }
+    rows = over_seeds(means)
+    figure = seed_intervals([*rows, *rows])
+    assert [panel.get_title() for panel in figure.axes] == ["$m$", "n"] * 2
+    for panel, row in zip(figure.axes, rows, strict=False):
+        assert [text.get_text() for text in panel.get_yticklabels()] == ["guided", "random"]
+        for line, way in zip(panel.lines[::2], ("guided", "random"), strict=False):
+            np.testing.assert_array_equal(line.get_xdata(), row.differences[way][1:])
+    evidence = make_evidence()
+    texts = [text.get_text() for text in agreement_grid(evidence).axes[0].texts]
+    assert texts == ["1.00", "0.25", "0.25", "1.00"]
+    flag = Flag("more steps", DOUBTFUL, 0.1, 0.02, "more steps break more", "Give it more steps", "pgd")
+    grid = check_grid([make_result("one", 0), make_result("two", 1, flags=[flag])]).axes[0]
+    said = [text.get_text() for text in grid.texts]
+    assert said[3] == "doubtful\nmore steps" and len({*said[:3]}) == 1 and "doubtful" not in said[0]
+    shades = grid.images[0].get_array()
+    assert shades[1, 1] > shades[0, 0] == shades[0, 1] == shades[1, 0]
+    for draw, wrong in (
+        (seed_intervals, []),
+        (seed_intervals, over_seeds({"regular": means["regular"]})),
+        (agreement_grid, replace(evidence, quality=("n",), agreement=np.ones((1, 1)))),
+        (check_grid, []),
+        (check_grid, [make_result("one", 0), make_result("two", 1, ("fgsm",))]),
+    ):
+        with pytest.raises(ValueError, match="There must be"):
+            draw(wrong)
 
 
 def test_notebooks_show_results(trained):
