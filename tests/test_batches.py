@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import make_images
+from test_scripts import small_networks  # noqa: F401
 
 import salrob_tf as sr
 from salrob_tf.data.pipeline import crop_and_flip, file_errors

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import make_images, make_network
-from test_scripts import tree
+from test_scripts import small_networks, tree  # noqa: F401
 
 import salrob_tf as sr
 from salrob_tf.files import locked
@@ -199,7 +199,7 @@ def test_a_garbled_history_is_named(request, state, data, content):
 
 
 def test_a_best_network_of_another_epoch_is_refused(data, tmp_path):
-    run = Run(epochs=4, batch_size=32, optimizer="sgd", learning_rate=0.2, validation_fraction=0.25, keep="best")
+    run = Run(epochs=2, batch_size=32, optimizer="sgd", learning_rate=0.2, validation_fraction=0.25, keep="best")
     record = train(tmp_path / "run", data, run)
     assert record["files"].count("best.keras") == 1 and not (tmp_path / "run" / "best.keras").exists()
     edit(tmp_path / "run", finished=False)
