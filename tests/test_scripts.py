@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,8 +144,8 @@ def test_a_run_is_not_overwritten_unasked_and_resumes_only_itself(runs, data, ca
     assert tree(runs / "regular") == before
 
 
-def test_overwrite_replaces_the_run_and_nothing_else(data, tmp_path):
-    train(data, tmp_path / "run")
+def test_overwrite_replaces_the_run_and_nothing_else(runs, data, tmp_path):
+    shutil.copytree(runs / "regular", tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
     train(data, tmp_path / "run", "--overwrite", "--seed", 3)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["arguments"]["seed"] == 3
