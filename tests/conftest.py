@@ -56,7 +56,8 @@ def winners(values):
     return tf.where(values >= tf.math.top_k(values, 8).values[:, -1:], values, 0.0)
 
 
-def make_winners_network():
+@pytest.fixture(scope="session")
+def winners_network():
     """A trained network whose k-winners-take-all activations lead gradients of the cross-entropy astray."""
     keras.utils.set_random_seed(0)
     layers = keras.layers

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -51,11 +52,25 @@ def pgd(attack, classifier, images, labels, epsilon):
         cleverhans_pgd.random_lp_vector = drawn
 
 
+@cache
+def pulled_back(classifier):
+    """The gradient at images of weighted sums of their logits, compiled: a reference takes hundreds."""
+    signature = [tf.TensorSpec([None, *classifier.input_shape]), tf.TensorSpec([None, classifier.num_classes])]
+
+    @tf.function(input_signature=signature)
+    def gradient(x, weights):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            logits = classifier.logits(x)
+        return tape.gradient(logits, x, weights)
+
+    return lambda x, weights: gradient(tf.constant(x, tf.float32), tf.constant(weights, tf.float32)).numpy()
+
+
 def climbed(attack, classifier, x, aims):
     """What is ascended at images, and its gradient."""
     with tf.GradientTape() as tape:
-        tape.watch(given := tf.constant(x, tf.float32))
-        logits = classifier.logits(given)
+        tape.watch(logits := tf.constant(classifier.predict_logits(np.float32(x))))
         others = tf.reduce_max(logits - 1e9 * tf.one_hot(aims, logits.shape[1]), axis=1)
         loss = others - tf.gather(logits, aims, batch_dims=1)
         if attack.loss == "dlr":
@@ -64,7 +79,7 @@ def climbed(attack, classifier, x, aims):
         if attack.loss == "cross_entropy":
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(aims, logits)
         loss = -loss if attack.targeted else loss
-    return loss.numpy(), tape.gradient(loss, given).numpy()
+    return loss.numpy(), pulled_back(classifier)(x, tape.gradient(loss, logits))
 
 
 def written_out(attack, classifier, images, labels, epsilon):
@@ -99,7 +114,7 @@ def spsa(attack, classifier, images, labels, epsilon):
     for index, (x, y, start) in enumerate(zip(images, labels, attack.start(batch, SEED), strict=True)):
         change, first, second = start - x, 0.0, 0.0
         for step in range(attack.steps):
-            if classifier.predict((x + change)[None])[0] != y:
+            if classifier.classify(np.float32(x + change)[None])[0] != y:
                 break
             key = tf.random.experimental.stateless_fold_in([SEED, index], step)
             signs = np.sign(tf.random.stateless_uniform([attack.samples // 2, *x.shape], key, -1.0, 1.0).numpy())
@@ -197,7 +212,7 @@ def auto_pgd(attack, classifier, images, labels, epsilon):
     ]
     for k in range(attack.steps):
         now = np.stack([path.points[k] for path in paths])
-        wrong = classifier.predict(now) != labels
+        wrong = classifier.classify(now) != labels
         for path, loss, gradient, fell in zip(paths, *climbed(attack, classifier, now, aims), wrong, strict=True):
             others = (path.losses[path.best], path.losses[-1]) if k else ()
             path.sure &= not any(0 < abs(loss - other) < 3e-7 * (1 + abs(loss)) for other in others)
@@ -247,13 +262,11 @@ def fab(attack, classifier, images, labels, epsilon):
         x, nearest, distance, sure = image, None, np.inf, True
         for _ in range(attack.steps):
             others = [target] if attack.targeted else [c for c in range(classifier.num_classes) if c != label]
+            logits, each = classifier.predict_logits(np.float32(x)[None])[0], np.eye(classifier.num_classes)
             planes = []
             for other in others:
-                with tf.GradientTape() as tape:
-                    tape.watch(given := tf.constant(x[None], tf.float32))
-                    logits = classifier.logits(given)[0]
-                    lead = logits[other] - logits[label]
-                planes.append((-float(lead), tape.gradient(lead, given).numpy()[0].astype(np.float64)))
+                gradient = pulled_back(classifier)(x[None], (each[other] - each[label])[None])[0]
+                planes.append((-float(logits[other] - logits[label]), gradient.astype(np.float64)))
             dual = lambda w: np.abs(w).sum() if attack.norm == np.inf else np.sqrt((w**2).sum())  # noqa: E731
             gap, weights = min(planes, key=lambda plane: abs(plane[0]) / dual(plane[1]))
             if np.argmax(logits) != label and size(x - image) < distance:
@@ -261,9 +274,10 @@ def fab(attack, classifier, images, labels, epsilon):
             here, there = towards(x, weights, gap), towards(image, weights, gap + (weights * (x - image)).sum())
             share = min(size(here) / max(size(here) + size(there), 1e-8), attack.most_bias)
             x = np.clip((1 - share) * (x + 1.05 * here) + share * (image + 1.05 * there), 0, 1)
-            *_, second, first = np.sort(classifier.predict_logits(x[None].astype(np.float32))[0])
+            moved = classifier.predict_logits(x[None].astype(np.float32))[0]
+            *_, second, first = np.sort(moved)
             sure &= first - second > 1e-4
-            if classifier.predict(x[None].astype(np.float32))[0] != label:
+            if np.argmax(moved) != label:
                 if size(x - image) < distance:
                     nearest, distance = x, size(x - image)
                 x = image + 0.9 * (x - image)
@@ -348,21 +362,21 @@ TABLE = [
     Row(sr.BIM(steps=9), reference=pgd),
     Row(sr.PGD(steps=9), reference=pgd),
     Row(sr.MIM(steps=9), reference=of_cleverhans(momentum_iterative_method, sanity_checks=False)),
-    Row(sr.PGD(steps=5, restarts=3)),
+    Row(sr.PGD(steps=5, restarts=3), LINF[::2]),
     Row(sr.MIM(steps=5, decay=0.8, normalization="l2")),
     Row(sr.PGD(steps=9, loss="margin")),
     Row(sr.PGD(steps=9, loss="dlr"), within=1e-5),
     Row(sr.BIM(steps=9, targeted=True)),
-    Row(sr.PGD(steps=5, targeted=True, target_classes=2, restarts=2)),
+    Row(sr.PGD(steps=5, targeted=True, target_classes=2, restarts=2), LINF[::2]),
     Row(sr.FGSM(targeted=True, target_classes=2)),
     Row(sr.FGSM(2.0), L2, of_cleverhans(fast_gradient_method)),
     Row(sr.PGD(2.0, steps=9), L2, pgd),
     Row(sr.BIM(2.0, steps=9), L2, pgd),
     Row(sr.MIM(2.0, steps=9), L2, of_cleverhans(momentum_iterative_method, sanity_checks=False)),
     Row(sr.MIM(2.0, steps=9, normalization="l2"), L2, within=1e-5),
-    Row(sr.APGD(steps=40), reference=auto_pgd, images=32, within=1e-5),
-    Row(sr.APGD(steps=25, loss="margin", restarts=2), reference=auto_pgd, images=32, within=1e-5),
-    Row(sr.APGD(steps=25, targeted=True), reference=auto_pgd, images=32, within=1e-5),
+    Row(sr.APGD(steps=40), LINF[::2], auto_pgd, images=32, within=1e-5),
+    Row(sr.APGD(steps=25, loss="margin", restarts=2), LINF[::2], auto_pgd, images=32, within=1e-5),
+    Row(sr.APGD(steps=25, targeted=True), LINF[::2], auto_pgd, images=32, within=1e-5),
     Row(sr.APGD(2.0, steps=6), L2, auto_pgd, images=32, within=1e-4, radii=(0.3, 1.2)),
     Row(sr.FAB(steps=7, targeted=True), reference=fab, images=16, within=1e-4),
     Row(sr.FAB(steps=4), reference=fab, images=16, within=1e-4),
@@ -433,7 +447,7 @@ def test_adversarials_stay_in_the_ball_and_in_range_and_epsilon_0_changes_nothin
 
 @rows
 def test_no_image_survives_that_the_plain_attack_breaks(row, classifier, trained, request):
-    label = row.attack.label
+    label, row = row.attack.label, row._replace(images=min(row.images, 32))  # two batches: what ends makes room
     plain = sweep(row, classifier, trained, survivors_only=False)
     request.getfixturevalue("unprobed")
     assert 0.1 < plain.correct[label].mean() < 0.9, "the curve must fall for this to mean anything"

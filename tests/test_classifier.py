@@ -182,7 +182,7 @@ def test_an_accuracy_at_chance_is_laid_to_preprocessing(trained):
     assert found.clean_accuracy > 0.9 and found.description["bounds"] == [0, 255]
 
 
-def test_saturated_probabilities_are_said_and_cost_nothing_where_the_softmax_goes(trained):
+def test_saturated_probabilities_are_said_and_cost_nothing_where_the_softmax_goes(trained, ready):
     network, images, labels = trained
     sure = keras.Sequential([keras.Input((8, 8, 1)), network, keras.layers.Rescaling(50.0), keras.layers.Softmax()])
 
@@ -201,7 +201,7 @@ def test_saturated_probabilities_are_said_and_cost_nothing_where_the_softmax_goe
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         seeing = sr.evaluate(sure, images, labels, [attack], [0.2])
-    plain = sr.evaluate(network, images, labels, [attack], [0.2])
+    plain = sr.evaluate(*ready, [attack], [0.2])
     assert seeing.accuracy("pgd-margin") == plain.accuracy("pgd-margin") < blind.accuracy("pgd-margin") - 0.2
     rows = np.log(np.array([[1, 1e-30, 1e-37], [1, 1e-38, 1e-38], [0.5, 0.5, 1e-38]], np.float32))
     np.testing.assert_array_equal(saturated(rows), [False, True, False])
@@ -372,14 +372,14 @@ def test_saved_models_that_cannot_be_attacked_are_named(trained, tmp_path):
         sr.Classifier(tmp_path / "empty")
 
 
-def test_a_saved_model_that_does_not_say_its_shapes_is_attacked_alike(trained, tmp_path):
-    network, images, labels = trained
+def test_a_saved_model_that_does_not_say_its_shapes_is_attacked_alike(trained, ready, tmp_path):
+    network, images, labels = trained[0], trained[1][:24], trained[2][:24]  # of which no probe is run
 
     def serve(x):
         logits = network(tf.ensure_shape(x, [None, 8, 8, 1]))
         return tf.reshape(logits, tf.stack([-1, 3 + 0 * tf.size(logits)]))
 
-    expected = sr.evaluate(network, images, labels, ["pgd-dlr"], [0.1], steps=3)
+    expected = sr.evaluate(ready[0], images, labels, ["pgd-dlr"], [0.1], steps=3)
     for number, shape in enumerate((None, [None] * 4, [4, 8, 8, 1])):
         path = saved(tmp_path / str(number), serve, tf.TensorSpec(shape), network=network)
         classifier = sr.Classifier(path, input_shape=np.array([8, 8, 1]))

@@ -7,6 +7,8 @@ import tensorflow as tf
 from conftest import make_images
 
 import salrob_tf as sr
+from salrob_tf.models import classifier as classifier_module
+from salrob_tf.models.compiled import Compiled
 from salrob_tf.models.copies import differ
 
 EPSILONS = [0.1, 0.15]
@@ -90,17 +92,19 @@ def test_networks_that_draw_random_numbers_are_followed_too(trained):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_nothing_is_compiled_anew_without_need(dtype):
+def test_nothing_is_compiled_anew_without_need(dtype, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(classifier_module, "Compiled", lambda *given: compiled.append(given) or Compiled(*given))
     keras.utils.set_random_seed(0)
     network = sr.cnn((8, 8, 1), 3, dtype=dtype)
     model = sr.SaliencyGuided(network, saliency=False)
     model.compile(keras.optimizers.Adam(0.003))
-    images, labels = make_images(64)
+    images, labels = make_images(24)  # of which no probe is run
     kept = sr.Classifier(network)
     for _ in range(3):
         model.fit(images, labels, epochs=2, verbose=0)
         sr.evaluate(kept, images, labels, "fgsm", EPSILONS, batch_size=4)
-    assert kept.traces((sr.FGSM(), "float32")) == 1
+    assert kept.traces((sr.FGSM(), "float32")) == 1 and len(compiled) == 2, "prediction and the attack"
 
 
 def test_means_of_many_random_columns_differ_only_where_they_do():

@@ -6,7 +6,7 @@ Athalye et al. 2018 is where most masks come from, Xiao et al. 2020 where k-winn
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_winners_network, shorten_autoattack
+from conftest import shorten_autoattack
 
 import salrob_tf as sr
 
@@ -24,7 +24,7 @@ def quick():
 
 def attacked(model, trained):
     """Accuracies under PGD, and by member under AutoAttack, whose last member's are those of the ensemble."""
-    classifier = sr.Classifier(model, "masked", input_shape=(8, 8, 1))
+    classifier = model if isinstance(model, sr.Classifier) else sr.Classifier(model, "masked", input_shape=(8, 8, 1))
     found = sr.evaluate(classifier, *trained[1:], [sr.PGD(steps=20), "autoattack"], EPSILONS)
     assert found.clean_accuracy > 0.9
     by_member = {member.attack: np.array(member.accuracy) for member in found.members["autoattack"]}
@@ -32,8 +32,8 @@ def attacked(model, trained):
 
 
 @pytest.fixture(scope="module")
-def unmasked(trained):
-    by_member = attacked(trained[0], trained)[1]
+def unmasked(ready):
+    by_member = attacked(ready[0], ready)[1]
     assert 0.1 < by_member["square"][0] < 0.9, "some survive and some do not"
     return by_member["square"]
 
@@ -63,8 +63,8 @@ def test_square_sees_through_quantised_images(trained):
 
 
 @pytest.mark.filterwarnings("ignore:pgd. the attack finds no more")
-def test_the_margin_sees_through_winners_that_take_all(trained):
-    pgd, by_member = attacked(make_winners_network(), trained)
+def test_the_margin_sees_through_winners_that_take_all(trained, winners_network):
+    pgd, by_member = attacked(winners_network, trained)
     assert np.all(by_member["apgd"] > by_member["apgd-dlr"] + 0.2), "cross-entropy's gradient leads astray"
     assert np.all(by_member["square"] < pgd - 0.2)
 

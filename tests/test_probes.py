@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_images, make_winners_network
+from conftest import make_images
 from scipy import stats
 
 import salrob_tf as sr
@@ -51,44 +52,59 @@ def test_plain_networks_are_not_suspected_and_all_probes_are_run(ready, many):
     )
 
 
-@pytest.mark.parametrize("recipe", ["regular", "karkehabadi2023", "adversarial"])
-def test_other_trainings_are_not_suspected_either(many, recipe):
+@pytest.fixture(scope="module")
+def untrained():
+    """A network and its weights, and a classifier of it: what is compiled follows the weights."""
     keras.utils.set_random_seed(3)
     layers = keras.layers
     network = keras.Sequential(
         [keras.Input((8, 8, 1)), layers.Conv2D(8, 3, activation="relu"), layers.Flatten(), layers.Dense(3)]
     )
+    return network, network.get_weights(), sr.Classifier(network)
+
+
+@pytest.mark.parametrize("recipe", ["regular", "karkehabadi2023", "adversarial"])
+def test_other_trainings_are_not_suspected_either(many, untrained, recipe):
+    network, weights, classifier = untrained
+    network.set_weights(weights)
+    keras.utils.set_random_seed(3)
     images, labels = make_images(256)
     model = sr.SaliencyGuided(network, saliency=recipe == "karkehabadi2023")
     model.compile(keras.optimizers.Adam(0.01))
     for _ in range(6):
-        seen = sr.PGD(steps=4)(network, images, labels, 0.1) if recipe == "adversarial" else images
+        seen = sr.PGD(steps=4)(classifier, images, labels, 0.1) if recipe == "adversarial" else images
         model.fit(seen, labels, verbose=0)
-    result = attacked(network, many)
+    result = attacked(classifier, many)
     assert not ids(result) and result.trust("pgd") == "no sign of masking", result
 
 
 @pytest.fixture(scope="module")
-def masked(trained):
+def masked(trained, winners_network):
     models = {
         "steep logits": lambda images: STEEP * trained[0](images),
         "saturated softmax": lambda images: tf.nn.softmax(STEEP * trained[0](images)),
         "quantised": lambda images: trained[0](images - tf.math.floormod(images, 1 / 15)),
-        "winners take all": make_winners_network(),
+        "winners take all": winners_network,
     }
     return {mask: sr.Classifier(model, "masked", input_shape=(8, 8, 1)) for mask, model in models.items()}
 
 
+@pytest.fixture(scope="module")
+def of_masked(masked, many):
+    """What the attacks find of a masked network, which several tests read."""
+    return cache(lambda mask: attacked(masked[mask], many))
+
+
 @pytest.mark.parametrize("mask", ["steep logits", "saturated softmax", "quantised", "winners take all"])
-def test_masked_networks_are_doubtful_for_two_reasons_at_least(masked, many, mask):
-    result = attacked(masked[mask], many)
+def test_masked_networks_are_doubtful_for_two_reasons_at_least(of_masked, mask):
+    result = of_masked(mask)
     assert len(ids(result)) >= 2, result
     assert {result.trust(label) for label in result.curves} <= {"doubtful", "not to be believed"}
     assert sr.compare(result, result).verdict.count("no verdict") == 1
 
 
-def test_what_a_stronger_attack_breaks_of_what_stands_is_said_of_all_curves(masked, many):
-    result = attacked(masked["steep logits"], many)
+def test_what_a_stronger_attack_breaks_of_what_stands_is_said_of_all_curves(masked, of_masked, many):
+    result = of_masked("steep logits")
     flags = {flag.id: flag for flag in result.flags}
     assert flags["second loss"].attack is None and flags["second loss"].figure > flags["second loss"].threshold
     assert {flag.attack for flag in result.flags if flag.id == "unbounded"} == set(ATTACKS), "all go along gradients"
@@ -242,7 +258,7 @@ def test_checks_are_kept_and_are_the_same_when_a_sweep_is_gone_on_with(ready, ma
 
 def test_adversarials_of_the_next_network_are_tried_on_each(trained, ready, masked, many):
     data = sr.Dataset.from_arrays(*make_images(32), *many, name="rows")
-    trial = make_trial(data, ["bim", "pgd"], EPSILONS, samples=512)
+    trial = make_trial(data, [sr.BIM(steps=10), sr.PGD(steps=10)], EPSILONS, samples=512)
     steep = masked["steep logits"]
     plain, other = attack_all(trial, [ready[0], steep])
     assert outcomes(plain)["transfer"] in ("passed", "not run") and not plain.flags

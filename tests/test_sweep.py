@@ -322,13 +322,14 @@ def test_gradients_do_not_underflow_in_half_precision(trained):
     assert np.abs(found.accuracy("fgsm") - expected.accuracy("fgsm")).max() <= 2 / 64
 
 
-def test_large_logits_overflow_in_half_precision_no_sooner_than_need_be(trained):
+def test_large_logits_overflow_in_half_precision_no_sooner_than_need_be(trained, ready):
     network, images, labels = trained
     half = keras.models.clone_model(network, clone_function=lambda layer: type(layer).from_config(
         {**layer.get_config(), "dtype": "mixed_float16"}))  # fmt: skip
     *weights, last, bias = network.get_weights()
     half.set_weights([*weights, last * 300, bias * 300])
-    expected, found = (sr.evaluate(model, images, labels, "pgd-margin", EPSILONS, steps=5) for model in (network, half))
+    models = ready[0], half
+    expected, found = (sr.evaluate(model, images, labels, "pgd-margin", EPSILONS, steps=5) for model in models)
     assert np.abs(found.accuracy("pgd-margin") - expected.accuracy("pgd-margin")).max() <= 2 / 64
 
 

@@ -437,7 +437,7 @@ def test_an_image_without_gradient_counts_once(trained, search):
 @pytest.mark.parametrize(
     "attack",
     [
-        sr.PGD(steps=200, relative_step=2.5 / 200),
+        sr.PGD(steps=100, relative_step=2.5 / 100),
         sr.BIM(steps=100, relative_step=0.01),
         sr.CWL2(learning_rate=4e-3, steps=150, constants=3),
     ],
