@@ -73,7 +73,7 @@ def differ(first: Callable[[], np.ndarray], second: Callable[[], np.ndarray], wi
         return False
     ours.append(first())
     theirs.append(second())
-    if _near(*ours, within) and _near(*theirs, within):
+    if _near(ours[0], ours[1], within) and _near(theirs[0], theirs[1], within):
         return True
     for passes, run in ((ours, first), (theirs, second)):
         passes += [run() for _ in range(MORE_PASSES - 2)]
