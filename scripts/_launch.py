@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
+PATIENCE = 5.0  # seconds that the first worker has to say what is wrong for all of them
 LAUNCHER = "SALROB_LAUNCHER"  # names, in the environment of a worker, the process that started it
 
 
@@ -45,7 +46,7 @@ def launch(command: Sequence[str], workers: int) -> int:
         if not any(codes):
             return 0
         with suppress(subprocess.TimeoutExpired):
-            processes[0].wait(timeout=5)  # what is wrong for all of them the first one says
+            processes[0].wait(timeout=PATIENCE)
         failed = next(index for index, process in enumerate(processes) if process.poll())
         if outputs[failed] is not None:
             outputs[failed].seek(0)

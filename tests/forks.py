@@ -10,7 +10,7 @@ import traceback
 
 
 class Forks:
-    """Starts scripts one after another; `ended` waits for the latest."""
+    """Starts scripts; `ended` waits for one of them, by default the latest."""
 
     def __init__(self):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -18,12 +18,16 @@ class Forks:
 
     def start(self, command, output=os.devnull, errors=os.devnull):
         """Start a script with its arguments, and give the number of its process."""
-        self.server.stdin.write(json.dumps([*map(str, command), str(output), str(errors)]) + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
+        self.latest = self._asked([*map(str, command), str(output), str(errors)])
+        return self.latest
 
-    def ended(self):
+    def ended(self, process=None):
         """The exit code, or the negative number of the signal."""
+        return self._asked(process or self.latest)
+
+    def _asked(self, what):
+        self.server.stdin.write(json.dumps(what) + "\n")
+        self.server.stdin.flush()
         return int(self.server.stdout.readline())
 
     def close(self):
@@ -54,9 +58,11 @@ if __name__ == "__main__":
     import salrob_tf  # noqa: F401
 
     for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            *command, output, errors = json.loads(line)
-            run(command, output, errors)
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        match json.loads(line):
+            case int(child):
+                print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+            case [*command, output, errors]:
+                child = os.fork()
+                if not child:
+                    run(command, output, errors)
+                print(child, flush=True)

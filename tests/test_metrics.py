@@ -153,10 +153,11 @@ def test_removal_equals_the_slow_version(linear):
             assert found.least[place, n] == seen(n, keep)[0]
 
 
-def test_good_maps_are_better_than_chance_and_random_ones_are_not(trained):
-    network, x, y = trained
+def test_good_maps_are_better_than_chance_and_random_ones_are_not(ready):
+    network, x, y = ready
+    maps = map_function(network, "integrated_gradients")(x, y)
     for fill in ("blur", "mean", "linear"):
-        good = removal(network, x, y, map_function(network, "integrated_gradients")(x, y), fill)
+        good = removal(network, x, y, maps, fill)
         chance = removal(network, x, y, np.random.default_rng(7).random(x.shape), fill)
         assert good.deletion_gain.mean() > 0.02
         # Pixels here and there, as random maps bring them in, let linear imputation guess the whole image.

@@ -1,6 +1,8 @@
 """Two real processes against one device."""
 
-import subprocess
+import json
+import os
+import socket
 import sys
 from pathlib import Path
 
@@ -43,13 +45,17 @@ def batches():
     return tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH).repeat(EPOCHS + 1)
 
 
-def test_two_processes_equal_one_device(tmp_path):
-    code = "import sys; sys.path[:0] = sys.argv[1:3]; from _launch import launch; sys.exit(launch(sys.argv[3:], 2))"
-    worker = [sys.executable, __file__, str(tmp_path / "shared.npz")]
-    subprocess.run([sys.executable, "-c", code, str(SCRIPTS), str(Path(__file__).parent), *worker], check=True)
+def test_two_processes_equal_one_device(forks, tmp_path):
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
+    cluster = {"worker": [f"localhost:{each.getsockname()[1]}" for each in sockets]}
+    for each in sockets:
+        each.close()
+    configs = [{"cluster": cluster, "task": {"type": "worker", "index": index}} for index in range(2)]
+    started = [forks.start([__file__, tmp_path / "shared.npz", json.dumps(config)]) for config in configs]
     steps = -(-SAMPLES // BATCH)
     fit = lambda model, data: model.fit(data, epochs=EPOCHS, steps_per_epoch=steps, shuffle=False, verbose=0)  # noqa: E731
     model, history = train(batches(), fit)
+    assert [forks.ended(each) for each in started] == [0, 0]
     with np.load(tmp_path / "shared.npz") as shared:
         for number, expected in enumerate(model.model.get_weights()):
             np.testing.assert_allclose(shared[f"weight{number}"], expected, rtol=0, atol=1e-5)
@@ -60,19 +66,21 @@ def test_two_processes_equal_one_device(tmp_path):
 @pytest.mark.parametrize("failing", ["01", "0", "1"])
 def test_what_is_wrong_is_said_by_one_worker(monkeypatch, capfd, failing):
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    from _launch import launch
+    import _launch
 
+    monkeypatch.setattr(_launch, "PATIENCE", 5 if failing == "01" else 0.2)
     code = f"""if True:
         import json, os, sys, time
         if str(json.loads(os.environ["TF_CONFIG"])["task"]["index"]) in {failing!r}:
             sys.exit("bad input")
         time.sleep(60)
         """
-    assert launch([sys.executable, "-c", code], 2) == 1
+    assert _launch.launch([sys.executable, "-c", code], 2) == 1
     assert capfd.readouterr().err == "bad input\n"
 
 
 if __name__ == "__main__":
+    os.environ["TF_CONFIG"] = sys.argv[2]
     from salrob_tf.training.workers import is_chief, strategy
 
     with strategy().scope():
