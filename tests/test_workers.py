@@ -63,6 +63,21 @@ def test_two_processes_equal_one_device(forks, tmp_path):
             assert shared[key] == pytest.approx(expected, abs=1e-5), key
 
 
+def test_all_workers_are_started_and_waited_for(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from _launch import launch
+
+    code = """if True:
+        import json, os, pathlib, sys, time
+        config = json.loads(os.environ["TF_CONFIG"])
+        time.sleep(0.3 * config["task"]["index"])
+        pathlib.Path(sys.argv[1], str(config["task"]["index"])).write_text(json.dumps(config["cluster"]))
+        """
+    assert launch([sys.executable, "-c", code, str(tmp_path)], 2) == 0
+    first, second = (json.loads((tmp_path / index).read_text()) for index in "01")
+    assert first == second and len({*first["worker"]}) == 2
+
+
 @pytest.mark.parametrize("failing", ["01", "0", "1"])
 def test_what_is_wrong_is_said_by_one_worker(monkeypatch, capfd, failing):
     monkeypatch.syspath_prepend(str(SCRIPTS))
