@@ -1,6 +1,7 @@
 """What `fit` and `compile` may bring, each against a hand-written eager loop: losses, logs and weights."""
 
 import csv
+from functools import cache
 
 import keras
 import numpy as np
@@ -23,7 +24,7 @@ def cross_entropy(y, logits):
 
 
 def smoothed(y, logits):
-    return -tf.reduce_sum((0.9 * y + 0.1 / 3) * tf.nn.log_softmax(logits), axis=1)
+    return -tf.reduce_sum((0.9 * tf.one_hot(y, 3) + 0.1 / 3) * tf.nn.log_softmax(logits), axis=1)
 
 
 def squared_margin(y, logits):
@@ -43,9 +44,13 @@ def masked_images(network, images, labels, mode):
     return masked.reshape(images.shape)
 
 
-def eager_loop(network, optimizer, loss=cross_entropy, targets=LABELS, weights=None, epochs=1, kl_weight=1.0):
-    """Algorithm 1 written out, batch after batch; gives the mean loss, cross-entropy and divergence of each epoch."""
-    weights = np.ones(len(IMAGES), np.float32) if weights is None else weights
+@cache
+def eager_loop(build, make_optimizer, loss=cross_entropy, weights=(1.0,) * 20, epochs=1, kl_weight=1.0):
+    """Algorithm 1 written out, batch after batch; gives the mean loss, cross-entropy and divergence of each epoch.
+
+    And the weights thereafter. Once for all options that ask the same of it.
+    """
+    network, optimizer, weights = build(), make_optimizer(), np.float32(weights)
     optimizer.build(network.trainable_variables)
     history = []
     for epoch in range(epochs):
@@ -58,7 +63,7 @@ def eager_loop(network, optimizer, loss=cross_entropy, targets=LABELS, weights=N
                 added = tf.add_n([tf.reduce_sum(term) for term in network.losses] or [tf.constant(0.0)])
                 log_p = tf.nn.log_softmax(logits)
                 log_q = tf.nn.log_softmax(tf.cast(network(masked, training=True), tf.float32))
-                first = tf.reduce_mean(loss(targets[rows], logits) * weights[rows])
+                first = tf.reduce_mean(loss(LABELS[rows], logits) * weights[rows])
                 kl = tf.reduce_mean(tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1) * weights[rows])
                 whole = first + added + weight_of_kl * kl
                 scaled = optimizer.scale_loss(whole)
@@ -68,11 +73,39 @@ def eager_loop(network, optimizer, loss=cross_entropy, targets=LABELS, weights=N
             sums += np.array([whole, first, kl]) * len(masked)
         history.append(sums / len(IMAGES))
     optimizer.finalize_variable_values(network.trainable_variables)
-    return np.array(history)
+    return np.array(history), network.get_weights()
 
 
 def sgd():
     return keras.optimizers.SGD(0.5, momentum=0.9)
+
+
+def slower_sgd():
+    return keras.optimizers.SGD(0.1)
+
+
+@cache
+def compiled(saliency):
+    model = sr.SaliencyGuided(make_network(), saliency, recipe=CONSTANT)
+    model.compile(sgd())
+    model.optimizer.build(model.trainable_variables)
+    return model, start_of(model)
+
+
+def fresh(saliency=True):
+    """A compiled model before its first step, the same each time: what a step was traced for is not traced again."""
+    model, start = compiled(saliency)
+    go_back(start)
+    return model
+
+
+def start_of(model):
+    return [(variable, variable.numpy()) for variable in (*model.variables, *model.optimizer.variables)]
+
+
+def go_back(start):
+    for variable, value in start:
+        variable.assign(value)
 
 
 def l2_network():
@@ -99,26 +132,26 @@ def generator():
         yield Batches()[number]
 
 
-def dataset(*parts):
+def dataset(*parts, batch=BATCH):
     """Not tuned: what an error leaves of a stream that is waits for the tuning's next look when it is cleared away."""
     untuned = tf.data.Options()
     untuned.autotune.enabled = False
-    return tf.data.Dataset.from_tensor_slices(parts).batch(BATCH).with_options(untuned)
+    return tf.data.Dataset.from_tensor_slices(parts).batch(batch).with_options(untuned)
 
 
 ARRAYS = {"x": IMAGES, "y": LABELS, "batch_size": BATCH, "shuffle": False}
 # Name: what the wrapper's `fit` and `compile` are given, and what the written-out loop does about it.
 OPTIONS = {
     "two epochs": ({"epochs": 2}, {}, {"epochs": 2}),
-    "sample_weight": ({"sample_weight": WEIGHTS}, {}, {"weights": WEIGHTS}),
-    "class_weight": ({"class_weight": CLASS_WEIGHT}, {}, {"weights": np.float32([CLASS_WEIGHT[y] for y in LABELS])}),
+    "sample_weight": ({"sample_weight": WEIGHTS}, {}, {"weights": tuple(WEIGHTS)}),
+    "class_weight": ({"class_weight": CLASS_WEIGHT}, {}, {"weights": tuple(CLASS_WEIGHT[y] for y in LABELS)}),
     "tf.data": ({"x": dataset(IMAGES, LABELS), "y": None, "batch_size": None}, {}, {}),
     "tf.data with weights": (
-        {"x": dataset(IMAGES, LABELS, WEIGHTS), "y": None, "batch_size": None}, {}, {"weights": WEIGHTS},
+        {"x": dataset(IMAGES, LABELS, WEIGHTS), "y": None, "batch_size": None}, {}, {"weights": tuple(WEIGHTS)},
     ),
     "generator": ({"x": generator, "y": None, "batch_size": None}, {}, {}),
     "PyDataset": ({"x": Batches(), "y": None, "batch_size": None}, {}, {}),
-    "labels (N, 1)": ({"y": LABELS[:, None]}, {}, {}),
+    "labels (N, 1)": ({"y": LABELS[:, None]}, {"run_eagerly": False}, {}),  # a step for them alone
     "steps_per_execution": ({"epochs": 2}, {"steps_per_execution": 2}, {"epochs": 2}),
     "run_eagerly": ({}, {"run_eagerly": True}, {}),
     "jit_compile": ({}, {"jit_compile": True}, {}),
@@ -126,7 +159,7 @@ OPTIONS = {
     "label smoothing": (
         {"y": ONE_HOT},
         {"loss": keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)},
-        {"loss": smoothed, "targets": ONE_HOT},
+        {"loss": smoothed},
     ),
     "layer losses": ({}, {"network": l2_network}, {}),
     "clipnorm": ({}, {"optimizer": lambda: keras.optimizers.SGD(0.5, clipnorm=0.05)}, {}),
@@ -147,50 +180,48 @@ def test_fit_does_what_the_written_out_loop_does(name):
     fit, options, loop = OPTIONS[name]
     options = {"network": make_network, "optimizer": sgd, "kl_weight": 1.0, **options}
     build, optimizer, kl_weight = (options.pop(key) for key in ("network", "optimizer", "kl_weight"))
-    expected_network = build()
-    expected = eager_loop(expected_network, optimizer(), **loop)
-    model = sr.SaliencyGuided(build(), recipe=CONSTANT, kl_weight=kl_weight)
-    model.compile(optimizer(), **options)
+    expected, expected_weights = eager_loop(build, optimizer, **loop)
+    if OPTIONS[name][1]:
+        model = sr.SaliencyGuided(build(), recipe=CONSTANT, kl_weight=kl_weight)
+        model.compile(optimizer(), **options)
+    else:
+        model = fresh()
     arguments = {**ARRAYS, **fit}
     if arguments["x"] is generator:
         arguments["x"] = generator()
     history = model.fit(**arguments, verbose=0).history
-    for found, wanted in zip(model.model.get_weights(), expected_network.get_weights(), strict=True):
+    for found, wanted in zip(model.model.get_weights(), expected_weights, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
     for column, key in enumerate(("loss", "cross_entropy", "kl")):
         np.testing.assert_allclose(history[key], expected[:, column], rtol=0, atol=1e-5)
 
 
 def test_train_on_batch_does_what_the_written_out_loop_does():
-    expected_network = make_network()
-    expected = eager_loop(expected_network, sgd(), weights=WEIGHTS)
-    model = sr.SaliencyGuided(make_network(), recipe=CONSTANT)
-    model.compile(sgd())
-    losses = []
+    expected, expected_weights = eager_loop(make_network, sgd, weights=tuple(WEIGHTS))
+    model, losses = fresh(), []
     for start in range(0, 20, BATCH):
         rows = slice(start, start + BATCH)
         logs = model.train_on_batch(IMAGES[rows], LABELS[rows], sample_weight=WEIGHTS[rows], return_dict=True)
         losses += [logs["loss"]] * len(LABELS[rows])
     assert np.mean(losses) == pytest.approx(expected[0, 0], abs=1e-5)
-    for found, wanted in zip(model.model.get_weights(), expected_network.get_weights(), strict=True):
+    for found, wanted in zip(model.model.get_weights(), expected_weights, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_follows_the_float32_loop(policy):
-    expected_network = make_network()
-    expected = eager_loop(expected_network, keras.optimizers.SGD(0.1), epochs=2)
+    expected, expected_weights = eager_loop(make_network, slower_sgd, epochs=2)
     keras.config.set_dtype_policy(policy)
     try:
         model = sr.SaliencyGuided(make_network(), recipe=CONSTANT)
-        model.compile(keras.optimizers.SGD(0.1))
+        model.compile(slower_sgd())
     finally:
         keras.config.set_dtype_policy("float32")
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
     history = model.fit(**ARRAYS, epochs=2, verbose=0).history
     for column, key in enumerate(("loss", "cross_entropy", "kl")):
         np.testing.assert_allclose(history[key], expected[:, column], rtol=0, atol=1e-2)
-    for found, wanted in zip(model.model.get_weights(), expected_network.get_weights(), strict=True):
+    for found, wanted in zip(model.model.get_weights(), expected_weights, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-2)
 
 
@@ -290,19 +321,23 @@ def test_backup_and_restore_goes_on_where_it_was_interrupted(tmp_path):
     def start():
         model = sr.SaliencyGuided(make_network(dropout=0.5), seed=3)
         model.compile(keras.optimizers.Adam(0.01))
+        model.optimizer.build(model.trainable_variables)
         return model
 
     def run(model, *callbacks):
         return model.fit(**ARRAYS, epochs=4, verbose=0, callbacks=list(callbacks))
 
-    whole = start()
-    run(whole)
+    model = start()
+    before = start_of(model)
+    run(model)
+    whole = model.get_weights()
+    go_back(before)
     with pytest.raises(KeyboardInterrupt):
-        run(start(), keras.callbacks.BackupAndRestore(tmp_path), Interrupt())
+        run(model, keras.callbacks.BackupAndRestore(tmp_path), Interrupt())
     resumed = start()
     history = run(resumed, keras.callbacks.BackupAndRestore(tmp_path)).history
     assert len(history["loss"]) == 2
-    for found, wanted in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+    for found, wanted in zip(resumed.get_weights(), whole, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
 
 
@@ -313,9 +348,15 @@ def with_moving_parts():
     return keras.Sequential([keras.Input((8, 8, 1)), *parts, layers.Dropout(0.5), layers.Dense(3)])
 
 
-@pytest.mark.parametrize("dropout", ["independent", "shared"])
-@pytest.mark.parametrize("moving_statistics", ["clean", "both"])
-@pytest.mark.parametrize("saliency_mode", ["inference", "training"])
+@pytest.mark.parametrize(  # every two of the choices together
+    ("saliency_mode", "moving_statistics", "dropout"),
+    [
+        ("inference", "clean", "independent"),
+        ("inference", "both", "shared"),
+        ("training", "clean", "shared"),
+        ("training", "both", "independent"),
+    ],
+)
 def test_each_pass_does_to_the_layers_what_the_recipe_says(saliency_mode, moving_statistics, dropout):
     """A step written out: states are set by hand before and after each pass."""
     expected = with_moving_parts()
@@ -467,8 +508,7 @@ def test_shared_dropout_is_shared_with_layers_that_always_draw():
     ],
 )
 def test_fit_names_bad_input_before_the_first_step(x, y, message):
-    model = sr.SaliencyGuided(make_network())
-    model.compile("sgd")
+    model = fresh()
     with pytest.raises(ValueError, match=message):
         model.fit(x, y, verbose=0)
     assert int(model.optimizer.iterations) == 0
@@ -504,8 +544,7 @@ def test_fit_names_bad_input_before_the_first_step(x, y, message):
     ],
 )
 def test_what_comes_beside_the_images_is_looked_at_too(options, message):
-    model = sr.SaliencyGuided(make_network())
-    model.compile("sgd")
+    model = fresh()
     with pytest.raises(ValueError, match=message):
         model.fit(**ARRAYS | options, verbose=0)
     assert int(model.optimizer.iterations) == 0
@@ -522,8 +561,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_labels_in_batches_are_one_line(name):
     labels, message = WRONG[name]
-    model = sr.SaliencyGuided(make_network(), saliency=False)
-    model.compile("sgd")
+    model = fresh(saliency=False)
     with pytest.raises(ValueError, match=message) as caught:
         model.fit(dataset(IMAGES, labels), verbose=0)
     assert len(str(caught.value)) < 100
@@ -549,8 +587,7 @@ def test_wrong_labels_are_found_in_whatever_way_they_come(way):
             rows = slice(number * BATCH, (number + 1) * BATCH)
             return IMAGES[rows], labels[rows]
 
-    model = sr.SaliencyGuided(make_network(), saliency=False)
-    model.compile("sgd")
+    model = fresh(saliency=False)
     ways = {
         "generator": lambda: model.fit((batch for batch in (Wrong()[n] for n in range(3))), verbose=0),
         "PyDataset": lambda: model.fit(Wrong(), verbose=0),
@@ -592,30 +629,38 @@ def test_lists_of_labels_and_weights_are_taken():
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
 
 
+BYTES = np.round(IMAGES * 255).astype(np.uint8)
+
+
 def scaling_network():
     network = make_network()
     return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), *network.layers])
 
 
+def trained_guided(images):
+    """What an epoch of guided training tells and leaves, with 8-bit images to validate."""
+    model = sr.SaliencyGuided(scaling_network(), seed=0)
+    model.compile(sgd())
+    options = {"shuffle": False, "validation_data": (BYTES, LABELS), "validation_batch_size": BATCH, "verbose": 0}
+    return [*model.fit(**images | options).history.values(), *model.get_weights()]
+
+
+@pytest.fixture(scope="module")
+def as_in_keras():
+    """Weights that Keras' own training leads to, and what guided training of the same images as floats does."""
+    plain = scaling_network()
+    plain.compile(sgd(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    plain.fit(**{**ARRAYS, "x": BYTES}, epochs=2, verbose=0)
+    return [*plain.get_weights(), *trained_guided({**ARRAYS, "x": BYTES.astype(np.float32)})]
+
+
 @pytest.mark.parametrize("form", ["arrays", "tf.data"])
-def test_8_bit_images_train_as_in_keras(form):
-    images = np.round(IMAGES * 255).astype(np.uint8)
-    given = {"arrays": {"x": images, "y": LABELS, "batch_size": BATCH}, "tf.data": {"x": dataset(images, LABELS)}}[form]
-    plain, wrapped = scaling_network(), sr.SaliencyGuided(scaling_network(), saliency=False)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    for model in (plain, wrapped):
-        model.compile(sgd(), loss)
-        model.fit(**given, epochs=2, shuffle=False, verbose=0)
-    for found, wanted in zip(wrapped.get_weights(), plain.get_weights(), strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
-    guided = []
-    for source in (given, {**ARRAYS, "x": images.astype(np.float32)}):
-        model = sr.SaliencyGuided(scaling_network(), seed=0)
-        model.compile(sgd())
-        options = {"shuffle": False, "validation_data": (images, LABELS), "validation_batch_size": BATCH, "verbose": 0}
-        history = model.fit(**source | options).history
-        guided.append([*history.values(), *model.get_weights()])
-    for found, wanted in zip(*guided, strict=True):
+def test_8_bit_images_train_as_in_keras(form, as_in_keras):
+    given = {"arrays": {"x": BYTES, "y": LABELS, "batch_size": BATCH}, "tf.data": {"x": dataset(BYTES, LABELS)}}[form]
+    wrapped = sr.SaliencyGuided(scaling_network(), saliency=False)
+    wrapped.compile(sgd(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    wrapped.fit(**given, epochs=2, shuffle=False, verbose=0)
+    for found, wanted in zip([*wrapped.get_weights(), *trained_guided(given)], as_in_keras, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
 
 

@@ -71,27 +71,31 @@ def preset(hub, bare_preset):
     return folder
 
 
+@pytest.fixture(scope="module")
+def pretrained(preset):
+    return sr.resnet18(SHAPE, 3, weights=preset)
+
+
 def features(network):
     return keras.Model(network.input, network.get_layer("average").input)
 
 
-def test_pretrained_features_are_those_of_kerashub(hub, preset, bare_preset, images):
-    network = sr.resnet18(SHAPE, 7, weights=preset)
+def test_pretrained_features_are_those_of_kerashub(hub, preset, pretrained, bare_preset, images):
     theirs = hub.models.ResNetBackbone.from_preset(str(preset))
     convert = hub.layers.ImageConverter.from_preset(str(preset))
     convert.image_size = None  # images keep their size here
     expected = theirs(convert(255 * images), training=False)
     assert expected.shape == (6, 1, 1, 512) and np.std(expected) > 0.1
-    np.testing.assert_allclose(features(network)(images), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(features(pretrained)(images), expected, rtol=1e-5, atol=1e-5)
     mean, std = IMAGENET
     expected = theirs(((images - mean) / std).astype(np.float32), training=False)
     bare = features(sr.resnet18(SHAPE, 7, weights=str(bare_preset)))(images)
     np.testing.assert_allclose(bare, expected, rtol=1e-5, atol=1e-5)
-    assert network.name == "resnet18" and network.output.dtype == "float32"
-    assert not any(isinstance(layer, keras.Model) for layer in network.layers)
+    assert pretrained.name == "resnet18" and pretrained.output.dtype == "float32"
+    assert not any(isinstance(layer, keras.Model) for layer in pretrained.layers)
 
 
-def test_imagenet_is_kerashubs_preset_of_that_name(hub, preset, images, monkeypatch):
+def test_imagenet_is_kerashubs_preset_of_that_name(hub, preset, pretrained, images, monkeypatch):
     import kagglehub
 
     handles = []
@@ -103,8 +107,7 @@ def test_imagenet_is_kerashubs_preset_of_that_name(hub, preset, images, monkeypa
     monkeypatch.setattr(kagglehub, "model_download", download)
     network = sr.resnet18(SHAPE, 3, weights="imagenet")
     assert {handle.split("/")[3] for handle in handles} == {"resnet_18_imagenet"}
-    local = sr.resnet18(SHAPE, 3, weights=preset)
-    np.testing.assert_array_equal(features(network)(images), features(local)(images))
+    np.testing.assert_array_equal(features(network)(images), features(pretrained)(images))
 
 
 def reference(network, images, stem):
@@ -157,9 +160,8 @@ def test_sizes_are_those_published_and_seeds_count(hub):
         assert (first != other).all()
 
 
-def test_logits_and_normalisation_are_float32_whatever_the_policy(hub, preset, images):
-    full = sr.resnet18(SHAPE, 3, weights=preset)
-    half = sr.resnet18(SHAPE, 3, "mixed_bfloat16", weights=preset)
+def test_logits_and_normalisation_are_float32_whatever_the_policy(hub, preset, pretrained, images):
+    full, half = pretrained, sr.resnet18(SHAPE, 3, "mixed_bfloat16", weights=preset)
     half.set_weights(full.get_weights())
     policies = {layer.name: layer.dtype_policy.name for layer in half.layers}
     assert policies.pop("normalise") == policies.pop("logits") == policies.pop("images") == "float32"
@@ -238,7 +240,7 @@ np.savez(f"{folder}/logits.npz", **{name: np.asarray(value) for name, value in l
 def guided(hub, preset, tmp_path_factory):
     """A folder with data, and what train.py made of them in two guided steps from the preset."""
     folder = tmp_path_factory.mktemp("guided")
-    (x_train, y_train), (x_test, y_test) = make_images(16, (8, 8, 3)), make_images(8, (8, 8, 3), seed=1)
+    (x_train, y_train), (x_test, y_test) = make_images(16, SHAPE), make_images(8, SHAPE, seed=1)
     np.savez(folder / "data.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     train(folder, "--weights", preset)
     return folder
@@ -249,14 +251,17 @@ def train(folder, *more, **options):
     return run("train.py", *arguments, "--out", folder / "run", *more, **options)
 
 
-def test_guided_training_starts_from_the_preset_and_moves_every_weight(guided, preset):
+@pytest.fixture(scope="module")
+def moved(guided):
+    return keras.saving.load_model(guided / "run" / "model.keras")
+
+
+def test_guided_training_starts_from_the_preset_and_moves_every_weight(guided, moved, preset, pretrained):
     data = sr.load_data(guided / "data.npz")
     built = Run(network="resnet18", weights=str(preset)).build(data).model
-    start = sr.resnet18((8, 8, 3), 3, weights=preset)
-    np.testing.assert_array_equal(features(built)(data.x_test), features(start)(data.x_test))
-    model = keras.saving.load_model(guided / "run" / "model.keras")
-    assert model.saliency and model.optimizer.iterations == 2
-    for old, new in zip(built.variables, model.model.variables, strict=True):
+    np.testing.assert_array_equal(features(built)(data.x_test), features(pretrained)(data.x_test))
+    assert moved.saliency and moved.optimizer.iterations == 2
+    for old, new in zip(built.variables, moved.model.variables, strict=True):
         assert old.path == new.path and (np.asarray(old) != np.asarray(new)).any(), old.path
     record = json.loads((guided / "run" / "run.json").read_text())
     assert np.isfinite(list(record["train"].values())).all() and record["train"]["kl"] > 0
@@ -268,9 +273,9 @@ def test_a_trained_network_can_be_attacked(guided):
     assert result.correct["fgsm"].shape == (1, 8) and (result.correct["fgsm"] <= result.clean).all()
 
 
-def test_files_need_no_kerashub(guided, tmp_path):
+def test_files_need_no_kerashub(guided, moved, tmp_path):
     images = sr.load_data(guided / "data.npz").x_test
-    network = keras.saving.load_model(guided / "run" / "model.keras").model
+    network = moved.model
     np.save(tmp_path / "images.npy", images)
     network.save(tmp_path / "network.keras")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
