@@ -348,15 +348,9 @@ def with_moving_parts():
     return keras.Sequential([keras.Input((8, 8, 1)), *parts, layers.Dropout(0.5), layers.Dense(3)])
 
 
-@pytest.mark.parametrize(  # every two of the choices together
-    ("saliency_mode", "moving_statistics", "dropout"),
-    [
-        ("inference", "clean", "independent"),
-        ("inference", "both", "shared"),
-        ("training", "clean", "shared"),
-        ("training", "both", "independent"),
-    ],
-)
+@pytest.mark.parametrize("dropout", ["independent", "shared"])
+@pytest.mark.parametrize("moving_statistics", ["clean", "both"])
+@pytest.mark.parametrize("saliency_mode", ["inference", "training"])
 def test_each_pass_does_to_the_layers_what_the_recipe_says(saliency_mode, moving_statistics, dropout):
     """A step written out: states are set by hand before and after each pass."""
     expected = with_moving_parts()
@@ -556,6 +550,17 @@ WRONG = {
     "fractions": (LABELS + 0.5 * (LABELS == 0), "Received: 0.5"),
     "one-hot": (np.where(np.arange(20)[:, None] == 17, np.nan, ONE_HOT), "finite numbers per image. Received: NaN"),
 }
+
+
+@pytest.mark.parametrize("saliency", [True, False])
+def test_labels_in_another_form_than_before_are_one_line_that_says_how_they_may_be(saliency):
+    model = fresh(saliency=saliency)
+    model.fit(IMAGES, LABELS, verbose=0)
+    with pytest.raises(ValueError, match=r"in the same form.* Received: another than before; call .* in between"):
+        model.fit(IMAGES, LABELS[:, None], verbose=0)
+    model.make_train_function(force=True)
+    model.fit(IMAGES, LABELS[:, None], verbose=0)
+    model.make_train_function(force=True)
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -103,7 +103,7 @@ def label_checks(data: Any, strategy: tf.distribute.Strategy, num_classes: int) 
             valid = (labels >= 0) & (labels < num_classes)
             if labels.dtype.is_floating:
                 valid &= labels == tf.round(labels)
-            wrong = tf.reduce_max(tf.boolean_mask(labels, ~valid))
+            wrong = tf.reduce_max(tf.where(valid, labels.dtype.min, labels))
             message = tf.strings.format(f"`y` must be whole numbers from 0 to {num_classes - 1}. Received: {{}}", wrong)
         checks.append(tf.debugging.Assert(tf.reduce_all(valid), [message]))
     return checks
@@ -139,6 +139,11 @@ def unpack(
         )
     if x.dtype.is_integer:
         x = tf.cast(x, keras.config.floatx())  # as Keras casts them, but where there is a gradient
+    if tf.is_tensor(y) and y.shape.rank is None:  # a second tracing is of all forms together, which no loss can take
+        raise ValueError(
+            "Labels must be in the same form, (N,) or (N, columns), in each `fit`. Received: another than before; "
+            "call `make_train_function(force=True)` of the model in between"
+        )
     numbers = tf.is_tensor(y) and (y.dtype.is_floating or y.dtype.is_integer)
     if not numbers or not (y.shape.rank == 1 or (y.shape.rank == 2 and y.shape[-1] in (1, num_classes))):
         raise ValueError(f"Labels must be classes (N,), or one-hot (N, {num_classes}). Received: y={_described(y)}")
