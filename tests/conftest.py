@@ -12,11 +12,14 @@ from PIL import Image
 
 import salrob_tf as sr
 from salrob_tf.attacks import autoattack
+from salrob_tf.evaluation.probes import Probes
 
 # Two devices, so that code for several is run; before TensorFlow starts.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+PROBE = Probes.run
 
 
 def make_images(samples, shape=(8, 8, 1), classes=3, seed=0):
@@ -99,6 +102,18 @@ def left_alone_by_the_garbage_collector():
     yield
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def unprobed(monkeypatch):
+    """Sweeps alone: probes, a third of what a small one costs, have tests of their own."""
+    monkeypatch.setattr(Probes, "run", lambda self: [])
+
+
+@pytest.fixture
+def probed(monkeypatch):
+    """All of a sweep, in a module that is not probed otherwise."""
+    monkeypatch.setattr(Probes, "run", PROBE)
 
 
 @pytest.fixture(scope="session")

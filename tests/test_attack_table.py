@@ -19,7 +19,8 @@ from salrob_tf.attacks.registry import ATTACKS, attack_names, make_attack
 from salrob_tf.attacks.square import two_lobes
 from salrob_tf.attacks.starts import keys, uniform
 from salrob_tf.evaluation import sweep as sweep_module
-from salrob_tf.evaluation.probes import Probes
+
+pytestmark = pytest.mark.usefixtures("unprobed")
 
 LINF = [0.02, 0.05, 0.08, 0.11, 0.14, 0.17, 0.2, 0.25]
 L2 = [0.3, 0.6, 0.9, 1.2, 1.5]
@@ -403,12 +404,6 @@ def classifier(ready):
     return ready[0]
 
 
-@pytest.fixture
-def unprobed(monkeypatch):
-    """Sweeps alone: probes have sweeps of their own."""
-    monkeypatch.setattr(Probes, "run", lambda self: [])
-
-
 def data(row, trained):
     return trained[1][: row.images], trained[2][: row.images]
 
@@ -446,10 +441,9 @@ def test_adversarials_stay_in_the_ball_and_in_range_and_epsilon_0_changes_nothin
 
 
 @rows
-def test_no_image_survives_that_the_plain_attack_breaks(row, classifier, trained, request):
+def test_no_image_survives_that_the_plain_attack_breaks(row, classifier, trained):
     label, row = row.attack.label, row._replace(images=min(row.images, 32))  # two batches: what ends makes room
     plain = sweep(row, classifier, trained, survivors_only=False)
-    request.getfixturevalue("unprobed")
     assert 0.1 < plain.correct[label].mean() < 0.9, "the curve must fall for this to mean anything"
     for search in ("bisect", "full"):
         found = sweep(row, classifier, trained, search=search)
@@ -463,7 +457,7 @@ def test_no_image_survives_that_the_plain_attack_breaks(row, classifier, trained
 
 
 @rows
-def test_what_is_left_of_a_sweep_is_gone_on_with(row, classifier, trained, tmp_path, monkeypatch, unprobed):
+def test_what_is_left_of_a_sweep_is_gone_on_with(row, classifier, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_module, "SHARD_BATCHES", 1)
     options = {"checkpoint": tmp_path, "batch_size": row.images // 2}
     row = row._replace(epsilons=row.epsilons[1::2])
@@ -477,7 +471,7 @@ def test_what_is_left_of_a_sweep_is_gone_on_with(row, classifier, trained, tmp_p
 
 
 @rows
-def test_an_image_falls_to_any_of_its_tries(row, classifier, trained, unprobed):
+def test_an_image_falls_to_any_of_its_tries(row, classifier, trained):
     """Every try by itself, judged at its end, against the sweep that makes them all."""
     attack, (images, labels), radius = row.attack, data(row, trained), row.epsilons[len(row.epsilons) // 2]
     if attack.tries(3) > 1:

@@ -12,6 +12,8 @@ from conftest import make_images, make_network, shorten_autoattack
 import salrob_tf as sr
 from salrob_tf.evaluation import sweep as sweep_module
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 EPSILONS = [0.05, 0.1, 0.15, 0.2]
 LABELS = ["apgd", "apgd-dlr", "fab-targeted", "square"]
 

@@ -13,6 +13,8 @@ import salrob_tf as sr
 from salrob_tf.data.pipeline import crop_and_flip, file_errors
 from salrob_tf.studies import run_folders, runs
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 
 def epochs_of(images, labels, **settings):
     parts = [(x.numpy(), y.numpy()) for x, y in sr.batches(images, labels, **settings)]

@@ -7,6 +7,8 @@ from conftest import make_images, make_network
 
 import salrob_tf as sr
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_robust_accuracy_is_that_of_evaluate_at_each_epoch(tmp_path, wrapped):

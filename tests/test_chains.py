@@ -19,6 +19,8 @@ from salrob_tf.evaluation import sweep as sweep_module
 from salrob_tf.evaluation.audit import audited_epsilons, audited_images
 from salrob_tf.results.audits import Audit
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 EPSILONS = [0.05, 0.1, 0.15, 0.2, 0.25]
 
 

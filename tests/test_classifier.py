@@ -16,10 +16,13 @@ from salrob_tf.evaluation.inspection import passes_agree
 from salrob_tf.models.logits import saturated
 from salrob_tf.results.comparison import at_chance
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 PLAIN_TENSORFLOW = """
 import sys
 import numpy as np, tensorflow as tf
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
+
 folder, *exports = sys.argv[1:]
 arrays = np.load(f"{folder}/in.npz")
 images, labels = tf.constant(arrays["images"]), tf.constant(arrays["labels"])

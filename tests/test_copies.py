@@ -11,6 +11,8 @@ from salrob_tf.models import classifier as classifier_module
 from salrob_tf.models.compiled import Compiled
 from salrob_tf.models.copies import differ
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 EPSILONS = [0.1, 0.15]
 
 

@@ -10,6 +10,8 @@ from salrob_tf.evaluation import estimate as module
 from salrob_tf.evaluation.estimate import Estimate, estimate
 from salrob_tf.evaluation.plans import choose_attacks, plan_of
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 EPSILONS = np.array([0.05, 0.1, 0.15, 0.2])
 
 

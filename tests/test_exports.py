@@ -9,6 +9,8 @@ from keras import layers
 
 import salrob_tf as sr
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 IMAGES = make_images(6)[0]
 
 

@@ -17,6 +17,8 @@ from salrob_tf.data.folders import ImageFiles, select
 from salrob_tf.studies.paper import predict_all
 from salrob_tf.studies.runs import Run, train
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 RUN = Run(saliency=True, epochs=2, batch_size=32, optimizer="adam", learning_rate=0.01)
 
 

@@ -11,6 +11,8 @@ from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient
 import salrob_tf as sr
 from salrob_tf.attacks.losses import margin
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 layers = keras.layers
 SHAPE = (8, 8, 1)
 EPSILONS = [0.05, 0.1, 0.2]

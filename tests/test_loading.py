@@ -15,6 +15,8 @@ from conftest import make_network
 
 import salrob_tf as sr
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 layers = keras.layers
 SHAPE = (8, 8, 1)
 

@@ -10,6 +10,8 @@ from conftest import shorten_autoattack
 
 import salrob_tf as sr
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 EPSILONS = [0.15, 0.2, 0.25]
 STEEP = 2.0**14  # a power of two, so that the DLR loss and FAB round as they do without it
 

@@ -8,6 +8,8 @@ from conftest import make_bytes
 
 import salrob_tf as sr
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 layers = keras.layers
 SHAPE = (12, 10, 1)  # of images; the network's own are 8 x 8
 CONVERTERS = {

@@ -17,6 +17,8 @@ import salrob_tf as sr
 from salrob_tf.models.resnet import RESNET18
 from salrob_tf.studies.runs import Run
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 SHAPE = (16, 16, 3)
 IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SCALE, OFFSET = [0.01, 0.02, 0.03], [-0.5, -1.0, -1.5]  # of the preset's image converter, for pixels in [0, 255]

@@ -19,6 +19,8 @@ from salrob_tf.studies import paper
 from salrob_tf.studies.names import distinct_names, safe_name
 from salrob_tf.studies.result_folders import ResultFolder, make_plan, open_results
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

@@ -14,6 +14,8 @@ from scipy import stats
 import salrob_tf as sr
 from salrob_tf.results.spread import accuracy_interval
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 EPSILONS = [0.0, 0.3, 0.1]
 
 

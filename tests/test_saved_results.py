@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import salrob_tf as sr
 from salrob_tf.results.costs import Costs
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 COSTS = [each.name for each in fields(Costs)]
 EPSILONS = np.array([0.0, 0.1, 0.3])
 

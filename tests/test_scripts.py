@@ -26,6 +26,8 @@ from salrob_tf.reports import figures
 from salrob_tf.results.costs import Costs
 from salrob_tf.studies import paper
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 

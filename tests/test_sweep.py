@@ -20,6 +20,8 @@ from salrob_tf.attacks.losses import cross_entropy, dlr, margin
 from salrob_tf.evaluation.search import Sweep
 from salrob_tf.files import locked
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 EPSILONS = [0.02, 0.05, 0.08, 0.11, 0.14, 0.17, 0.2, 0.25]
 
 
@@ -196,7 +198,7 @@ def test_one_trace_per_attack_whatever_the_epsilons_batches_and_restarts(trained
     assert {label: cost.traces for label, cost in found.costs.items()} == dict.fromkeys(found.correct, 1)
 
 
-def test_counters_count_what_the_compiled_functions_were_given(ready, monkeypatch):
+def test_counters_count_what_the_compiled_functions_were_given(ready, probed, monkeypatch):
     model, images, labels = ready
     rows = []
     step = sr.BIM.step
