@@ -169,7 +169,7 @@ def run_main(main: Callable[[], None]) -> None:
     Bad input ends with code 2 and one line, SIGINT and SIGTERM with code 130 or 143 and one line, and a pipe that
     nobody reads any more with code 141, as if SIGPIPE had come.
     """
-    name, received, drop = Path(sys.argv[0]).name, [], sys.unraisablehook
+    name, received, over, drop = Path(sys.argv[0]).name, [], threading.Event(), sys.unraisablehook
     _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names and signs that the terminal's encoding lacks
@@ -179,16 +179,28 @@ def run_main(main: Callable[[], None]) -> None:
 
     def stop(number: int, _: Any) -> None:
         received.append(number)
+        look_soon()
         raise KeyboardInterrupt
 
-    def again(dropped: sys.UnraisableHookArgs) -> None:
-        # What a weak reference calls, or __del__, raises in vain: an interruption that came there comes once more.
-        if received and dropped.exc_type is KeyboardInterrupt:
-            threading.Timer(0.05, os.kill, (os.getpid(), received[0])).start()
-        else:
-            drop(dropped)
+    def look_soon() -> None:
+        timer = threading.Timer(0.2, look)
+        timer.daemon = True
+        timer.start()
 
-    warnings.showwarning, sys.unraisablehook = show, again
+    def look() -> None:
+        # What a weak reference calls, __del__ and some code in C drop what is raised: an interruption then comes again.
+        if over.is_set():
+            return
+        if _handles_an_exception():
+            look_soon()
+        else:
+            os.kill(os.getpid(), received[0])
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if not (received and what.exc_type is KeyboardInterrupt):
+            drop(what)
+
+    warnings.showwarning, sys.unraisablehook = show, dropped
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
@@ -196,6 +208,7 @@ def run_main(main: Callable[[], None]) -> None:
         try:
             main()
         finally:
+            over.set()
             sys.stdout.flush()
     except BaseException as error:
         # What was done when the signal came may have made something else of the interruption.
@@ -216,6 +229,12 @@ def run_main(main: Callable[[], None]) -> None:
             if signal.getsignal(number) is stop:
                 signal.signal(number, signal.SIG_DFL)
         sys.unraisablehook = drop
+
+
+def _handles_an_exception() -> bool:
+    """Whether the main thread is at the end of what an exception ended."""
+    each = sys._current_exceptions().get(threading.main_thread().ident or 0)
+    return each is not None and each != (None, None, None)  # a tuple before Python 3.12
 
 
 def _drop_what_cannot_be_written() -> None:

@@ -94,11 +94,37 @@ time.sleep(60)
 """
 
 
+SWALLOWS = """
+print("ready", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    pass
+time.sleep(60)
+"""
+CLEANS_UP = """
+print("ready", flush=True)
+try:
+    time.sleep(60)
+finally:
+    time.sleep(1)
+    print("clean", flush=True)
+"""
+
+
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize(
-    "waits", [WAITS.format(""), WAITS.format("RuntimeError('library')"), DROPS], ids=["raises", "converts", "drops"]
+    ("waits", "output"),
+    [
+        (WAITS.format(""), ""),
+        (WAITS.format("RuntimeError('library')"), ""),
+        (DROPS, ""),
+        (SWALLOWS, ""),
+        (CLEANS_UP, "clean\n"),
+    ],
+    ids=["raises", "converts", "drops", "swallows", "cleans up"],
 )
-def test_signals_end_with_one_line_whatever_a_library_makes_of_them(sign, code, waits):
+def test_signals_end_with_one_line_whatever_a_library_makes_of_them(sign, code, waits, output):
     body = "".join(f"    {line}\n" for line in waits.splitlines())
     process = subprocess.Popen(
         [sys.executable, "-c", HEAD + "def main():\n" + body + "run_main(main)"],
@@ -109,8 +135,8 @@ def test_signals_end_with_one_line_whatever_a_library_makes_of_them(sign, code, 
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(sign)
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (code, "\n-c: interrupted; what was finished is kept\n")
+    said = process.communicate(timeout=50)
+    assert (process.returncode, *said) == (code, output, "\n-c: interrupted; what was finished is kept\n")
 
 
 @pytest.mark.parametrize(
