@@ -103,8 +103,8 @@ except KeyboardInterrupt:
 time.sleep(60)
 """
 CLEANS_UP = """
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(60)
 finally:
     time.sleep(1)
