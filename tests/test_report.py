@@ -139,6 +139,7 @@ def test_numbers_lead_to_images_that_are_there_and_the_page_says_which_do_not():
         assert found == [(attack, epsilon) for epsilon in ("0", "0.1", "0.2", "0.3")] * there, (attack, name)
     assert "Numbers of square lead to no images: to stay small, this page keeps those of fgsm, pgd." in page
     assert "Nor do those of worst of all, which may be by one of these." in page
+    assert ">worst of all</option>" not in page and ">worst of all</option>" in make_page()
     assert "Images are of the networks regular-0, guided-0, " in page
     charts = page[: page.index("Table of accuracies")]
     assert charts.count('<g data-attack="fgsm"') == 2 * 4 and 'data-attack="square"' not in charts

@@ -82,7 +82,7 @@ def report(
         differences=effects.differences_of(comparisons),
         specifications=effects.specifications_of(comparisons, record["run"]),
         checks=[parts.checks_of(result, labels) for result in every],
-        **(seen := _seen(evidence) if evidence else UNSEEN),
+        **(seen := _seen(evidence, attacks) if evidence else UNSEEN),
         seeds=seeds,
         better_maps=quality.verdicts_of(seen["measures"], seeds),
         costs=parts.costs_of(every),
@@ -96,10 +96,10 @@ def report(
 UNSEEN = {"explorer": None, "payload": None, "measures": None}
 
 
-def _seen(evidence: Evidence) -> dict[str, Any]:
+def _seen(evidence: Evidence, attacks: Sequence[str]) -> dict[str, Any]:
     """What a page shows of evidence."""
     return {
-        "explorer": parts.explorer_of(evidence),
+        "explorer": parts.explorer_of(evidence, attacks),
         "payload": Markup(parts.payload_of(evidence)),
         "measures": parts.measures_of(evidence),
         "removals": quality.removals_of(evidence),

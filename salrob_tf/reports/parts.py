@@ -157,11 +157,12 @@ def costs_of(results: Sequence[Robustness]) -> list[tuple[str, str, int, int, fl
     ]
 
 
-def explorer_of(evidence: Evidence) -> dict[str, Any]:
-    """What may be chosen in the explorer, in words."""
+def explorer_of(evidence: Evidence, attacks: Sequence[str]) -> dict[str, Any]:
+    """What may be chosen in the explorer, in words: the worst of all only where it has all attacks."""
+    worst = [WORST] if len(attacks) > 1 and set(attacks) <= set(evidence.attacks) else []
     return {
         "networks": evidence.networks,
-        "attacks": (*evidence.attacks, *[WORST] * (len(evidence.attacks) > 1)),
+        "attacks": (*evidence.attacks, *worst),
         "epsilons": [epsilon_text(epsilon) for epsilon in evidence.epsilons],
         "full": epsilon_text(_scale_of(evidence)),
         "magnified": f"{1 / _scale_of(evidence):.3g}",
