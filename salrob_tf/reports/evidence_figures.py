@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from salrob_tf.checks import shown
@@ -14,6 +15,12 @@ from salrob_tf.results.evidence import Evidence
 from salrob_tf.results.flags import SEVERITIES
 from salrob_tf.results.measures import OverSeeds
 from salrob_tf.results.robustness import Robustness
+
+
+def _interval(axis: Axes, place: int, middle: float, low: float, high: float) -> None:
+    sure = low > 0 or high < 0
+    axis.plot([low, high], [place, place], color=COLOURS[1 if sure else 0])
+    axis.plot(middle, place, marker="s" if sure else "o", color=COLOURS[1 if sure else 0], markersize=5)
 
 
 @plainly
@@ -34,9 +41,7 @@ def measure_intervals(evidence: Evidence, title: str = "") -> Figure:
     figure = Figure(figsize=(7.4, 0.3 * len(rows) + 1.3), layout="constrained")
     axis = figure.subplots()
     for place, row in enumerate(rows):
-        sure = row.low > 0 or row.high < 0
-        axis.plot([row.low, row.high], [place, place], color=COLOURS[1 if sure else 0])
-        axis.plot(row.difference, place, marker="s" if sure else "o", color=COLOURS[1 if sure else 0], markersize=5)
+        _interval(axis, place, row.difference, row.low, row.high)
     axis.axvline(0, color="black", linewidth=0.6)
     axis.set_yticks(range(len(rows)), [row.name for row in rows], fontsize="small")
     first, second = found["networks"][:2]
@@ -94,11 +99,7 @@ def seed_intervals(rows: Sequence[OverSeeds], title: str = "") -> Figure:
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
     for panel, row in zip(panels, rows, strict=False):
         for place, way in enumerate(ways):
-            mean, low, high = row.differences[way]
-            sure = low > 0 or high < 0
-            colour = COLOURS[1 if sure else 0]
-            panel.plot([low, high], [place, place], color=colour)
-            panel.plot(mean, place, marker="s" if sure else "o", color=colour, markersize=5)
+            _interval(panel, place, *row.differences[way])
         panel.axvline(0, color="black", linewidth=0.6)
         panel.set_yticks(range(len(ways)), ways, fontsize="small")
         panel.set_ylim(len(ways) - 0.5, -0.5)
