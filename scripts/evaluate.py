@@ -65,9 +65,10 @@ def main() -> None:
     with open_results(args.out, plan, resume=args.resume, overwrite=args.overwrite) as opened:
         if not opened.complete and (estimate := estimate_all(trial, classifiers)).seconds >= LONG:
             print(f"attacking {len(trial.indices)} test images: {estimate}", flush=True)
-        results = opened.saved() or attack_all(
+        results = attack_all(
             trial,
             classifiers,
+            opened.saved(),
             checkpoint=opened.checkpoint,
             adversarials=opened.adversarials if args.adversarials else None,
             progress=SweepBar,

@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     add_attacks(parser)
     add("--out", type=folder, metavar="FOLDER", help="folder to write (default results/DATA)")
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    existing.add_argument("--resume", action="store_true", help="go on with the run in --out, or add --seeds to it")
     existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     return parser.parse_args()
 
@@ -83,9 +83,10 @@ def main() -> None:
         classifiers = paper.train_all(out, data, runs, **existing, verbose=fit_verbosity(), begin=begin)
         images, radii = len(trial.indices), len(trial.epsilons)
         print(f"attacking {images} test images at {radii} epsilons, {args.steps} steps", flush=True)
-        if not opened.complete and (estimate := estimate_all(trial, classifiers)).seconds >= LONG:
+        found = opened.saved() or []
+        if len(found) < len(runs) and (estimate := estimate_all(trial, classifiers[len(found) :])).seconds >= LONG:
             print(estimate, flush=True)
-        results = opened.saved() or attack_all(trial, classifiers, checkpoint=opened.checkpoint, progress=SweepBar)
+        results = attack_all(trial, classifiers, found, checkpoint=opened.checkpoint, progress=SweepBar)
         correct = paper.correct_in_test(data, classifiers)
         if not opened.complete:
             saved = {"comparisons": paper.compare_kinds(results), "data_name": data.name, "arguments": vars(args)}

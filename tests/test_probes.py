@@ -256,7 +256,7 @@ def test_checks_are_kept_and_are_the_same_when_a_sweep_is_gone_on_with(ready, ma
     assert loaded.checks == first.checks and loaded.trust("bim") == first.trust("bim")
 
 
-def test_adversarials_of_the_next_network_are_tried_on_each(trained, ready, masked, many):
+def test_adversarials_of_another_network_are_tried_on_each(trained, ready, masked, many):
     data = sr.Dataset.from_arrays(*make_images(32), *many, name="rows")
     trial = make_trial(data, [sr.BIM(steps=10), sr.PGD(steps=10)], EPSILONS, samples=512)
     steep = masked["steep logits"]
@@ -267,5 +267,9 @@ def test_adversarials_of_the_next_network_are_tried_on_each(trained, ready, mask
     assert flag.severity != "note" and other.description["checks"]["share"] <= 0.15
     first, second = attack_all(trial, [ready[0], sr.Classifier(trained[0], "two")])
     assert outcomes(first)["transfer"] == outcomes(second)["transfer"] == "passed"
+    *kept, third = attack_all(trial, [ready[0], sr.Classifier(trained[0], "two"), steep], [first, second])
+    assert kept[0] is first and kept[1] is second
+    (flag,) = [flag for flag in third.flags if flag.id == "transfer"]
+    assert "makes on two break" in flag.meaning, "the one before a single last one"
     (alone,) = attack_all(trial, [steep])
     assert "transfer" not in outcomes(alone)

@@ -15,7 +15,7 @@ from test_scripts import run, save_as_before, small_networks, tree  # noqa: F401
 import salrob_tf as sr
 from salrob_tf.checks import brief
 from salrob_tf.files import locked
-from salrob_tf.studies import paper
+from salrob_tf.studies import paper, trials
 from salrob_tf.studies.names import distinct_names, safe_name
 from salrob_tf.studies.result_folders import ResultFolder, make_plan, open_results
 
@@ -447,3 +447,37 @@ def test_reproduce_walks_the_paper_resumes_itself_alone_and_overwrites_what_it_w
     assert sorted(path.name for path in (out / "models").iterdir()) == ["guided-0", "guided-1", "regular-0"]
     assert [path.name for path in gone.iterdir()] == ["theirs.keras"]
     assert {theirs.read_text() for theirs in beside} == {"theirs"}
+
+
+def test_reproduce_grows_by_seeds_to_what_it_would_have_been(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(paper, "evidence_of", lambda *_: None)
+    monkeypatch.setattr(paper, "FILES", {"table1.md": paper.FILES["table1.md"]})
+    out, attacked = tmp_path / "out", []
+
+    def counted(classifier, *args, **options):
+        attacked.append(classifier.name)
+        return sweep(classifier, *args, **options)
+
+    sweep = trials.evaluate
+    monkeypatch.setattr(trials, "evaluate", counted)
+    reproduce(data, tmp_path / "whole")
+    reproduce(data, out, "--seeds", 1)
+    before, written = tree(out / "models"), (out / "results.json").read_bytes()
+    attacked.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(paper, "correct_in_test", lambda *_: (_ for _ in ()).throw(ValueError("no prediction")))
+        assert reproduce(data, out, "--resume", check=False) == 2
+    assert attacked == ["regular-1", "guided-1"] and (out / "results.json").read_bytes() == written
+    ended = shutil.copytree(out, tmp_path / "ended")
+    capsys.readouterr()
+    reproduce(data, out, "--resume")
+    same_results(out, tmp_path / "whole")
+    assert (out / "table1.md").read_text() == (tmp_path / "whole" / "table1.md").read_text()
+    assert set(tree(out)) == set(tree(tmp_path / "whole"))
+    assert {path: content for path, content in tree(out / "models").items() if path in before} == before
+    for fewer in (["--seeds", 1], ["--seeds", 3, "--steps", 3]):
+        assert reproduce(data, out, "--resume", *fewer, check=False) == 2
+        assert "cannot be resumed, only replaced by --overwrite" in capsys.readouterr().err
+
+    reproduce(data, ended, "--overwrite", "--seeds", 1)
+    assert sorted(path.name for path in (ended / "models").iterdir()) == ["guided-0", "regular-0"]

@@ -18,6 +18,7 @@ from salrob_tf.models.classifier import Classifier
 from salrob_tf.results.flags import DOUBTFUL, NOT_BELIEVED
 from salrob_tf.results.robustness import Robustness
 
+NAME = "transfer"
 BUDGET = 0.03  # gradients at most, as a share of the sweep's
 MOST = 25  # images
 
@@ -29,10 +30,11 @@ def look_at_transfer(
     labels: np.ndarray,
     attacks: Mapping[str, Entry],
 ) -> list[Robustness]:
-    """Let adversarials of the next network meet each one (Carlini et al. 2019, section 4; Pintor et al. 2022).
+    """Let adversarials of another network meet each one (Carlini et al. 2019, section 4; Pintor et al. 2022).
 
     They are made of images that no attack of the run broke, at the epsilon where about half of them stand: what breaks
-    there shows that the attacks on the network itself are too weak.
+    there shows that the attacks on the network itself are too weak. Two networks in a row are each other's
+    other, so that more pairs at the end change nothing for those before; a single last one's is the one before it.
 
     Args:
         results: What attacks did to each network.
@@ -42,17 +44,21 @@ def look_at_transfer(
         attacks: What they were attacked by, by label.
 
     Returns:
-        The results, with a probe more in what was looked at, and a flag where it found something.
+        The results, with a probe more in what was looked at, and a flag where it found something; as they are where
+        they have the probe.
     """
     found = []
     for number, result in enumerate(results):
-        checks, other = result.description.get("checks", {}), (number + 1) % len(results)
-        if len(results) > 1 and checks.get("probes"):  # none where attacks were too cheap, or accuracy is at chance
+        checks, probes = result.description.get("checks", {}), result.description.get("checks", {}).get("probes", [])
+        other = number - 1 if number % 2 or number + 1 == len(results) else number + 1
+        looked_at = any(probe["id"] == NAME for probe in probes)
+        # None where attacks were too cheap, or accuracy is at chance.
+        if len(results) > 1 and probes and not looked_at:
             pair = classifiers[number], classifiers[other]
             probe, spent = _probe(result, results[other].model, *pair, images, labels, attacks)
             whole = sum(cost.gradient_evaluations for cost in result.costs.values())
             spent += checks["gradient_evaluations"]
-            looked = {"probes": [*checks["probes"], probe.record()], "gradient_evaluations": spent}
+            looked = {"probes": [*probes, probe.record()], "gradient_evaluations": spent}
             description = {**result.description, "checks": {**checks, **looked, "share": spent / max(1, whole)}}
             flags = [probe.flag] if probe.flag else []
             for flag in flags:
@@ -72,7 +78,7 @@ def _probe(
     attacks: Mapping[str, Entry],
 ) -> tuple[Probe, int]:
     """The probe, and how many gradients it took."""
-    not_run = Probe("transfer", 0), 0
+    not_run = Probe(NAME, 0), 0
     standing = np.all(list(result.correct.values()), axis=0)
     place = telling(result.epsilons, standing)
     if place is None or not result.description["deterministic"]:
@@ -94,11 +100,11 @@ def _probe(
     broken, spent = int(np.sum(~classifier.classifies(adversarial, expected))), len(rows) * each
     share = broken / len(rows)
     if stats.binom.sf(broken - 1, len(rows), MISSED) > LEVEL:
-        return Probe("transfer", len(rows), share, MISSED), spent
+        return Probe(NAME, len(rows), share, MISSED), spent
     severity = NOT_BELIEVED if broken >= len(rows) / 2 else DOUBTFUL
     meaning = (
         f"adversarials that {label} makes on {name} break {broken} of {len(rows)} images that no attack on "
         f"{result.model} itself broke at epsilon {epsilon_text(epsilon)}"
     )
     remedy = "Its own gradients lead astray: run square, worst-case or autoattack"
-    return Probe.found("transfer", len(rows), share, MISSED, severity, meaning, remedy), spent
+    return Probe.found(NAME, len(rows), share, MISSED, severity, meaning, remedy), spent

@@ -38,6 +38,7 @@ from salrob_tf.studies.sweep_folders import SWEEP, SWEEP_RECORD, holds_nothing, 
 RESULTS = ("results.json", "correct.npz")
 ELSEWHERE = "move it away, or choose another --out"
 NOT_SETTINGS = ("out", "resume", "overwrite")
+GROWS = "seeds"  # the setting of which more may be asked for later: they come after those there are
 
 
 class ResultFolder:
@@ -53,7 +54,7 @@ class ResultFolder:
         self._finished = found is not None and found["finished"]
         self._files: list[str] = found["files"] if found else []
         self._digests: dict[str, str] = found.get("adversarials", {}) if found else {}
-        self.complete = self._finished and not self._missing("")
+        self.complete = self._finished and not self._missing("") and not _is_larger(found, plan)
 
     def checkpoint(self, number: int) -> Path:
         """The folder for the finished parts of a model's sweep."""
@@ -70,7 +71,10 @@ class ResultFolder:
         return self.path / "adversarials" / name
 
     def saved(self) -> list[Robustness] | None:
-        """The results of a finished run; `None`, with a warning, where they are damaged or not all there."""
+        """The results of a finished run; `None`, with a warning, where they are damaged or not all there.
+
+        They are the first of those asked for, where it is to grow.
+        """
         if not self._finished:
             return None
         try:
@@ -213,12 +217,15 @@ def open_results(folder: Path, plan: dict[str, Any], *, resume: bool, overwrite:
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
-    path, what = folder / "results.json", "the results.json of a script here"
-    finished = path.exists()
-    if not finished:
-        path, what = folder / SWEEP / SWEEP_RECORD, "the run.json of a sweep"
-    if not path.exists():
-        return None
+    results, sweep = folder / "results.json", folder / SWEEP / SWEEP_RECORD
+    finished = _read_record(results, "the results.json of a script here", True) if results.exists() else None
+    begun = _read_record(sweep, "the run.json of a sweep", False) if sweep.exists() else None
+    if finished and begun and _is_larger(finished, begun):  # killed while it grew
+        finished["runs"] = begun["runs"]
+    return finished or begun
+
+
+def _read_record(path: Path, what: str, finished: bool) -> dict[str, Any]:
     record = read_json_object(path, what, ELSEWHERE)
     try:
         found = record if not finished else record["run"] if "run" in record else _of_older_version(record)
@@ -232,6 +239,12 @@ def _read(folder: Path) -> dict[str, Any] | None:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"This is not {what} (see {error}): {ELSEWHERE}. Received: {path}") from error
     return {**found, "finished": finished}
+
+
+def _is_larger(found: dict[str, Any], plan: dict[str, Any]) -> bool:
+    """Whether a plan is for more than what there is."""
+    there, asked = (each["settings"].get(GROWS) for each in (found, plan))
+    return isinstance(there, int) and isinstance(asked, int) and there < asked
 
 
 def _of_older_version(record: dict[str, Any]) -> dict[str, Any]:
@@ -259,6 +272,8 @@ def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     settings = found["settings"]
     # What came with a later version, and is off unless asked for, is no difference.
     keys = [key for key, value in asked["settings"].items() if key in settings or value]
+    if _is_larger(found, asked):
+        keys.remove(GROWS)
     different = differences(settings, asked["settings"], keys)
     inputs = [key for key in asked["inputs"] if found["inputs"].get(key, asked["inputs"][key]) != asked["inputs"][key]]
     return different or [f"the {key} changed since" for key in inputs]

@@ -82,6 +82,7 @@ def make_trial(
 def attack_all(
     trial: Trial,
     classifiers: Sequence[Classifier],
+    found: Sequence[Robustness] | None = None,
     *,
     checkpoint: Callable[[int], Path] | None = None,
     adversarials: Callable[[str], Path] | None = None,
@@ -92,17 +93,19 @@ def attack_all(
     Args:
         trial: What they meet.
         classifiers: The models, with different names.
+        found: Results of the first of them, from an earlier call, which are kept.
         checkpoint: Gives, for the number of a model, the folder that keeps finished parts.
         adversarials: Gives, for the name of a model, the folder for adversarial images.
         progress: Gives, for the name of a model, what `evaluate` is to call.
 
     Returns:
-        A result for each model; of several, adversarials of one were tried on the next, too.
+        A result for each model; of several, adversarials of one were tried on another, too.
 
     Raises:
         ValueError: As `evaluate` does.
     """
-    results = [
+    known = list(found or ())
+    results = known + [
         evaluate(
             classifier,
             trial.images,
@@ -116,5 +119,8 @@ def attack_all(
             **trial.options,
         )
         for number, classifier in enumerate(classifiers)
+        if number >= len(known)
     ]
+    if len(known) == len(classifiers):
+        return known
     return look_at_transfer(results, classifiers, trial.images, trial.labels, trial.attacks)
