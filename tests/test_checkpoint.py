@@ -1,12 +1,18 @@
 """What a sweep's folder gives back, and what it finds damaged."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from conftest import make_images, shorten_autoattack
 
 import salrob_tf as sr
-from salrob_tf.evaluation.checkpoint import Checkpoint
+from salrob_tf.evaluation import sweep, work
+from salrob_tf.evaluation.checkpoint import Checkpoint, take_parts
+from salrob_tf.results.costs import Costs
+from salrob_tf.studies.trials import attack_shards, make_trial
 
 SETTINGS = {"seed": 0, "epsilons": [0.1, 0.2]}
 PART = {"correct": np.array([[True, False], [False, False]]), "seconds": np.array(1.5)}
@@ -116,3 +122,47 @@ def test_an_edited_part_changes_no_result(trained, tmp_path):
     with pytest.warns(UserWarning, match="done again: .*bim-00000.npz"):
         again = sr.evaluate(*arguments, checkpoint=tmp_path)
     np.testing.assert_array_equal(again.correct["bim"], whole.correct["bim"])
+
+
+@pytest.mark.usefixtures("unprobed")
+@pytest.mark.parametrize("size", [20, 64])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_shards_that_were_attacked_elsewhere_are_not_attacked_again(trained, ready, tmp_path, monkeypatch, noisy, size):
+    shorten_autoattack(monkeypatch)
+    network, images, labels = ready
+    attacks = [sr.PGD(steps=2)]
+    if noisy:
+        noise = lambda x: trained[0](x) + tf.random.normal([tf.shape(x)[0], 3])  # noqa: E731
+        network = sr.Classifier(noise, "noisy", input_shape=(8, 8, 1))
+    else:
+        attacks.append(sr.WorstCase())
+    data = sr.Dataset.from_arrays(*make_images(8), images, labels)
+    trial = make_trial(data, attacks, [0.1, 0.2], samples=50, seed=3, batch_size=size)
+    numbers = range(-(-50 // size))
+    found = [attack_shards(trial, network, size, [0], tmp_path / "0")]
+    for number in numbers[1:]:
+        take_parts(tmp_path / "0", tmp_path / f"{number}", 0)
+        found.append(attack_shards(trial, network, size, [0, number], tmp_path / f"{number}"))
+    for number in numbers:
+        take_parts(tmp_path / f"{number}", tmp_path / "all", number)
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "Sweep", None)
+        together = attack_shards(trial, network, size, numbers, tmp_path / "all").result("all")
+    np.testing.assert_array_equal(together.indices, trial.indices)
+    for number, each in enumerate(found):
+        own = slice(number * size, (number + 1) * size)
+        np.testing.assert_array_equal(together.clean[own], each.clean[-1])
+        for label, correct in together.correct.items():
+            np.testing.assert_array_equal(correct[:, own], each.left[label][-1][-1])
+    if noisy:
+        assert not together.description["deterministic"]
+        return
+    monkeypatch.setattr(sweep, "SHARD_BATCHES", 1)
+    whole = sr.evaluate(
+        network, trial.images, trial.labels, attacks, [0.1, 0.2], indices=trial.indices, seed=3, batch_size=size
+    )
+    assert together.sha256 == whole.sha256
+    for label, correct in whole.correct.items():
+        np.testing.assert_array_equal(together.correct[label], correct)
+    audits = [replace(each.audits["worst-case"], costs=Costs()) for each in (together, whole)]
+    assert audits[0] == audits[1]

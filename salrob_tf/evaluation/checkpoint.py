@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,18 @@ from salrob_tf.data.arrays import fingerprint
 from salrob_tf.files import check_file, file_digest, read_json_object, remove_leftovers, write_json, written_beside
 
 SETTINGS, PARTS = "settings.json", "*-?????.npz"
+
+
+def take_parts(found: Path, folder: Path, shard: int) -> None:
+    """Take over the parts of one shard from the folder of another process's sweep, which has the same settings.
+
+    What is there already stays. Whether parts are whole is seen when they are loaded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in [found / SETTINGS, *sorted(found.glob(f"*-{shard:05d}.npz"))]:  # never parts without settings
+        if path.is_file() and not (folder / path.name).exists():
+            with written_beside(folder / path.name) as beside:
+                shutil.copyfile(path, beside)
 
 
 class Checkpoint:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -120,8 +119,6 @@ def evaluate(
     shards, total = shards_of(images, labels, size, classifier.num_classes)
     radii = check_epsilons(default_epsilons(classifier.input_shape) if epsilons is None else epsilons)
     chosen = choose_attacks(attacks, norm=norm, steps=steps, restarts=restarts)
-    if radii.max() > 1 and any(attack.norm == np.inf for attack in chosen.values()):
-        warnings.warn(f"epsilon {radii.max():g} is larger than the range of the images, [0, 1]", stacklevel=2)
     classifier.refresh()
     plan = plan_of(
         classifier, chosen, radii, seed=seed, batch_size=batch_size, survivors_only=survivors_only, search=search,

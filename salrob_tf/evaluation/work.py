@@ -43,6 +43,9 @@ class Work:
         progress: Progress | None,
         total: int | None,
     ) -> None:
+        largest = plan.ascending[-1]
+        if largest > 1 and any(attack.norm == np.inf for attack in plan.attacks.values()):
+            warnings.warn(f"epsilon {largest:g} is larger than the range of the images, [0, 1]", stacklevel=3)
         self.plan, self.indices, self.kept, self.adversarials = plan, indices, kept, adversarials
         self.progress, self.total = progress, None if total is None else total * len(plan.chains)
         self.digests = hashlib.sha256(), hashlib.sha256()
@@ -54,8 +57,9 @@ class Work:
         self.counts = {label: [Counts() for _ in chain] for label, chain in plan.chains.items()}
         self.audits: dict[str, Tally] = {}
 
-    def take(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Attack a shard with every attack."""
+    def take(self, x: np.ndarray, y: np.ndarray, number: int | None = None) -> None:
+        """Attack a shard with every attack; `number` is that of its parts, by default the next one."""
+        self.number = self.number if number is None else number
         x = self.plan.classifier.check(x)
         y = check_labels(y, len(x), self.plan.classifier.num_classes)
         given = slice(self.seen, self.seen + len(x))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from salrob_tf.data.datasets import Dataset
+from salrob_tf.evaluation.checkpoint import SETTINGS, take_parts
 from salrob_tf.evaluation.sweep import Progress
 from salrob_tf.files import DamagedError, environment, read_json_object, remove, write_json, written_beside
 from salrob_tf.models.classifier import Classifier
@@ -21,14 +22,16 @@ from salrob_tf.results.storage import load_results, save_results
 from salrob_tf.studies.claims import holder
 from salrob_tf.studies.code import code_of
 from salrob_tf.studies.evidence import attacks_to_show, measure
-from salrob_tf.studies.manifest import Study
+from salrob_tf.studies.manifest import AttackPlan, Study
 from salrob_tf.studies.run_folders import MODEL, holds_export
 from salrob_tf.studies.runs import Run, train
-from salrob_tf.studies.trials import Trial, attack_all, make_trial
+from salrob_tf.studies.trials import Trial, attack_shards, make_trial
 
-MODULES = {"train": "studies/runs.py", "attack": "studies/trials.py", "measure": "studies/evidence.py"}  # that do them
-DOING = {"train": "training", "attack": "attacking", "measure": "measuring"}
-DONE = {"train": "trained", "attack": "attacked", "measure": "measured"}
+ATTACKS = "studies/trials.py"
+MODULES = {"train": "studies/runs.py", "shard": ATTACKS, "attack": ATTACKS, "measure": "studies/evidence.py"}
+DOING = {"train": "training", "shard": "attacking", "attack": "attacking", "measure": "measuring"}
+DONE = {"train": "trained", "shard": "attacked", "attack": "attacked", "measure": "measured"}
+LARGEST_SHARD = 2048  # images, which are in memory
 MOST_FAILURES = 2  # of one job, after which it is left
 FINISHED, RUNNING, FAILED, WAITING = STATES = ("finished", "running", "failed", "waiting")
 JOB, CLAIM, NETWORK, SWEEP, MEASURES = "job.json", "claim.json", "network", "sweep", "measures.npz"
@@ -36,19 +39,19 @@ JOB, CLAIM, NETWORK, SWEEP, MEASURES = "job.json", "claim.json", "network", "swe
 
 @dataclass(frozen=True)
 class Job:
-    """A training, an attack, or a measurement.
+    """A training, an attack, a shard of one, or a measurement.
 
     Attributes:
-        kind: `"train"`, `"attack"` or `"measure"`.
-        name: Of the network.
+        kind: `"train"`, `"shard"`, `"attack"` or `"measure"`.
+        name: Of the network, and which shard.
         content: All that its outcome rests on, as JSON holds it.
-        needs: The job that must be finished before, if any.
+        needs: The jobs that must be finished before.
     """
 
     kind: str
     name: str
     content: dict[str, Any]
-    needs: Job | None = None
+    needs: tuple[Job, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -84,6 +87,8 @@ class Job:
             return (folder / NETWORK / MODEL).is_file() and holds_export(folder / NETWORK)
         if self.kind == "measure":
             return (folder / MEASURES).is_file()
+        if self.kind == "shard":
+            return (folder / SWEEP / SETTINGS).is_file()
         return (folder / "results.json").is_file() and (folder / "correct.npz").is_file()
 
     def result(self, study: Path) -> Robustness | None:
@@ -119,18 +124,29 @@ class Job:
 
 
 def jobs_of(study: Study, data: Dataset) -> list[Job]:
-    """All jobs, each after the one that it needs."""
+    """All jobs, each after those that it needs."""
     trial = trial_of(study, data)
     attack = {**asdict(study.attack), "epsilons": trial.epsilons.tolist(), "images": trial.inputs([])["images"]}
     code = {kind: code_of(module) for kind, module in MODULES.items()}
-    found = []
+    found, count = [], len(shards_of(study.attack, trial)[1])
     for name, run in study.runs().items():
         training = Job("train", name, {"run": asdict(run), "data": data.sha256, "code": code["train"]})
-        content = {"network": training.digest, "attack": attack, "code": code["attack"]}
-        found += [training, attacking := Job("attack", name, json.loads(json.dumps(content)), training)]
+        content = json.loads(json.dumps({"network": training.digest, "attack": attack, "code": code["attack"]}))
+        shards: list[Job] = []
+        for number in range(count if study.attack.shards > 1 else 0):
+            called, own = f"{name}, shard {number + 1} of {count}", {**content, "shard": number}
+            shards.append(Job("shard", called, own, (training, *shards[:1])))
+        found += [training, *shards, attacking := Job("attack", name, content, (training, *shards))]
         if study.evidence:
-            found.append(Job("measure", name, {"attack": attacking.digest, "code": code["measure"]}, attacking))
+            found.append(Job("measure", name, {"attack": attacking.digest, "code": code["measure"]}, (attacking,)))
     return found
+
+
+def shards_of(plan: AttackPlan, trial: Trial) -> tuple[int, range]:
+    """Images of each shard of an attack but the last, and the shards' numbers."""
+    images = len(trial.indices)
+    size = min(LARGEST_SHARD, -(-images // plan.shards))
+    return size, range(-(-images // size))
 
 
 def trial_of(study: Study, data: Dataset) -> Trial:
@@ -146,6 +162,7 @@ def do(
     study: Path,
     data: Dataset,
     trial: Trial,
+    plan: AttackPlan,
     verbose: int = 0,
     progress: Callable[[str], Progress] | None = None,
 ) -> str | None:
@@ -161,10 +178,10 @@ def do(
     try:
         if job.kind == "train":
             _train(folder / NETWORK, data, Run(**job.content["run"]), verbose)
-        elif job.kind == "attack":
-            _attack(job, study, trial, progress)
-        else:
+        elif job.kind == "measure":
             _measure(job, study, data, trial)
+        else:
+            _attack(job, study, trial, plan, progress)
     except Exception as error:
         if _is_interruption(error):
             raise KeyboardInterrupt from error
@@ -192,37 +209,41 @@ def _train(folder: Path, data: Dataset, run: Run, verbose: int) -> None:
         train(folder, data, run, verbose=verbose)
 
 
-def classifier_of(attack: Job, study: Path) -> Classifier:
-    """The network that a job attacks.
+def classifier_of(job: Job, study: Path) -> Classifier:
+    """The network that a job attacks or measures.
 
     Raises:
         ValueError: If it is damaged; it is then to be trained again.
     """
     try:
-        return Classifier(network_of(attack, study), attack.name)
+        return Classifier(network_of(job, study), job.name)
     except ValueError as error:
         warnings.warn(f"{error}. It is trained again", stacklevel=2)
-        remove(network_of(attack, study).parent / JOB)
+        remove(network_of(job, study).parent / JOB)
         raise
 
 
-def network_of(attack: Job, study: Path) -> Path:
-    """Where the network is that a job attacks."""
-    assert attack.needs is not None
-    return attack.needs.folder(study) / NETWORK
+def network_of(job: Job, study: Path) -> Path:
+    """Where the network is that a job attacks or measures."""
+    while job.kind != "train":
+        job = job.needs[0]
+    return job.folder(study) / NETWORK
 
 
-def _attack(job: Job, study: Path, trial: Trial, progress: Callable[[str], Progress] | None) -> None:
-    folder, classifier = job.folder(study), classifier_of(job, study)
-    parts = folder / SWEEP
-    results = attack_all(trial, [classifier], checkpoint=lambda number: parts, progress=progress)
-    save_results(folder, results)
-    remove(parts)
+def _attack(job: Job, study: Path, trial: Trial, plan: AttackPlan, progress: Callable[[str], Progress] | None) -> None:
+    """Attack a network, or one shard of the images and the first, which others go by; what is there is taken over."""
+    folder, classifier, (size, numbers) = job.folder(study), classifier_of(job, study), shards_of(plan, trial)
+    own = sorted({0, job.content["shard"]}) if job.kind == "shard" else numbers
+    for before in job.needs[1:]:
+        take_parts(before.folder(study) / SWEEP, folder / SWEEP, before.content["shard"])
+    work = attack_shards(trial, classifier, size, own, folder / SWEEP, progress)
+    if job.kind == "attack":
+        save_results(folder, [work.result(job.name)])
+        remove(folder / SWEEP)
 
 
 def _measure(job: Job, study: Path, data: Dataset, trial: Trial) -> None:
-    attack = job.needs
-    assert attack is not None
+    (attack,) = job.needs
     if (result := attack.result(study)) is None:
         raise ValueError(f"What attacks on {job.name} found is damaged")
     found = measure(data, classifier_of(attack, study), result, attacks_to_show(trial.attacks.values())[0])

@@ -32,6 +32,7 @@ class AttackPlan:
         seed: Of that choice and of random starts.
         survivors_only: As for `evaluate`.
         audit: Whether `worst-case` is audited.
+        shards: Jobs, at least, that attack each network, each on its share of the images.
     """
 
     attacks: tuple[str, ...] = DEFAULT_ATTACKS
@@ -41,6 +42,7 @@ class AttackPlan:
     seed: int = 0
     survivors_only: bool = True
     audit: bool = True
+    shards: int = 1
 
     def entries(self) -> dict[str, Entry]:
         """The attacks, by label."""
@@ -164,7 +166,7 @@ def _attack(given: dict[str, Any]) -> AttackPlan:
     settings["attacks"] = tuple(names)
     if "epsilons" in settings:
         settings["epsilons"] = tuple(check_epsilons(settings["epsilons"]).tolist())
-    for key, low in {"steps": 1, "samples": 1, "seed": 0}.items():
+    for key, low in {"steps": 1, "samples": 1, "seed": 0, "shards": 1}.items():
         if key in settings:
             settings[key] = check_whole(key, settings[key], low)
     for key in ("survivors_only", "audit"):

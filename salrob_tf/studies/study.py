@@ -24,6 +24,7 @@ from salrob_tf.results.storage import save_results
 from salrob_tf.studies.claims import claimed, holder
 from salrob_tf.studies.jobs import (
     CLAIM,
+    DOING,
     FAILED,
     FINISHED,
     RUNNING,
@@ -122,7 +123,7 @@ def look(folder: Path, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
     """
     states = {job.digest: job.state(folder) for job in jobs}
     unfinished = [job for job in jobs if states[job.digest] in (WAITING, RUNNING)]
-    ready = [job for job in unfinished if not job.needs or states[job.needs.digest] == FINISHED]
+    ready = [job for job in unfinished if all(states[need.digest] == FINISHED for need in job.needs)]
     if not ready:
         done = [job for job in jobs if job.kind in JUDGED and states[job.digest] == FINISHED]
         ready = unfinished = [job for job in done if JUDGED[job.kind](job, folder) is None]
@@ -151,7 +152,7 @@ def take(
         if job.state(folder) == FINISHED:  # somebody else did it meanwhile
             return True, None
         begin()
-        return True, do(job, folder, data, trial_of(study, data), **options)
+        return True, do(job, folder, data, trial_of(study, data), study.attack, **options)
 
 
 class Status(NamedTuple):
@@ -181,13 +182,13 @@ def status(folder: Path, jobs: Sequence[Job]) -> Status:
     for job in jobs:
         record, state = job.record(folder), states[job.digest]
         if state == RUNNING:
-            lines.append(f"{job.kind} {job.name}: {holder(job.folder(folder) / CLAIM)}")
+            lines.append(f"{DOING[job.kind]} {job.name}: {holder(job.folder(folder) / CLAIM)}")
         elif state == FAILED:
-            lines.append(f"{job.kind} {job.name}: failed {record['failures']} times, {record.get('error')}")
+            lines.append(f"{DOING[job.kind]} {job.name}: failed {record['failures']} times, {record.get('error')}")
     left, typical = None, typical_seconds(folder, jobs)
     lost = {digest for digest, state in states.items() if state == FAILED}
-    for job in jobs:  # each after the one that it needs
-        if job.needs is not None and job.needs.digest in lost:
+    for job in jobs:  # each after those that it needs
+        if any(need.digest in lost for need in job.needs):
             lost.add(job.digest)
     to_do = [job for job in jobs if states[job.digest] in (WAITING, RUNNING) and job.digest not in lost]
     if typical and all(job.kind in typical for job in to_do):
@@ -212,7 +213,9 @@ def plan_of(folder: Path, jobs: Sequence[Job], comparison: MethodComparison, hal
     minutes = {kind: seconds / 60 for kind, seconds in typical_seconds(folder, own).items()}
     try:
         for_network = minutes.get("train", 0) + minutes.get("measure", 0)
-        plan = comparison.plan(half_width, for_network, minutes.get("attack", 0) / comparison.images)
+        shards = sum(job.kind == "shard" for job in own) / sum(job.kind == "attack" for job in own)
+        for_images = minutes.get("attack", 0) + shards * minutes.get("shard", 0)
+        plan = comparison.plan(half_width, for_network, for_images / comparison.images)
     except ValueError as error:
         return f"{names}: {error}"
     return f"{names}. {plan}"

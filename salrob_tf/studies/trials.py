@@ -12,10 +12,13 @@ from salrob_tf.attacks.registry import Entry
 from salrob_tf.data.arrays import check_labels, choose_indices, fingerprint
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.data.folders import Images, select
+from salrob_tf.evaluation.checkpoint import Checkpoint
 from salrob_tf.evaluation.estimate import Estimate, estimate
 from salrob_tf.evaluation.plans import check_epsilons, choose_attacks, default_epsilons, plan_of
 from salrob_tf.evaluation.sweep import DEFAULT_ATTACKS, Progress, evaluate
 from salrob_tf.evaluation.transfer import look_at_transfer
+from salrob_tf.evaluation.work import Work
+from salrob_tf.files import locked
 from salrob_tf.models.classifier import Classifier
 from salrob_tf.results.robustness import Robustness
 
@@ -124,3 +127,38 @@ def attack_all(
     if len(known) == len(classifiers):
         return known
     return look_at_transfer(results, classifiers, trial.images, trial.labels, trial.attacks)
+
+
+def attack_shards(
+    trial: Trial,
+    classifier: Classifier,
+    size: int,
+    numbers: Sequence[int],
+    checkpoint: Path,
+    progress: Callable[[str], Progress] | None = None,
+) -> Work:
+    """Attack a model on some shards of a trial's images, of which others may be attacked elsewhere.
+
+    Args:
+        trial: What it meets.
+        classifier: The model.
+        size: Images of each shard but the last.
+        numbers: Which shards, ascending, from 0 on. The first is always among them: others go by what it showed.
+        checkpoint: The folder that keeps finished parts, and may hold those that were made elsewhere.
+        progress: As for `attack_all`.
+
+    Returns:
+        The work, whose `result` is that of a sweep where all shards are in it.
+
+    Raises:
+        ValueError: As `evaluate` does.
+    """
+    plan = plan_of(classifier, trial.attacks, trial.epsilons, **trial.options)
+    parts = {number: np.arange(number * size, min((number + 1) * size, len(trial.indices))) for number in numbers}
+    rows = np.concatenate(list(parts.values()))
+    with locked(checkpoint):
+        kept = Checkpoint(checkpoint, {**plan.identity, "shard_size": size})
+        work = Work(plan, trial.indices[rows], kept, None, progress and progress(classifier.name), len(rows))
+        for number, part in parts.items():
+            work.take(trial.images[part[0] : part[-1] + 1], trial.labels[part], number)
+    return work
