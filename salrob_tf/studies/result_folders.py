@@ -54,7 +54,7 @@ class ResultFolder:
         self._finished = found is not None and found["finished"]
         self._files: list[str] = found["files"] if found else []
         self._digests: dict[str, str] = found.get("adversarials", {}) if found else {}
-        self.complete = self._finished and not self._missing("") and not _is_larger(found, plan)
+        self.complete = found is not None and self._finished and not self._missing("") and not _is_larger(found, plan)
 
     def checkpoint(self, number: int) -> Path:
         """The folder for the finished parts of a model's sweep."""
