@@ -43,7 +43,8 @@ def main() -> None:
         from salrob_tf.studies.evidence import attacks_to_show, gather
         from salrob_tf.studies.names import distinct_names
         from salrob_tf.studies.pages import EVIDENCE
-        from salrob_tf.studies.result_folders import adversarial_files, check_results_folder, make_plan, open_results
+        from salrob_tf.studies.result_folders import check_results_folder, open_results
+        from salrob_tf.studies.result_plans import adversarial_files, make_plan
         from salrob_tf.studies.trials import attack_all, estimate_all, make_trial
 
     # Everything that can be wrong is looked at before anything is written.

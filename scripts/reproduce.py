@@ -51,7 +51,8 @@ def main() -> None:
     with quiet_start():
         from salrob_tf import load_data, make_attack
         from salrob_tf.studies import paper
-        from salrob_tf.studies.result_folders import check_results_folder, make_plan, open_results
+        from salrob_tf.studies.result_folders import check_results_folder, open_results
+        from salrob_tf.studies.result_plans import make_plan
         from salrob_tf.studies.trials import attack_all, estimate_all, make_trial
         from salrob_tf.training.workers import worker_count
 

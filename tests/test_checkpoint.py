@@ -10,7 +10,7 @@ from conftest import make_images, shorten_autoattack
 
 import salrob_tf as sr
 from salrob_tf.evaluation import sweep, work
-from salrob_tf.evaluation.checkpoint import Checkpoint, take_parts
+from salrob_tf.evaluation.checkpoint import Checkpoint
 from salrob_tf.results.costs import Costs
 from salrob_tf.studies.trials import attack_shards, make_trial
 
@@ -139,15 +139,13 @@ def test_shards_that_were_attacked_elsewhere_are_not_attacked_again(trained, rea
     data = sr.Dataset.from_arrays(*make_images(8), images, labels)
     trial = make_trial(data, attacks, [0.1, 0.2], samples=50, seed=3, batch_size=size)
     numbers = range(-(-50 // size))
-    found = [attack_shards(trial, network, size, [0], tmp_path / "0")]
+    folders = {number: tmp_path / f"{number}" for number in numbers}
+    found = [attack_shards(trial, network, size, [0], folders[0], {})]
     for number in numbers[1:]:
-        take_parts(tmp_path / "0", tmp_path / f"{number}", 0)
-        found.append(attack_shards(trial, network, size, [0, number], tmp_path / f"{number}"))
-    for number in numbers:
-        take_parts(tmp_path / f"{number}", tmp_path / "all", number)
+        found.append(attack_shards(trial, network, size, [0, number], folders[number], {0: folders[0]}))
     with monkeypatch.context() as patch:
         patch.setattr(work, "Sweep", None)
-        together = attack_shards(trial, network, size, numbers, tmp_path / "all").result("all")
+        together = attack_shards(trial, network, size, numbers, tmp_path / "all", folders).result("all")
     np.testing.assert_array_equal(together.indices, trial.indices)
     for number, each in enumerate(found):
         own = slice(number * size, (number + 1) * size)
@@ -166,3 +164,25 @@ def test_shards_that_were_attacked_elsewhere_are_not_attacked_again(trained, rea
         np.testing.assert_array_equal(together.correct[label], correct)
     audits = [replace(each.audits["worst-case"], costs=Costs()) for each in (together, whole)]
     assert audits[0] == audits[1]
+
+
+@pytest.mark.usefixtures("unprobed")
+def test_parts_of_who_took_a_random_network_for_another_are_made_again(trained, tmp_path, monkeypatch):
+    noise = lambda x: trained[0](x) + tf.random.normal([tf.shape(x)[0], 3])  # noqa: E731
+    network = sr.Classifier(noise, "noisy", input_shape=(8, 8, 1))
+    data = sr.Dataset.from_arrays(*make_images(8), *trained[1:])
+    trial, folders = make_trial(data, [sr.PGD(steps=2)], [0.2], samples=50), {0: tmp_path / "0", 1: tmp_path / "1"}
+    attack_shards(trial, network, 30, [0], folders[0], {})
+
+    def certain(*args):
+        description, flags = inspect(*args)
+        return {**description, "deterministic": True}, flags
+
+    inspect = work.inspect
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "inspect", certain)
+        attack_shards(trial, network, 30, [0, 1], folders[1], {})
+    made, sweep_of = [], work.Sweep
+    monkeypatch.setattr(work, "Sweep", lambda *args: made.append(args[6].tolist()) or sweep_of(*args))
+    attack_shards(trial, network, 30, [0, 1], tmp_path / "all", folders)
+    assert made == [trial.indices[30:].tolist()]

@@ -14,10 +14,11 @@ from test_scripts import run, save_as_before, small_networks, tree  # noqa: F401
 
 import salrob_tf as sr
 from salrob_tf.checks import brief
-from salrob_tf.files import locked
-from salrob_tf.studies import paper, trials
+from salrob_tf.files import environment, locked
+from salrob_tf.studies import paper, result_folders, trials
 from salrob_tf.studies.names import distinct_names, safe_name
-from salrob_tf.studies.result_folders import ResultFolder, make_plan, open_results
+from salrob_tf.studies.result_folders import ResultFolder, open_results
+from salrob_tf.studies.result_plans import make_plan
 
 pytestmark = pytest.mark.usefixtures("unprobed")
 
@@ -468,9 +469,17 @@ def test_reproduce_grows_by_seeds_to_what_it_would_have_been(data, tmp_path, cap
         patch.setattr(paper, "correct_in_test", lambda *_: (_ for _ in ()).throw(ValueError("no prediction")))
         assert reproduce(data, out, "--resume", check=False) == 2
     assert attacked == ["regular-1", "guided-1"] and (out / "results.json").read_bytes() == written
-    ended = shutil.copytree(out, tmp_path / "ended")
+    ended, damaged = (shutil.copytree(out, tmp_path / name) for name in ("ended", "damaged"))
     capsys.readouterr()
-    reproduce(data, out, "--resume")
+    assert reproduce(data, ended, "--resume", "--seeds", 1, check=False) == 2
+    assert "seeds=2 there, seeds=1 asked" in capsys.readouterr().err, "it would lose what was begun"
+    (damaged / ".sweep" / "run.json").write_text("{")
+    reproduce(data, damaged, "--resume", "--seeds", 1)
+    assert (damaged / "results.json").read_bytes() == written and not (damaged / ".sweep").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(result_folders, "environment", lambda: {**environment(), "keras": "9.0"})
+        reproduce(data, out, "--resume")
+    assert "keras=9.0 here" in capsys.readouterr().err
     same_results(out, tmp_path / "whole")
     assert (out / "table1.md").read_text() == (tmp_path / "whole" / "table1.md").read_text()
     assert set(tree(out)) == set(tree(tmp_path / "whole"))

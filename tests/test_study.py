@@ -386,28 +386,35 @@ def test_two_processes_on_one_folder_do_each_job_once(single, whole, forks, tmp_
     assert_same(whole, out, but=SECOND)
 
 
-def test_shards_of_an_attack_are_jobs_of_their_own_and_change_nothing(single, whole, forks, tmp_path, capsys):
-    out, manifest = tmp_path / "sharded", tmp_path / "sharded.toml"
-    manifest.write_text(f"{single.read_text()}shards = 3\n")
+def test_shards_of_an_attack_are_jobs_of_their_own_and_change_nothing(forks, tmp_path, capsys):
+    data, plain = write_arrays(tmp_path / "rows.npz", test=600), tmp_path / "plain.toml"
+    plain.write_text(MANIFEST.format(data=data, seeds="[0]").replace("samples = 20", "samples = 600"))
+    out, manifest, whole = tmp_path / "sharded", tmp_path / "sharded.toml", tmp_path / "whole"
+    manifest.write_text(f"{plain.read_text()}shards = 5\n")
+    run("study.py", plain, "--out", whole)
     first = forks.start([SCRIPTS / "study.py", manifest, "--out", out])
     while not (out / "study.json").exists():
         time.sleep(0.02)
     second = forks.start([SCRIPTS / "study.py", manifest, "--out", out, "--resume"])
     assert forks.ended(first) == forks.ended(second) == 0
+    # 256 images at least.
     shards = {("shard", f"{way}-0, shard {number} of 3") for way in WAYS for number in (1, 2, 3)}
     assert set(records(out)) == {(kind, f"{way}-0") for way in WAYS for kind in ("train", "attack")} | shards
     assert all(each["begun"] == 1 for each in records(out).values())
-    assert_same(whole, out, but=SECOND)
+    assert_same(whole, out)
     attack = folder_of(out, records(out)["attack", "guided-0"])
     assert not (attack / "sweep").exists()
     shutil.rmtree(attack)
+    (attack / "sweep").mkdir(parents=True)
+    (attack / "sweep" / "settings.json").write_text(json.dumps({"parts": 4, "model": "trained elsewhere"}))
     (cut,) = folder_of(out, records(out)["shard", "guided-0, shard 2 of 3"]).glob("sweep/pgd-00001.npz")
     cut.write_bytes(b"cut")
     run("study.py", manifest, "--out", out, "--resume", "--plan", 10)
     printed = capsys.readouterr()
     assert "attacking guided-0, " in printed.out and "shard" not in printed.out.partition("jobs: ")[0]
-    assert "damaged or was changed, and is done again" in printed.err and "jobs: 10 finished" in printed.out
-    assert_same(whole, out, but=SECOND)
+    assert "damaged or was changed, and is done again" in printed.err and "It is begun anew" in printed.err
+    assert "jobs: 10 finished" in printed.out
+    assert_same(whole, out)
 
 
 def test_a_claim_is_kept_by_who_lives_and_taken_from_who_died(tmp_path, monkeypatch):

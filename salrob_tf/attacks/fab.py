@@ -108,6 +108,8 @@ class FAB(Attack):
             if gradient is None:
                 raise missing_gradient(classifier)
             planes.append((gradient, -leads * scale))
+        if self.targeted:
+            return *planes[0], logits
         gradients, gaps = (tf.stack(parts) for parts in zip(*planes, strict=True))
         flat = tf.reshape(gradients, [len(targets), tf.shape(x)[0], -1])
         dual = tf.norm(flat, ord=1 if self.norm == np.inf else 2, axis=2)
@@ -153,11 +155,11 @@ def smallest_change(images: tf.Tensor, weights: tf.Tensor, gap: tf.Tensor, norm:
     images, weights = (tf.reshape(part, [shape[0], -1]) for part in (images, weights))
     upward = tf.sign(weights) * tf.sign(gap)[:, None]
     weight = tf.abs(weights)
-    room = tf.where(upward > 0, 1 - images, images)
-    room = tf.where(weight > 0, room, 0)
-    speed = tf.cast(weight > 0, weight.dtype) if norm == np.inf else weight
-    arrival = tf.math.divide_no_nan(room, speed)
-    gains, wholes, need = weight * speed, weight * room, tf.abs(gap)[:, None]
+    room = tf.where(weight > 0, tf.where(upward > 0, 1 - images, images), 0)
+    # In L-infinity the speed of a pixel is 1; one of no weight has no room.
+    arrival = room if norm == np.inf else tf.math.divide_no_nan(room, weight)
+    gains = weight if norm == np.inf else weight**2
+    wholes, need = weight * room, tf.abs(gap)[:, None]
 
     def longer(time: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         moving = arrival > time
@@ -167,7 +169,8 @@ def smallest_change(images: tf.Tensor, weights: tf.Tensor, gap: tf.Tensor, norm:
 
     begin = tf.zeros_like(need)
     time, _ = tf.while_loop(lambda time, before: tf.reduce_any(time > before), longer, (begin, begin - 1))
-    return tf.reshape(upward * tf.minimum(tf.math.multiply_no_nan(time, speed), room), shape)
+    way = time if norm == np.inf else tf.math.multiply_no_nan(time, weight)
+    return tf.reshape(upward * tf.minimum(way, room), shape)
 
 
 def _sizes(changes: tf.Tensor, norm: float) -> tf.Tensor:

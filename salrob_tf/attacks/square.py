@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from salrob_tf.attacks.balls import Ball, Batch
+from salrob_tf.attacks.balls import Ball, Batch, clip
 from salrob_tf.attacks.base import Attack, Seen, State, mean_logits
 from salrob_tf.attacks.losses import margin
 from salrob_tf.attacks.starts import hashed, keys, uniform
@@ -89,8 +89,7 @@ class Square(Attack):
             *window: tf.Tensor,
         ) -> tuple[tf.Tensor, ...]:  # fmt: skip
             ball = Ball(images, radii[:, None, None, None], self.norm)
-            changed = ball.project((self._change_in_l2 if self.norm == 2 else self._change)(ball, x, *window))
-            candidate = tf.where((window[0] > 0)[:, None, None, None], changed, x)
+            candidate = (self._change_in_l2 if self.norm == 2 else self._change)(ball, x, *window)
             logits = mean_logits(classifier, draws)(candidate)
             lead = -margin(labels, logits)
             taken = ~fell & ((lead < lowest) | (lead <= 0))
@@ -133,15 +132,17 @@ class Square(Attack):
     def _change(
         self, ball: Ball, x: tf.Tensor, side: tf.Tensor, corners: tf.Tensor, flipped: tf.Tensor, signs: tf.Tensor
     ) -> tf.Tensor:
-        """A window moved to one edge of the ball or the other, channel by channel (algorithm 2)."""
-        return x + 2 * ball.epsilon * _window(x, corners[:, :2], side) * signs[:, None, None, :]
+        """A window at one edge of the ball or the other, channel by channel (algorithm 2)."""
+        edge = clip(ball.images + ball.epsilon * signs[:, None, None, :])
+        return tf.where(_window(x, corners[:, :2], side), edge, x)
 
     def _change_in_l2(
         self, ball: Ball, x: tf.Tensor, side: tf.Tensor, corners: tf.Tensor, flipped: tf.Tensor, signs: tf.Tensor
     ) -> tf.Tensor:
         """The change in a second window moved into the first, on top of what is there (algorithm 3)."""
         change = x - ball.images
-        first, second = (_window(x, corner, side) for corner in (corners[:, :2], corners[:, 2:]))
+        windows = (_window(x, corner, side) for corner in (corners[:, :2], corners[:, 2:]))
+        first, second = (tf.cast(window, x.dtype) for window in windows)
         spare = tf.maximum(ball.epsilon**2 - _squares(change), 0) / x.shape[-1]
         both = _squares(change * tf.maximum(first, second), channels=False)
         inside = change * first
@@ -149,7 +150,8 @@ class Square(Attack):
         inside += self._lobes(x, side, corners[:, :2], flipped) * signs[:, None, None, :]
         inside *= tf.sqrt(spare + both) / (1e-12 + tf.sqrt(_squares(inside, channels=False)))
         moved = change * (1 - tf.maximum(first, second)) + inside * first
-        return ball.images + moved * ball.epsilon / (1e-12 + tf.sqrt(_squares(moved)))
+        changed = ball.project(ball.images + moved * ball.epsilon / (1e-12 + tf.sqrt(_squares(moved))))
+        return tf.where((side > 0)[:, None, None, None], changed, x)
 
     def _lobes(self, x: tf.Tensor, side: tf.Tensor, corner: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
         """Two lobes in each image's window, `(N, height, width, 1)`."""
@@ -178,12 +180,12 @@ def two_lobes(side: int) -> np.ndarray:
 
 
 def _window(x: tf.Tensor, corner: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
-    """1 inside each image's window and 0 outside, `(N, height, width, 1)`."""
+    """Whether a pixel is in each image's window, `(N, height, width, 1)`."""
     down, across = (
         (tf.range(x.shape[axis]) >= start) & (tf.range(x.shape[axis]) < start + side[:, None])
         for axis, start in ((1, corner[:, :1]), (2, corner[:, 1:]))
     )
-    return tf.cast(down[:, :, None, None] & across[:, None, :, None], x.dtype)
+    return down[:, :, None, None] & across[:, None, :, None]
 
 
 def _squares(change: tf.Tensor, channels: bool = True) -> tf.Tensor:

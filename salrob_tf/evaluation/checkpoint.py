@@ -12,21 +12,17 @@ from typing import Any
 import numpy as np
 
 from salrob_tf.data.arrays import fingerprint
-from salrob_tf.files import check_file, file_digest, read_json_object, remove_leftovers, write_json, written_beside
+from salrob_tf.files import (
+    DamagedError,
+    check_file,
+    file_digest,
+    read_json_object,
+    remove_leftovers,
+    write_json,
+    written_beside,
+)
 
 SETTINGS, PARTS = "settings.json", "*-?????.npz"
-
-
-def take_parts(found: Path, folder: Path, shard: int) -> None:
-    """Take over the parts of one shard from the folder of another process's sweep, which has the same settings.
-
-    What is there already stays. Whether parts are whole is seen when they are loaded.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in [found / SETTINGS, *sorted(found.glob(f"*-{shard:05d}.npz"))]:  # never parts without settings
-        if path.is_file() and not (folder / path.name).exists():
-            with written_beside(folder / path.name) as beside:
-                shutil.copyfile(path, beside)
 
 
 class Checkpoint:
@@ -37,7 +33,7 @@ class Checkpoint:
         settings: What the sweep is, as JSON holds it. A folder with other settings is refused.
 
     Raises:
-        ValueError: If the folder holds another sweep, naming what differs, or files that no sweep can go on with.
+        DamagedError: If the folder holds another sweep, naming what differs, or files that no sweep can go on with.
     """
 
     def __init__(self, folder: str | Path, settings: dict[str, Any]) -> None:
@@ -51,15 +47,15 @@ class Checkpoint:
             asked = json.loads(self._settings)
             different = [key for key in {**found, **asked} if found.get(key) != asked.get(key)]
             if found.get("parts") != asked.get("parts"):
-                raise ValueError(
+                raise DamagedError(
                     "This is a sweep of another version and cannot be resumed: remove its folder. "
                     f"Received: {self.folder}"
                 )
             if different:
                 what = "; ".join(f"{key}={found.get(key)} there, {asked.get(key)} asked" for key in different)
-                raise ValueError(f"The sweep in {self.folder} is another one and cannot be resumed: {what}")
+                raise DamagedError(f"The sweep in {self.folder} is another one and cannot be resumed: {what}")
         elif strays := sorted(self.folder.glob(PARTS)):
-            raise ValueError(
+            raise DamagedError(
                 "This is in the way, and of a sweep without its settings.json: remove its folder, or choose another. "
                 f"Received: {strays[0]}"
             )
@@ -96,6 +92,16 @@ class Checkpoint:
             )
             return None
         return arrays
+
+    def take_over(self, folder: Path, shard: int) -> None:
+        """Take over the parts of one shard from another folder; what is here stays.
+
+        Whether they are whole, and of this sweep, is seen when they are loaded.
+        """
+        for path in sorted(folder.glob(f"[!.]*-{shard:05d}.npz")):
+            if path.is_file() and not (self.folder / path.name).exists():
+                with written_beside(self.folder / path.name) as beside:
+                    shutil.copyfile(path, beside)
 
     def save(self, attack: str, shard: int, sha256: str, adversarials: Path | None = None, **arrays: Any) -> None:
         """Keep what an attack did to a shard, with the identity of its images and labels, and of a file beside."""

@@ -149,7 +149,8 @@ class Work:
         if file is not None:
             check_file(file)
         part = self.kept.load(name, self.number, shard.sha256, file) if self.kept else None
-        if part is not None:
+        # Where a network is nearly deterministic, who made a part may have taken it for what it is not taken for here.
+        if part is not None and part.pop("judging", self.draws.judging) == self.draws.judging:
             return part
         plan, began = self.plan, time.perf_counter()
         sweep = Sweep(
@@ -169,7 +170,7 @@ class Work:
         elif plan.keep:
             part["found"] = sweep.found
         if self.kept:
-            self.kept.save(name, self.number, shard.sha256, file, **part)
+            self.kept.save(name, self.number, shard.sha256, file, judging=self.draws.judging, **part)
         return part
 
     def result(self, name: str | None) -> Robustness:

@@ -8,11 +8,12 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from salrob_tf.data.datasets import Dataset
-from salrob_tf.evaluation.checkpoint import SETTINGS, take_parts
+from salrob_tf.evaluation.checkpoint import SETTINGS
 from salrob_tf.evaluation.sweep import Progress
 from salrob_tf.files import DamagedError, environment, read_json_object, remove, write_json, written_beside
 from salrob_tf.models.classifier import Classifier
@@ -25,13 +26,12 @@ from salrob_tf.studies.evidence import attacks_to_show, measure
 from salrob_tf.studies.manifest import AttackPlan, Study
 from salrob_tf.studies.run_folders import MODEL, holds_export
 from salrob_tf.studies.runs import Run, train
-from salrob_tf.studies.trials import Trial, attack_shards, make_trial
+from salrob_tf.studies.trials import Trial, attack_shards, make_trial, shards_of
 
 ATTACKS = "studies/trials.py"
 MODULES = {"train": "studies/runs.py", "shard": ATTACKS, "attack": ATTACKS, "measure": "studies/evidence.py"}
 DOING = {"train": "training", "shard": "attacking", "attack": "attacking", "measure": "measuring"}
 DONE = {"train": "trained", "shard": "attacked", "attack": "attacked", "measure": "measured"}
-LARGEST_SHARD = 2048  # images, which are in memory
 MOST_FAILURES = 2  # of one job, after which it is left
 FINISHED, RUNNING, FAILED, WAITING = STATES = ("finished", "running", "failed", "waiting")
 JOB, CLAIM, NETWORK, SWEEP, MEASURES = "job.json", "claim.json", "network", "sweep", "measures.npz"
@@ -128,7 +128,7 @@ def jobs_of(study: Study, data: Dataset) -> list[Job]:
     trial = trial_of(study, data)
     attack = {**asdict(study.attack), "epsilons": trial.epsilons.tolist(), "images": trial.inputs([])["images"]}
     code = {kind: code_of(module) for kind, module in MODULES.items()}
-    found, count = [], len(shards_of(study.attack, trial)[1])
+    found, count = [], len(shards_of(trial, study.attack.shards)[1])
     for name, run in study.runs().items():
         training = Job("train", name, {"run": asdict(run), "data": data.sha256, "code": code["train"]})
         content = json.loads(json.dumps({"network": training.digest, "attack": attack, "code": code["attack"]}))
@@ -140,13 +140,6 @@ def jobs_of(study: Study, data: Dataset) -> list[Job]:
         if study.evidence:
             found.append(Job("measure", name, {"attack": attacking.digest, "code": code["measure"]}, (attacking,)))
     return found
-
-
-def shards_of(plan: AttackPlan, trial: Trial) -> tuple[int, range]:
-    """Images of each shard of an attack but the last, and the shards' numbers."""
-    images = len(trial.indices)
-    size = min(LARGEST_SHARD, -(-images // plan.shards))
-    return size, range(-(-images // size))
 
 
 def trial_of(study: Study, data: Dataset) -> Trial:
@@ -232,11 +225,16 @@ def network_of(job: Job, study: Path) -> Path:
 
 def _attack(job: Job, study: Path, trial: Trial, plan: AttackPlan, progress: Callable[[str], Progress] | None) -> None:
     """Attack a network, or one shard of the images and the first, which others go by; what is there is taken over."""
-    folder, classifier, (size, numbers) = job.folder(study), classifier_of(job, study), shards_of(plan, trial)
+    folder, classifier, (size, numbers) = job.folder(study), classifier_of(job, study), shards_of(trial, plan.shards)
     own = sorted({0, job.content["shard"]}) if job.kind == "shard" else numbers
-    for before in job.needs[1:]:
-        take_parts(before.folder(study) / SWEEP, folder / SWEEP, before.content["shard"])
-    work = attack_shards(trial, classifier, size, own, folder / SWEEP, progress)
+    found = {before.content["shard"]: before.folder(study) / SWEEP for before in job.needs[1:]}
+    attack = partial(attack_shards, trial, classifier, size, own, folder / SWEEP, found, progress)
+    try:
+        work = attack()
+    except DamagedError as error:  # also where the network was trained again, and came to other weights
+        warnings.warn(f"{error}. It is begun anew", stacklevel=2)
+        remove(folder / SWEEP)
+        work = attack()
     if job.kind == "attack":
         save_results(folder, [work.result(job.name)])
         remove(folder / SWEEP)

@@ -32,7 +32,7 @@ class AttackPlan:
         seed: Of that choice and of random starts.
         survivors_only: As for `evaluate`.
         audit: Whether `worst-case` is audited.
-        shards: Jobs, at least, that attack each network, each on its share of the images.
+        shards: Jobs that attack each network, each on its share of the images, of 256 to 2,048.
     """
 
     attacks: tuple[str, ...] = DEFAULT_ATTACKS

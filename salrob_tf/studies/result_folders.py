@@ -6,9 +6,8 @@ Both hold what the script was asked for and which files are its own; nothing els
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 
 from salrob_tf.files import (
     differences,
+    environment,
     file_digest,
     locked,
     read_json_object,
@@ -28,17 +28,15 @@ from salrob_tf.files import (
     written_beside,
 )
 from salrob_tf.reports import figures
-from salrob_tf.results.records import check_record
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import load_results, save_results
 from salrob_tf.studies.names import is_inside, safe_name
+from salrob_tf.studies.result_plans import RESULTS, is_larger, plan_differences, plan_of_older_version
 from salrob_tf.studies.run_folders import empty_run, read_record, remove_run
 from salrob_tf.studies.sweep_folders import SWEEP, SWEEP_RECORD, holds_nothing, not_of_sweeps, sweep_of_older_version
 
-RESULTS = ("results.json", "correct.npz")
 ELSEWHERE = "move it away, or choose another --out"
-NOT_SETTINGS = ("out", "resume", "overwrite")
-GROWS = "seeds"  # the setting of which more may be asked for later: they come after those there are
+LIBRARIES = ("salrob-tf", "tensorflow", "keras")
 
 
 class ResultFolder:
@@ -54,7 +52,8 @@ class ResultFolder:
         self._finished = found is not None and found["finished"]
         self._files: list[str] = found["files"] if found else []
         self._digests: dict[str, str] = found.get("adversarials", {}) if found else {}
-        self.complete = found is not None and self._finished and not self._missing("") and not _is_larger(found, plan)
+        self._grows = found is not None and self._finished and (found.get("grows", False) or is_larger(found, plan))
+        self.complete = self._finished and not self._missing("") and not self._grows
 
     def checkpoint(self, number: int) -> Path:
         """The folder for the finished parts of a model's sweep."""
@@ -83,11 +82,19 @@ class ResultFolder:
             for name, digest in self._digests.items():
                 if file_digest(self.path / name) != digest:
                     raise ValueError(f"This file was changed: {self.path / name}")
+            if self._grows:
+                self._compare_versions()
             return load_results(self.path)
         except ValueError as error:
             warnings.warn(f"{error}. The attacks are run again", stacklevel=2)
             self.complete = False
             return None
+
+    def _compare_versions(self) -> None:
+        there = read_json_object(self.path / "results.json", "the results.json of a script here", ELSEWHERE)
+        if different := differences(there.get("environment", {}), environment(), LIBRARIES):
+            said = "; ".join(different).replace(" asked", " here")
+            warnings.warn(f"The results in {self.path} were made by other versions, and are kept: {said}", stacklevel=3)
 
     def finish(self, drawn: Mapping[str, str | bytes | Figure], results: Sequence[Robustness], **more: Any) -> None:
         """Write tables and figures, by the names of their files, and last the results, by `save_results`."""
@@ -106,34 +113,6 @@ class ResultFolder:
 
     def _missing(self, beginning: str) -> list[str]:
         return [name for name in self._files if name.startswith(beginning) and not any(self.path.glob(name))]
-
-
-def make_plan(
-    script: str,
-    arguments: Mapping[str, Any],
-    files: Sequence[str],
-    *,
-    inputs: Mapping[str, str] | None = None,
-    runs: Sequence[str] = (),
-) -> dict[str, Any]:
-    """What a script is about to do to a folder.
-
-    Args:
-        script: Its name.
-        arguments: What it was asked for.
-        files: What it will write beside `results.json` and `correct.npz`, relative to the folder; a `?` stands for
-            any character.
-        inputs: Digests of what the arguments name.
-        runs: Folders of runs that it will train, relative to the folder.
-    """
-    settings = {key: value for key, value in arguments.items() if key not in NOT_SETTINGS}
-    plan = {"script": script, "settings": settings, "inputs": inputs or {}, "files": [*RESULTS, *files], "runs": runs}
-    return json.loads(json.dumps(plan, default=str))
-
-
-def adversarial_files(models: Sequence[str], attacks: Iterable[str]) -> list[str]:
-    """The files of adversarial images, by names of models and labels of attacks, as `make_plan` takes them."""
-    return [f"adversarials/{model}/{attack}-?????.npz" for model in models for attack in sorted(attacks)]
 
 
 def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overwrite: bool) -> dict[str, Any] | None:
@@ -180,7 +159,7 @@ def check_results_folder(folder: Path, plan: dict[str, Any], resume: bool, overw
             )
         for run in found["runs"]:
             read_record(folder / run)
-    if found and resume and (different := _differences(found, plan)):
+    if found and resume and (different := plan_differences(found, plan)):
         raise ValueError(
             f"The results in {folder} are others and cannot be resumed, only replaced by --overwrite: "
             + "; ".join(different)
@@ -218,17 +197,21 @@ def open_results(folder: Path, plan: dict[str, Any], *, resume: bool, overwrite:
 
 def _read(folder: Path) -> dict[str, Any] | None:
     results, sweep = folder / "results.json", folder / SWEEP / SWEEP_RECORD
-    finished = _read_record(results, "the results.json of a script here", True) if results.exists() else None
-    begun = _read_record(sweep, "the run.json of a sweep", False) if sweep.exists() else None
-    if finished and begun and _is_larger(finished, begun):  # killed while it grew
-        finished["runs"] = begun["runs"]
-    return finished or begun
+    if not results.exists():
+        return _read_record(sweep, "the run.json of a sweep", False) if sweep.exists() else None
+    found = _read_record(results, "the results.json of a script here", True)
+    with suppress(OSError, ValueError):  # none, or damaged, beside results that need it no more
+        begun = _read_record(sweep, "the run.json of a sweep", False)
+        if is_larger(found, begun):  # killed while it grew
+            files = sorted({*found["files"], *begun["files"]})
+            return {**found, "settings": begun["settings"], "runs": begun["runs"], "files": files, "grows": True}
+    return found
 
 
 def _read_record(path: Path, what: str, finished: bool) -> dict[str, Any]:
     record = read_json_object(path, what, ELSEWHERE)
     try:
-        found = record if not finished else record["run"] if "run" in record else _of_older_version(record)
+        found = record if not finished else record["run"] if "run" in record else plan_of_older_version(record)
         for key, kind in (("script", str), ("settings", dict), ("inputs", dict), ("files", list), ("runs", list)):
             if not isinstance(found[key], kind):
                 raise TypeError(key)
@@ -239,44 +222,6 @@ def _read_record(path: Path, what: str, finished: bool) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"This is not {what} (see {error}): {ELSEWHERE}. Received: {path}") from error
     return {**found, "finished": finished}
-
-
-def _is_larger(found: dict[str, Any], plan: dict[str, Any]) -> bool:
-    """Whether a plan is for more than what there is."""
-    there, asked = (each["settings"].get(GROWS) for each in (found, plan))
-    return isinstance(there, int) and isinstance(asked, int) and there < asked
-
-
-def _of_older_version(record: dict[str, Any]) -> dict[str, Any]:
-    record = check_record(record)
-    arguments, names = record["arguments"], [model["name"] for model in record["models"]]
-    if not isinstance(arguments, dict):
-        raise TypeError("arguments")
-    script: str = "another program"
-    files: list[str] = []
-    runs: list[str] = []
-    if "seeds" in arguments:
-        curves = "figure2.png" if arguments.get("data") == "cifar10" else "figure1.png"
-        script, files = "reproduce.py", ["table1.md", curves, "figure3.png", "saliency.png"]
-        runs = [f"models/{name}" for name in names]
-    elif "models" in arguments:
-        script, files = "evaluate.py", ["curves.png"]
-        if arguments.get("adversarials"):
-            files += adversarial_files(names, {curve["attack"] for curve in record["curves"]})
-    return make_plan(script, arguments, list(filter(is_inside, files)), runs=list(filter(is_inside, runs)))
-
-
-def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    if found["script"] != asked["script"]:
-        return [f"script={found['script']} there, script={asked['script']} asked"]
-    settings = found["settings"]
-    # What came with a later version, and is off unless asked for, is no difference.
-    keys = [key for key, value in asked["settings"].items() if key in settings or value]
-    if _is_larger(found, asked):
-        keys.remove(GROWS)
-    different = differences(settings, asked["settings"], keys)
-    inputs = [key for key in asked["inputs"] if found["inputs"].get(key, asked["inputs"][key]) != asked["inputs"][key]]
-    return different or [f"the {key} changed since" for key in inputs]
 
 
 def _present(folder: Path, names: Sequence[str]) -> list[str]:

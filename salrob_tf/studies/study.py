@@ -38,7 +38,7 @@ from salrob_tf.studies.jobs import (
 from salrob_tf.studies.manifest import Study
 from salrob_tf.studies.measured import evidence_of, means_of, measured_of
 from salrob_tf.studies.pages import EVIDENCE, MEANS, page_of_results
-from salrob_tf.studies.result_folders import make_plan
+from salrob_tf.studies.result_plans import make_plan
 
 RECORD, MANIFEST = "study.json", "manifest.toml"
 FILES = ("table.md", "curves.png", "specifications.png", "measures.md", MEANS, EVIDENCE, MANIFEST, "report.html")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ from salrob_tf.evaluation.work import Work
 from salrob_tf.files import locked
 from salrob_tf.models.classifier import Classifier
 from salrob_tf.results.robustness import Robustness
+
+SMALLEST_SHARD, LARGEST_SHARD = 256, 2048  # images: what is said of a model rests on the first 256, all are in memory
 
 
 class Trial(NamedTuple):
@@ -129,12 +131,20 @@ def attack_all(
     return look_at_transfer(results, classifiers, trial.images, trial.labels, trial.attacks)
 
 
+def shards_of(trial: Trial, most: int) -> tuple[int, range]:
+    """Images of each shard of a trial but the last, and the numbers of the shards, `most` at most but for the size."""
+    images = len(trial.indices)
+    size = min(LARGEST_SHARD, max(SMALLEST_SHARD, -(-images // most)))
+    return size, range(-(-images // size))
+
+
 def attack_shards(
     trial: Trial,
     classifier: Classifier,
     size: int,
     numbers: Sequence[int],
     checkpoint: Path,
+    found: Mapping[int, Path],
     progress: Callable[[str], Progress] | None = None,
 ) -> Work:
     """Attack a model on some shards of a trial's images, of which others may be attacked elsewhere.
@@ -144,13 +154,15 @@ def attack_shards(
         classifier: The model.
         size: Images of each shard but the last.
         numbers: Which shards, ascending, from 0 on. The first is always among them: others go by what it showed.
-        checkpoint: The folder that keeps finished parts, and may hold those that were made elsewhere.
+        checkpoint: The folder that keeps finished parts.
+        found: Folders of this kind that others filled, by the number of the shard that is taken over from each.
         progress: As for `attack_all`.
 
     Returns:
         The work, whose `result` is that of a sweep where all shards are in it.
 
     Raises:
+        DamagedError: If the folder holds another sweep.
         ValueError: As `evaluate` does.
     """
     plan = plan_of(classifier, trial.attacks, trial.epsilons, **trial.options)
@@ -158,6 +170,8 @@ def attack_shards(
     rows = np.concatenate(list(parts.values()))
     with locked(checkpoint):
         kept = Checkpoint(checkpoint, {**plan.identity, "shard_size": size})
+        for number, folder in found.items():
+            kept.take_over(folder, number)
         work = Work(plan, trial.indices[rows], kept, None, progress and progress(classifier.name), len(rows))
         for number, part in parts.items():
             work.take(trial.images[part[0] : part[-1] + 1], trial.labels[part], number)
