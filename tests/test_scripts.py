@@ -464,7 +464,7 @@ def test_what_the_benchmark_cannot_do_is_one_line(data, capsys, options, message
 
 def test_the_benchmark_does_with_fewer_images_than_a_batch(data, capsys):
     run("benchmark.py", "--data", data, "--epochs", 1, "--rounds", 1, "--samples", 8, "--parts", "floor")
-    assert "over its gradients and forward passes alone, batch 8\n  bim " in capsys.readouterr().out
+    assert "over their gradients and passes alone, batch 8\n  bim " in capsys.readouterr().out
 
 
 def test_a_script_in_a_process_of_its_own_says_only_its_result(runs, data, tmp_path):

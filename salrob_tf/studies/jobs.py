@@ -28,8 +28,7 @@ from salrob_tf.studies.run_folders import MODEL, holds_export
 from salrob_tf.studies.runs import Run, train
 from salrob_tf.studies.trials import Trial, attack_shards, make_trial, shards_of
 
-ATTACKS = "studies/trials.py"
-MODULES = {"train": "studies/runs.py", "shard": ATTACKS, "attack": ATTACKS, "measure": "studies/evidence.py"}
+MODULES = {"train": "studies/runs.py", "attack": "studies/trials.py", "measure": "studies/evidence.py"}  # that do them
 DOING = {"train": "training", "shard": "attacking", "attack": "attacking", "measure": "measuring"}
 DONE = {"train": "trained", "shard": "attacked", "attack": "attacked", "measure": "measured"}
 MOST_FAILURES = 2  # of one job, after which it is left
