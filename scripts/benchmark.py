@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -240,7 +241,7 @@ def floor(data: Any, model: Any, args: argparse.Namespace) -> None:
         for _ in range(args.rounds * 3):
             gradient = seconds(lambda: compute_gradient(logits, cross_entropy, images, labels, False).numpy()) / size
             forward = seconds(lambda: logits(images).numpy()) / size
-            spent = seconds(lambda attack=attack: attack(classifier, x[:size], y[:size], 0.1), 1)
+            spent = seconds(partial(attack, classifier, x[:size], y[:size], 0.1), 1)
             alone.append(spent / (attack.steps * size * (gradients * gradient + forwards * forward)))
             began = time.perf_counter()
             costs = evaluate(classifier, x, y, [attack], [0.1, 0.2], **options).costs[attack.label]
