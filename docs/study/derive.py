@@ -48,13 +48,19 @@ def ways_of(results: list[Robustness]) -> Groups:
 
 
 def compared(groups: Groups) -> list[MethodComparison]:
-    """The regular way with each other, over the seeds that both have."""
+    """The first way with each other, over the seeds that both have."""
     return compare_ways(groups, groups)
 
 
+def without_regular(groups: Groups) -> Groups:
+    """The guided way first, then what it is held against to say what of guidance it is."""
+    return {way: group for way, group in groups.items() if way != "regular"}
+
+
 def effects(groups: Groups) -> str:
-    """The difference of each way to the regular one, averaged over epsilon, by attack."""
-    head = ["difference to regular, points", "attack", "estimate", "95 %", "pairs less robust than regular"]
+    """The difference of each way to the first one, averaged over epsilon, by attack."""
+    first = next(iter(groups))
+    head = [f"difference to {first}, points", "attack", "estimate", "95 %", f"pairs less robust than {first}"]
     rows = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for attack in next(iter(groups.values()))[0].correct:
         for each in compared(by_attack(groups, attack)):
@@ -102,6 +108,9 @@ def tables_of(folder: Path) -> dict[str, str]:
     groups = ways_of(sr.load_results(folder))
     found = {"accuracy.md": sr.robustness_table(groups), "effects.md": effects(groups)}
     found |= {"by_epsilon.md": by_epsilon(groups), "flags.md": flags(groups)}
+    controls = without_regular(groups)
+    if len(controls) > 1:
+        found |= {"controls.md": effects(controls), "controls_by_epsilon.md": by_epsilon(controls)}
     found["verdicts.md"] = "\n\n".join(f"```\n{each}\n```" for each in compared(groups)) + "\n"
     rows = over_seeds(load_means(folder / "measures.csv"))
     found["table1.md"] = table_1(next(row for row in rows if row.name == TEST_ACCURACY), folder.name)
