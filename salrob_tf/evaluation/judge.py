@@ -61,10 +61,16 @@ class Judge:
         return broken
 
     def padded(self, batch: np.ndarray) -> np.ndarray:
-        """Repeat the last row up to a full batch or some eighths of it: few shapes, each of which costs a set-up."""
+        """Repeat the last row up to a full batch or some eighths of it, of fewer rows up to a power of two.
+
+        Each shape costs a set-up, so they are to be few.
+        """
         missing = self.missing(len(batch))
         return batch if not missing else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
 
     def missing(self, rows: int) -> int:
         """How many rows that takes."""
-        return -rows % max(1, self.batch_size // 8)
+        eighth = max(1, self.batch_size // 8)
+        if 0 < rows < eighth:
+            return min(eighth, 1 << (rows - 1).bit_length()) - rows
+        return -rows % eighth

@@ -25,9 +25,12 @@ def over_devices(function: Callable[..., tuple[tf.Tensor, ...]], *batched: tf.Te
     devices = gpus()
     if len(devices) < 2:
         return function(*batched)
-    rows, parts = tf.shape(batched[0])[0], []
+    given = tf.shape(batched[0])[0]
+    rows, parts = tf.maximum(given, len(devices)), []
     for number, device in enumerate(devices):
         start, stop = (rows * edge // len(devices) for edge in (number, number + 1))
+        # Of fewer rows than devices the last one is repeated: gradients of no rows at all fail.
+        share = tf.minimum(tf.range(start, stop), given - 1)
         with tf.device(device):
-            parts.append(function(*(tensor[start:stop] for tensor in batched)))
-    return tuple(tf.concat(shares, axis=0) for shares in zip(*parts, strict=True))
+            parts.append(function(*(tf.gather(tensor, share) for tensor in batched)))
+    return tuple(tf.concat(shares, axis=0)[:given] for shares in zip(*parts, strict=True))
