@@ -36,6 +36,21 @@ def test_the_answer_says_what_the_tables_say(derive):
         assert re.search(said, " ".join(paper.split())), said
 
 
+def test_intervals_in_prose_are_those_of_tables(derive):
+    def said(text):
+        found = re.findall(r"(-?[\d.]+)%?(?: points)? \[[+]?(-?[\d.]+)%?, [+]?(-?[\d.]+)%?\]", " ".join(text.split()))
+        return {tuple(map(float, each)) for each in found}
+
+    text = (STUDY.parent / "study.md").read_text(encoding="utf-8")
+    prose = re.sub(r"<!-- (\S+/\S+) -->.*?<!-- -->", "", text, flags=re.DOTALL)
+    prose = re.sub(r"\n## Other data.*?(?=\n## )", "", prose, flags=re.DOTALL)  # of runs that are not kept
+    assert len(said(prose)) >= 15
+    tables = said(
+        "\n".join(table for each in STUDY.glob("*/results.json") for table in derive.tables_of(each.parent).values())
+    )
+    assert not said(prose) - tables
+
+
 def test_what_is_kept_is_small_and_of_no_machine():
     kept = [path for path in STUDY.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert sum(path.stat().st_size for path in kept) < 1_000_000
