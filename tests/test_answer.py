@@ -37,14 +37,18 @@ def test_the_answer_says_what_the_tables_say(derive):
 
 
 def test_intervals_in_prose_are_those_of_tables(derive):
+    number = r"([+-]?\d[\d.]*)"
+    brackets = rf"{number}%?(?: points)? \[{number}%?, {number}%?\]"
+    words = rf"{number}(?: points)?(?:,| \|)? \(?(?:95 % (?:interval )?)?{number} to {number}"
+
     def said(text):
-        found = re.findall(r"(-?[\d.]+)%?(?: points)? \[[+]?(-?[\d.]+)%?, [+]?(-?[\d.]+)%?\]", " ".join(text.split()))
-        return {tuple(map(float, each)) for each in found}
+        text = " ".join(text.split())
+        return {tuple(map(float, each)) for form in (brackets, words) for each in re.findall(form, text)}
 
     text = (STUDY.parent / "study.md").read_text(encoding="utf-8")
     prose = re.sub(r"<!-- (\S+/\S+) -->.*?<!-- -->", "", text, flags=re.DOTALL)
     prose = re.sub(r"\n## Other data.*?(?=\n## )", "", prose, flags=re.DOTALL)  # of runs that are not kept
-    assert len(said(prose)) >= 15
+    assert len(said(prose)) >= 20
     tables = said(
         "\n".join(table for each in STUDY.glob("*/results.json") for table in derive.tables_of(each.parent).values())
     )
