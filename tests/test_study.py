@@ -476,6 +476,30 @@ def test_lists_make_a_way_for_each_combination(tmp_path):
 
 
 @pytest.mark.usefixtures("measured_shortly")
+def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest, tmp_path, monkeypatch):
+    out, kept = tmp_path / "study", tmp_path / "rows"
+    shutil.copytree(whole, out)
+    monkeypatch.setattr("salrob_tf.studies.code.code_of", lambda module: "of another day")
+    run("../docs/study/gather.py", manifest, out, kept)
+    found, data = sr.load_results(kept), sr.load_data(read_manifest(manifest).data)
+    assert [each.model for each in found] == ["regular-0", "regular-1", "guided-0", "guided-1"]
+    for each, result in zip(found, sr.load_results(out), strict=True):
+        for attack, correct in result.correct.items():
+            np.testing.assert_array_equal(each.correct[attack], correct)
+    predicted = sr.Classifier(folder_of(out, records(out)["train", "guided-1"]) / "network").predict(data.x_test)
+    means = load_means(kept / "measures.csv")
+    assert means["guided"][1]["accuracy, whole test set"] == np.mean(predicted == data.y_test)
+    assert means["guided"][1]["gradient norm, L1"] > 0
+    rows = dict(line.split(",", 1) for line in (kept / "training.csv").read_text().splitlines())
+    assert rows["regular-0"].startswith("2,0.") and rows["regular-0"].endswith("nan,nan")
+    assert 0 < float(rows["guided-1"].split(",")[-1]) < 1
+    before = (kept / "measures.csv").read_bytes()
+    monkeypatch.setattr("salrob_tf.studies.evidence.measure", None)
+    run("../docs/study/gather.py", manifest, out, kept)
+    assert (kept / "measures.csv").read_bytes() == before
+
+
+@pytest.mark.usefixtures("measured_shortly")
 def test_strengths_of_a_penalty_are_ways_whose_gradient_norms_are_there_to_be_matched(source, tmp_path, monkeypatch):
     """The list that docs/training.md shows, trained: the stronger the penalty, the smaller the norm in measures.csv."""
     (written,) = re.findall(r"```toml\n(.*?)```", (SCRIPTS.parent / "docs/training.md").read_text(), re.DOTALL)

@@ -1,0 +1,128 @@
+"""Keep what derive.py needs of a study: `python docs/study/gather.py MANIFEST STUDY docs/study/NAME`.
+
+Takes the networks of the manifest's ways and seeds that study.py trained and attacked in STUDY so far, by whichever
+version of the code, and measures them by this one, once each (under STUDY/measured).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import salrob_tf as sr
+from salrob_tf.data.datasets import Dataset
+from salrob_tf.files import write_text, written_beside
+from salrob_tf.results.measures import Measured, load_measured, means_csv
+from salrob_tf.results.robustness import Robustness
+from salrob_tf.saliency.masking import lowest, mask_size
+from salrob_tf.saliency.ranking import saliency_scores
+from salrob_tf.saliency.recipes import get_recipe
+from salrob_tf.studies.evidence import attacks_to_show, measure
+from salrob_tf.studies.manifest import Study, read_manifest
+from salrob_tf.studies.measured import means_of
+from salrob_tf.studies.runs import Run
+from salrob_tf.studies.study import check_study, compare_ways
+
+BRIGHT, LOOKED_AT = 0.5, 1000  # what counts as a stroke, and at how many test images masks are looked at
+HISTORY = ("accuracy", "cross_entropy", "kl")
+
+
+def finished(folder: Path) -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:
+    """By kind and name, the folders of a study's finished jobs and what their records say."""
+    found = {}
+    for path in sorted(folder.glob("jobs/*/job.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["finished"]:
+            found[record["kind"], record["name"]] = path.parent, record
+    return found
+
+
+def measured_once(path: Path, data: Dataset, network: Path, result: Robustness, study: Study) -> Measured:
+    """What `path` holds, which is measured if it does not exist."""
+    if not path.exists():
+        attack = attacks_to_show(study.attack.entries().values())[0]
+        found = measure(data, sr.Classifier(network, result.model), result, attack)
+        path.parent.mkdir(exist_ok=True)
+        with written_beside(path) as beside:
+            beside.write_bytes(found.to_bytes())
+    return load_measured(path)
+
+
+def test_accuracy(data: Dataset, network: Path, name: str) -> float:
+    """Share of the whole test set that a network has right."""
+    classifier = sr.Classifier(network, name)
+    return float((classifier.predict(np.asarray(data.x_test, np.float32)) == data.y_test).mean())
+
+
+def strokes_masked(data: Dataset, network: Path, run: Run) -> float:
+    """Share of the strokes that a guided network's recipe masks by now, mean over images, of grey ones alone."""
+    if not run.saliency or data.x_test.shape[-1] != 1:
+        return np.nan
+    x, y = np.asarray(data.x_test[:LOOKED_AT], np.float32), data.y_test[:LOOKED_AT]
+    images, labels = tf.constant(x), tf.constant(y)
+    classifier = sr.Classifier(network, "network")
+
+    def logits(batch: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return classifier.logits(batch)
+
+    recipe = get_recipe(run.recipe)
+    scores, _ = saliency_scores(logits, images, labels, recipe, keras.random.SeedGenerator(0))
+    masked = lowest(scores, mask_size(recipe, run.mask_fraction, x.shape[1:])).numpy().reshape(len(x), -1)
+    strokes = x.reshape(len(x), -1) > BRIGHT
+    some = strokes.any(axis=1)
+    return float(np.mean((masked & strokes)[some].sum(1) / strokes[some].sum(1)))
+
+
+def training_row(data: Dataset, network: Path, name: str, run: Run) -> str:
+    """A row of training.csv: where the last epoch ended, and what is masked then."""
+    with open(network / "history.csv", encoding="utf-8", newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    numbers = [*(float(last.get(key, np.nan)) for key in HISTORY), strokes_masked(data, network, run)]
+    return ",".join([name, str(int(last["epoch"]) + 1), *(f"{each:.5f}" for each in numbers)])
+
+
+def main() -> None:
+    """Gather."""
+    manifest, folder, kept = map(Path, sys.argv[1:])
+    study = read_manifest(manifest)
+    data, jobs = sr.load_data(study.data, study.image_size), finished(folder)
+    check_study(folder, data)
+    groups: dict[str, list[Robustness]] = {}
+    measured: dict[str, dict[int, Measured]] = {}
+    rows = ["network,epoch,accuracy,cross-entropy,divergence,strokes masked"]
+    accuracies = {}
+    for way in study.ways:
+        for seed in study.seeds:
+            name = f"{way}-{seed}"
+            if not {("train", name), ("attack", name)} <= set(jobs):
+                continue
+            print(name, flush=True)
+            network = jobs["train", name][0] / "network"
+            (result,) = sr.load_results(jobs["attack", name][0])
+            result = replace(result, model=name, path=None)
+            groups.setdefault(way, []).append(result)
+            once = measured_once(folder / "measured" / f"{name}.npz", data, network, result, study)
+            measured.setdefault(way, {})[seed] = once
+            accuracies[way, seed] = test_accuracy(data, network, name)
+            rows.append(training_row(data, network, name, study.runs()[name]))
+    means = {
+        way: {seed: {"accuracy, whole test set": accuracies[way, seed], **own} for seed, own in seeds.items()}
+        for way, seeds in means_of(measured, result.epsilons.max()).items()
+    }
+    every = [result for group in groups.values() for result in group]
+    arguments = {"manifest": f"studies/{manifest.name}"}
+    sr.save_results(kept, every, comparisons=compare_ways(groups, groups), data_name=data.name, arguments=arguments)
+    write_text(kept / "measures.csv", means_csv(means))
+    write_text(kept / "training.csv", "\n".join(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()
