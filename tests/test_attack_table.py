@@ -217,6 +217,9 @@ def auto_pgd(attack, classifier, images, labels, epsilon):
         for path, loss, gradient, fell in zip(paths, *climbed(attack, classifier, now, aims), wrong, strict=True):
             others = (path.losses[path.best], path.losses[-1]) if k else ()
             path.sure &= not any(0 < abs(loss - other) < 3e-7 * (1 + abs(loss)) for other in others)
+            # Where a loss or, of signs, a part of a gradient is as near as this, rounding decides.
+            sizes = np.abs(gradient)
+            path.sure &= attack.norm == 2 or not np.any((sizes > 0) & (sizes < 3e-6 * sizes.max()))
             path.losses.append(loss)
             path.gradients.append(gradient)
             path.fell = path.points[k] if fell else path.fell

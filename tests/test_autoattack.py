@@ -11,6 +11,8 @@ from conftest import make_images, make_network, shorten_autoattack
 
 import salrob_tf as sr
 from salrob_tf.evaluation import sweep as sweep_module
+from salrob_tf.evaluation.estimate import estimate
+from salrob_tf.evaluation.plans import choose_attacks, plan_of
 
 pytestmark = pytest.mark.usefixtures("unprobed")
 
@@ -59,6 +61,72 @@ def test_networks_that_draw_random_numbers_get_the_version_for_them():
     with pytest.warns(UserWarning, match="autoattack: noisy draws random numbers: .* apgd and apgd-dlr were run"):
         found = sr.evaluate(classifier, *make_images(4), "autoattack", [0.1])
     assert found.members["autoattack"][0].costs.gradient_evaluations % 10 == 0
+
+
+def test_rounding_alone_makes_no_network_random():
+    """One that answers otherwise in the seventh digit is attacked by all members, one draw each, and so estimated."""
+    network = make_network()
+    shaky = lambda images: network(images) + 1e-7 * tf.random.normal([tf.shape(images)[0], 3])  # noqa: E731
+    classifier = sr.Classifier(shaky, "shaky", input_shape=(8, 8, 1))
+    assert classifier.deterministic and not classifier.repeats
+    assert [each.label for each in sr.AutoAttack().members(classifier)] == LABELS
+    images, labels = make_images(4)
+    found = sr.evaluate(classifier, images, labels, "autoattack", [0.1])
+    assert found.description["deterministic"] and "draws" not in found.description
+    plan = plan_of(classifier, choose_attacks("bim", steps=5), np.array([0.1]), survivors_only=False)
+    assert estimate(plan, images, 4).gradients == 5 * 4
+
+
+def test_the_version_for_random_networks_says_that_it_is_less(classifier, trained):
+    found = sr.evaluate(classifier, trained[1][:4], trained[2][:4], [sr.AutoAttack(version="rand")], [0.1])
+    (said,) = [flag for flag in found.flags if flag.id == "members"]
+    assert "networks that draw random numbers apgd and apgd-dlr were run, but tiny draws none" in str(said)
+
+
+def test_an_attack_that_ends_at_the_boundary_is_doubtful_where_draws_decide_it(trained):
+    network, images, labels = trained
+    noisy = sr.Classifier(lambda x: network(x) + tf.random.normal([tf.shape(x)[0], 3]), "noisy", input_shape=(8, 8, 1))
+    for attack in (sr.FAB(steps=3, targeted=True), sr.AutoAttack(version="standard")):
+        found = sr.evaluate(noisy, images[:4], labels[:4], [attack], [0.1])
+        said = [flag.id for flag in found.flags if flag.attack == attack.label]
+        assert ("boundary" in said) == (attack.label == "fab-targeted")
+
+
+def test_queries_of_random_networks_are_counted_by_their_draws(trained):
+    network, images, labels = trained
+    asked = tf.Variable(0, dtype=tf.int64)
+
+    def noisy(x):
+        asked.assign_add(tf.shape(x, out_type=tf.int64)[0])
+        return network(x) + 0.5 * tf.random.normal([tf.shape(x)[0], 3])
+
+    classifier = sr.Classifier(noisy, "noisy", input_shape=(8, 8, 1))
+    for attack in (sr.Square(steps=30), sr.FAB(steps=5, targeted=True)):
+        sr.evaluate(classifier, images[:16], labels[:16], [attack], [0.2], batch_size=16)
+        before = int(asked)
+        found = sr.evaluate(classifier, images[:16], labels[:16], [attack], [0.2], batch_size=16)
+        costs = found.costs[attack.label]
+        taken = int(asked) - before
+        counted = costs.forward_evaluations + costs.gradient_evaluations + costs.padding
+        assert counted <= taken <= counted + 16 * 51 + 2000, "clean images, and looks at the model, are beside it"
+        assert counted > 16 * attack.steps * 5
+
+
+def test_one_lucky_draw_ends_no_queries(trained):
+    """Ended by the first mean of draws that says so, it would leave the network without its noise a lead of 1.0."""
+    network, images, labels = trained
+    noisy = sr.Classifier(lambda x: network(x) + 1.5 * tf.random.normal([tf.shape(x)[0], 3]), input_shape=(8, 8, 1))
+    logits = network(sr.Square(steps=200)(noisy, images, labels, 0.2, draws=10)).numpy()
+    others = np.where(np.eye(3, dtype=bool)[labels], -np.inf, logits).max(axis=1)
+    assert np.mean(logits[np.arange(64), labels] - others) < 0.75
+
+
+@pytest.mark.parametrize("name", ["autoattack", "worst-case", "apgd", "square", "fgsm"])
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": "x"}, {"restarts": 0}, {"norm": 3}])
+def test_options_are_checked_whatever_attack_takes_them(name, wrong):
+    (key,) = wrong
+    with pytest.raises(ValueError, match=f"`{key}` .*Received: {key}="):
+        sr.make_attack(name, **wrong)
 
 
 def test_each_member_attacks_what_those_before_left(classifier, trained):

@@ -3,15 +3,17 @@
 import json
 from dataclasses import dataclass, replace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_network, shorten_autoattack
+from conftest import make_images, make_network, shorten_autoattack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 import salrob_tf as sr
+from salrob_tf.attacks import autoattack
 from salrob_tf.attacks.base import Link
 from salrob_tf.attacks.ensemble import Ensemble
 from salrob_tf.evaluation import audit as audit_module
@@ -105,6 +107,31 @@ def test_bfloat16_leaves_nothing_that_float32_breaks(ready, attacks):
     assert dtypes == {f"{label}-bfloat16": "bfloat16", label: "float32"}
 
 
+@pytest.mark.parametrize("attack", [sr.APGD(steps=30, loss="dlr"), sr.BIM(steps=30, loss="margin")])
+def test_float32_goes_on_with_all_where_gradients_in_bfloat16_are_poor(attack):
+    """A network that saturates: what bfloat16 leaves far from falling would never meet float32."""
+    keras.utils.set_random_seed(1)
+    steep = []
+    for scale in (1.0, 256.0):
+        inputs = keras.Input((8, 8, 1))
+        hidden = keras.layers.Rescaling(scale)(keras.layers.Conv2D(6, 3)(inputs))
+        outputs = keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Activation("tanh")(hidden)))
+        steep.append(keras.Model(inputs, outputs))
+    steep[0].compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    steep[0].fit(*make_images(256), epochs=8, verbose=0)
+    steep[1].set_weights(steep[0].get_weights())
+    images, labels = make_images(64, seed=1)
+    exact, found = (
+        sr.evaluate(steep[1], images, labels, [attack], EPSILONS, craft_dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+    )
+    assert np.all(found.accuracy(attack.label) <= exact.accuracy(attack.label) + 1 / 64 + 1e-9)
+    quick = np.array(found.members[attack.label][0].accuracy)
+    assert np.max(quick - exact.accuracy(attack.label)) > 0.03, "or this shows nothing"
+    (said,) = [flag for flag in found.flags if flag.id == "poor gradients"]
+    assert "that they left far from falling fell to those in float32" in str(said) and said.attack == attack.label
+
+
 def test_the_worst_case_is_no_higher_than_its_bracket_and_near_autoattack(classifier, trained):
     images, labels = trained[1], trained[2]
     found = sr.evaluate(classifier, images, labels, "worst-case", EPSILONS)
@@ -127,8 +154,8 @@ def test_its_audit_says_what_autoattack_breaks_of_some_images(classifier, traine
     for epsilon, standing, broken in zip(audit.epsilons, audit.standing, audit.broken, strict=True):
         left = found.correct["worst-case"][EPSILONS.index(epsilon), rows]
         alone = sr.evaluate(
-            classifier, images[rows][left], labels[rows][left], "autoattack", epsilon, indices=rows[left], seed=3
-        )
+            classifier, images[rows][left], labels[rows][left], "autoattack", epsilon, indices=rows[left], seed=4
+        )  # not from the starts of what is audited
         fell = int((~alone.correct["autoattack"][0]).sum())
         assert standing == left.sum() and broken >= fell
     assert sum(audit.broken) > 0 and audit.costs.gradient_evaluations > 0
@@ -138,6 +165,49 @@ def test_its_audit_says_what_autoattack_breaks_of_some_images(classifier, traine
     assert without.audits == {}
     np.testing.assert_array_equal(without.correct["worst-case"], found.correct["worst-case"])
     sr.compare(found, replace(without, model="other"))
+
+
+def test_an_audit_by_the_same_attack_has_other_starts(trained, monkeypatch):
+    """Of a network without gradients Square audits Square: from the same starts it would find the same again."""
+    network, images, labels = trained
+    queries = sr.Square(steps=60)
+    monkeypatch.setattr(autoattack, "Square", lambda norm: queries)
+    monkeypatch.setattr(sr.WorstCase, "members", lambda self, classifier: (Link("square", queries),))
+    rounded = sr.Classifier(lambda x: network(tf.round(x * 15) / 15), "rounded", input_shape=(8, 8, 1))
+    found = sr.evaluate(rounded, images, labels, "worst-case", [0.2, 0.3])
+    audit = found.audits["worst-case"]
+    alone = sr.evaluate(rounded, images, labels, [queries], [0.2, 0.3], seed=1)
+    rows = audited_images(np.arange(64), 0)
+    fell = (found.correct["worst-case"] & ~alone.correct["square"])[:, rows].sum(axis=1)
+    assert fell.max() > 0, "or this shows nothing"
+    assert sum(audit.broken) >= fell[[[0.2, 0.3].index(epsilon) for epsilon in audit.epsilons]].max()
+
+
+def test_as_many_images_are_audited_in_small_shards(classifier, trained, monkeypatch):
+    monkeypatch.setattr(audit_module, "LEAST", 12)
+    monkeypatch.setattr(sweep_module, "SHARD_BATCHES", 1)
+    images, labels = trained[1], trained[2]
+    found = [sr.evaluate(classifier, images, labels, "worst-case", EPSILONS, batch_size=size) for size in (64, 8)]
+    assert [each.audits["worst-case"].images for each in found] == [12, 12]
+    rows = audited_images(np.arange(64), 0)
+    for each in found:
+        audit = each.audits["worst-case"]
+        at = [EPSILONS.index(epsilon) for epsilon in audit.epsilons]
+        assert list(audit.standing) == each.correct["worst-case"][at][:, rows].sum(axis=1).tolist()
+
+
+def test_square_goes_on_where_all_gradients_are_zero(trained):
+    network, images, labels = trained
+
+    def rounded(x):  # the gradient is there, and it is zero
+        return network(tf.round(tf.stop_gradient(x) * 15) / 15 + 0 * x)
+
+    classifier = sr.Classifier(rounded, "rounded", input_shape=(8, 8, 1))
+    chain = sr.WorstCase().members(classifier)
+    assert [link.label for link in chain] == ["bracket", "targets", "longer", "square"]
+    found = sr.evaluate(classifier, images[:32], labels[:32], [sr.WorstCase(audit=False)], [0.4])
+    before, after = (found.members["worst-case"][place].accuracy[0] for place in (2, 3))
+    assert after < before
 
 
 @settings(deadline=None, max_examples=30)

@@ -257,6 +257,7 @@ class Link(NamedTuple):
         hope: The same share for tries: one that leaves more of it, at first more than a multiple, is given up. It is of
             use where steps begin large.
         dtype: What gradients are computed in, `"float32"` or `"bfloat16"`.
+        doubted: What `near` is instead if some images that are further fall all the same; `None` where none are tried.
     """
 
     label: str
@@ -264,6 +265,7 @@ class Link(NamedTuple):
     near: float = np.inf
     hope: float = np.inf
     dtype: str = "float32"
+    doubted: float | None = None
 
 
 def mean_logits(classifier: Classifier, draws: int) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from salrob_tf.attacks.balls import check_norm
 from salrob_tf.attacks.base import Link
 from salrob_tf.models.classifier import Classifier
+from salrob_tf.models.contract import images_of
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,12 @@ class Ensemble:
         return ()
 
 
-def has_gradient(classifier: Classifier) -> bool:
-    """Whether any gradient leads from a model's logits to its images, be it zero."""
-    images = tf.fill((1, *classifier.input_shape), 0.5)
+def largest_gradient(classifier: Classifier) -> float | None:
+    """The largest magnitude in gradients of a model's logits at a few random images; `None` if none leads there."""
+    images = images_of(classifier.input_shape)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
         logits = classifier.logits(images)
-    return tape.gradient(logits, images) is not None
+        mixed = logits * tf.random.stateless_normal(logits.shape[1:], [0, 0])  # no two classes cancel each other
+    gradient = tape.gradient(mixed, images)
+    return None if gradient is None else float(tf.reduce_max(tf.abs(gradient)))

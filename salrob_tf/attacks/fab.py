@@ -56,9 +56,9 @@ class FAB(Attack):
         """One, or one for each class that an image may be driven to."""
         return 1 if self.targeted else num_classes - 1
 
-    def forwards_per_step(self) -> int:
-        """One, which looks whether the step led to an adversarial."""
-        return 1
+    def forwards_per_step(self, draws: int = 1) -> int:
+        """One for each draw, which look whether the step led to an adversarial."""
+        return draws
 
     def craft(
         self, classifier: Classifier, batch: Batch, seed: int, dtype: str = "float32", draws: int = 1

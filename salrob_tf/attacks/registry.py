@@ -9,6 +9,7 @@ import numpy as np
 
 from salrob_tf.attacks.apgd import APGD
 from salrob_tf.attacks.autoattack import AutoAttack
+from salrob_tf.attacks.balls import check_norm
 from salrob_tf.attacks.base import Attack
 from salrob_tf.attacks.carlini_wagner import CWL2
 from salrob_tf.attacks.ensemble import Ensemble
@@ -17,8 +18,9 @@ from salrob_tf.attacks.gradient import BIM, FGSM, MIM, PGD
 from salrob_tf.attacks.settings import SUFFIXES
 from salrob_tf.attacks.spsa import SPSA
 from salrob_tf.attacks.square import Square
+from salrob_tf.attacks.starts import MOST_TRIES
 from salrob_tf.attacks.worst_case import WorstCase
-from salrob_tf.checks import shown
+from salrob_tf.checks import check_flag, check_whole, shown
 
 ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack for attack in (FGSM, BIM, PGD, MIM, APGD, FAB, Square, SPSA, CWL2)
@@ -50,6 +52,9 @@ def make_attack(
     Raises:
         ValueError: If there is no attack of that name, or a setting is out of its range.
     """
+    norm, steps = check_norm(norm), check_whole("steps", steps, 1)
+    restarts = check_whole("restarts", restarts, 1, MOST_TRIES)
+    check_flag("audit", audit)
     if isinstance(name, Entry):
         return name
     if name in ENSEMBLES:

@@ -125,8 +125,8 @@ class AttackSettings:
         """Gradients that a step takes of each image, of a model with so many classes."""
         return int(self.uses_gradients)
 
-    def forwards_per_step(self) -> int:
-        """Forward passes that a step makes of each image beside its gradients."""
+    def forwards_per_step(self, draws: int = 1) -> int:
+        """Forward passes that a step of so many draws makes of each image beside its gradients."""
         return 0
 
     @property

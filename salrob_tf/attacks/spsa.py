@@ -57,8 +57,8 @@ class SPSA(Attack):
         if self.samples % 2:
             raise ValueError(f"`samples` must be even, 2 or more. Received: samples={self.samples}")
 
-    def forwards_per_step(self) -> int:
-        """Those that estimate the gradient, and one that looks whether the image still stands."""
+    def forwards_per_step(self, draws: int = 1) -> int:
+        """Those that estimate the gradient, each with one draw, and one that looks whether the image still stands."""
         return self.samples + 1
 
     @property

@@ -8,7 +8,7 @@ from typing import ClassVar
 from salrob_tf.attacks.apgd import APGD
 from salrob_tf.attacks.autoattack import AutoAttack
 from salrob_tf.attacks.base import Link
-from salrob_tf.attacks.ensemble import Ensemble, has_gradient
+from salrob_tf.attacks.ensemble import Ensemble, largest_gradient
 from salrob_tf.attacks.square import Square
 from salrob_tf.checks import check_flag
 from salrob_tf.models.classifier import Classifier
@@ -44,15 +44,18 @@ class WorstCase(Ensemble):
         check_flag("audit", self.audit)
 
     def members(self, classifier: Classifier) -> tuple[Link, ...]:
-        """The attacks that are run on a model, in their order; Square alone where it has no gradients."""
-        if not has_gradient(classifier):
-            return (Link(Square.name, Square(self.norm)),)
+        """The attacks that are run on a model, in order; with Square where gradients are zero, alone without any."""
+        queries = Link(Square.name, Square(self.norm))
+        gradient = largest_gradient(classifier)
+        if gradient is None:
+            return (queries,)
         loss = "dlr" if classifier.num_classes > 3 else "margin"
-        return (
+        chain = (
             Link("bracket", APGD(self.norm, steps=12)),
             Link("targets", APGD(self.norm, loss=loss, targeted=True), hope=0.13),
             Link("longer", APGD(self.norm), near=0.1, hope=0.075),
         )
+        return (*chain, queries) if gradient == 0 else chain
 
     def auditors(self, classifier: Classifier) -> tuple[Link, ...]:
         """The members of AutoAttack."""

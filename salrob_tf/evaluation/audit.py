@@ -11,16 +11,20 @@ from salrob_tf.attacks.starts import hashed
 from salrob_tf.evaluation.counts import Counts
 from salrob_tf.results.audits import Audit
 
-SHARE = 0.1  # of the images of a shard
-LEAST = 50  # images of a shard, or all
+SHARE = 0.1  # of the images
+LEAST = 50  # images, or all
 LEVELS = (0.75, 0.5, 0.25)  # of clean accuracy, where most can be missed
 
 
 def audited_images(indices: np.ndarray, seed: int) -> np.ndarray:
-    """Rows of the images that are audited, ascending: a random choice by the seed and their indices alone."""
-    count = min(len(indices), max(LEAST, round(SHARE * len(indices))))
-    drawn = hashed(hashed(np.full(1, seed, np.uint64)) ^ indices.astype(np.uint64))
-    return np.sort(np.argsort(drawn, kind="stable")[:count])
+    """Rows of the images that are audited, ascending."""
+    return drawn(indices, seed, max(LEAST, round(SHARE * len(indices))))
+
+
+def drawn(indices: np.ndarray, seed: int, count: int) -> np.ndarray:
+    """Rows of so many images, or of all, ascending: a random choice by the seed and their indices alone."""
+    order = np.argsort(hashed(hashed(np.full(1, seed, np.uint64)) ^ indices.astype(np.uint64)), kind="stable")
+    return np.sort(order[:count])
 
 
 def audited_epsilons(correct: np.ndarray, clean: np.ndarray) -> np.ndarray:

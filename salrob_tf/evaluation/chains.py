@@ -31,6 +31,7 @@ def chains_of(
 def _first_in(dtype: str, chain: tuple[Link, ...], survivors_only: bool) -> tuple[Link, ...]:
     """A chain whose attacks search on gradients in a dtype, and in float32 what then stands and is near to falling.
 
+    Where gradients in that dtype are poor, images stay far from falling that float32 breaks: some of those are tried.
     FGSM's one gradient is not worth the loss, and attacks that are run whole take float32.
     """
     quick = dtype != "float32"
@@ -42,7 +43,7 @@ def _first_in(dtype: str, chain: tuple[Link, ...], survivors_only: bool) -> tupl
             found.append(link._replace(dtype=dtype))
         else:
             found.append(link._replace(label=f"{link.label}-{dtype}", dtype=dtype))
-            found.append(link._replace(near=min(link.near, NEAR)))
+            found.append(link._replace(near=min(link.near, NEAR), doubted=link.near))
     return tuple(found)
 
 

@@ -97,7 +97,7 @@ class Crafting:
         self.counts.gradient_evaluations += (
             passes * self.attack.gradients_per_step(self.classifier.num_classes) * self.draws.gradient
         )
-        self.counts.forward_evaluations += passes * self.attack.forwards_per_step()
+        self.counts.forward_evaluations += passes * self.attack.forwards_per_step(self.draws.gradient)
 
     def count_zero_gradients(self, rows: np.ndarray, sizes: np.ndarray) -> None:
         """Note the largest magnitudes in first gradients, those of each image's first attempt."""

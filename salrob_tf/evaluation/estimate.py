@@ -12,7 +12,7 @@ import numpy as np
 from salrob_tf.attacks.base import Link
 from salrob_tf.attacks.gradient import FGSM
 from salrob_tf.evaluation.audit import LEVELS, audited_images
-from salrob_tf.evaluation.counts import ONE_DRAW, SEVERAL_DRAWS
+from salrob_tf.evaluation.counts import ONE_DRAW, SEVERAL_DRAWS, Draws
 from salrob_tf.evaluation.plans import Plan
 
 # How many whole attacks an image meets on average, seen on MNIST networks: of the first attack of a search by halves,
@@ -63,17 +63,16 @@ def estimate(plan: Plan, images: np.ndarray, count: int) -> Estimate:
         count: How many images there will be.
     """
     gradients = forwards = 0.0
+    draws = ONE_DRAW if plan.classifier.deterministic else SEVERAL_DRAWS
     for label, chain in plan.chains.items():
         first = label == next(iter(plan.chains))
         for place, link in enumerate(chain):
             share = NEAR if min(link.near, link.hope) < np.inf else 1.0
             for_each = _attempts(plan, link, place, first) * share
-            gradients, forwards = _plus(gradients, forwards, plan, link, for_each * count)
+            gradients, forwards = _plus(gradients, forwards, plan, draws, link, for_each * count)
         for link in plan.audits.get(label, ()):
             met = len(audited_images(np.arange(count), plan.seed)) * float(np.mean(LEVELS))
-            gradients, forwards = _plus(gradients, forwards, plan, link, met)
-    draws = ONE_DRAW if plan.classifier.repeats else SEVERAL_DRAWS
-    gradients, forwards = gradients * draws.gradient, forwards * draws.judging
+            gradients, forwards = _plus(gradients, forwards, plan, draws, link, met)
     some = np.resize(images, (min(plan.batch_size, count), *images.shape[1:]))
     zeros = np.zeros(len(some), np.int32)
     seconds = forwards * _seconds(lambda: plan.classifier.predict_logits(some, len(some))) / len(some)
@@ -94,15 +93,17 @@ def _attempts(plan: Plan, link: Link, place: int, first: bool) -> float:
     return min(epsilons, FROM_A_SCOUT if first else FROM_ANOTHER)
 
 
-def _plus(gradients: float, forwards: float, plan: Plan, link: Link, attempts: float) -> tuple[float, float]:
+def _plus(
+    gradients: float, forwards: float, plan: Plan, draws: Draws, link: Link, attempts: float
+) -> tuple[float, float]:
     """More of both, for so many whole attacks on an image."""
     attack, classes = link.attack, plan.classifier.num_classes
     tries = attack.tries(classes)
     judged = len(plan.ascending) if attack.one_gradient else tries
     steps = attempts * tries * attack.steps
     return (
-        gradients + steps * attack.gradients_per_step(classes),
-        forwards + steps * attack.forwards_per_step() + attempts * judged,
+        gradients + steps * attack.gradients_per_step(classes) * draws.gradient,
+        forwards + steps * attack.forwards_per_step(draws.gradient) + attempts * judged * draws.judging,
     )
 
 

@@ -10,16 +10,14 @@ import tensorflow as tf
 
 from salrob_tf.attacks.base import Attack
 from salrob_tf.evaluation.counts import SEVERAL_DRAWS
-from salrob_tf.models.classifier import Classifier
-from salrob_tf.models.logits import LOG_PROBABILITIES, LOGITS, saturated
+from salrob_tf.models.classifier import PASSES, Classifier
+from salrob_tf.models.logits import LOG_PROBABILITIES, LOGITS, SAME, furthest, saturated
 from salrob_tf.results.comparison import chance_flags
 from salrob_tf.results.flags import DOUBTFUL, NOT_BELIEVED, Flag
 
-PASSES = 5
 MORE_PASSES = 50  # compiled ones, before it is said that compiling froze what a model draws
 PASSED = 256  # images in each
 TOGETHER = 8  # images, of fewer of which a batch shows little
-SAME = 1e-4  # distance in L2 between normalised logits up to which passes agree (AutoAttack's flag)
 SAME_ALONE = 0.01  # the same for an image in two batches: kernels of half precision round by the batch's size
 SATURATED = 0.01  # share of images from which on it is said
 SMALLEST_GAP = 0.1  # between the two highest logits: below, softmax is nearly uniform
@@ -63,7 +61,7 @@ def inspect(
             Flag(
                 "random",
                 DOUBTFUL,
-                _furthest(passes),
+                furthest(passes),
                 SAME,
                 f"{classifier.name} gives other logits for the same images when it is asked again: gradients are means "
                 f"over {SEVERAL_DRAWS.gradient} draws, and an image counts as correct where more than half of "
@@ -108,19 +106,13 @@ def passes_agree(passes: np.ndarray, labels: np.ndarray) -> bool:
         labels: `(N,)`.
     """
     counts = (passes.argmax(-1) == labels).sum(axis=1)
-    return bool(np.all(counts == counts[0]) and _furthest(passes) <= SAME)
-
-
-def _furthest(passes: np.ndarray) -> float:
-    """The largest distance between two passes' logits of one image, each divided by its norm."""
-    normalised = passes / np.maximum(np.linalg.norm(passes, axis=-1, keepdims=True), 1e-12)
-    return float(np.linalg.norm(normalised[:, None] - normalised[None], axis=-1).max())
+    return bool(np.all(counts == counts[0]) and furthest(passes) <= SAME)
 
 
 def _distance_alone(classifier: Classifier, images: np.ndarray, logits: np.ndarray) -> float:
     """How far the logits of two images move where they stand alone and in another order."""
     alone = classifier.logits(tf.constant(images[1::-1])).numpy()
-    return _furthest(np.stack([logits[1::-1], alone]))
+    return furthest(np.stack([logits[1::-1], alone]))
 
 
 def _outputs(classifier: Classifier, passes: np.ndarray, share: float) -> list[Flag]:

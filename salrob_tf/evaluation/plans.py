@@ -17,7 +17,7 @@ from salrob_tf.evaluation.chains import audits_of, chains_of
 from salrob_tf.models.classifier import Classifier
 
 CRAFT_DTYPES = ("float32", "bfloat16")
-PARTS = 4  # version of what the parts of a checkpoint hold
+PARTS = 5  # version of what the parts of a checkpoint hold
 
 
 @dataclass(frozen=True)

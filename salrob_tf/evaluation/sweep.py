@@ -132,7 +132,8 @@ def evaluate(
         indices = check_indices(indices, total)
     with nullcontext() if checkpoint is None else locked(checkpoint):
         kept = None if checkpoint is None else Checkpoint(checkpoint, plan.identity)
-        work = Work(plan, indices, kept, adversarials, progress, total)
+        every = indices if indices is not None or total is None else np.arange(total)
+        work = Work(plan, indices, kept, adversarials, progress, total, every)
         for x, y in shards:
             work.take(x, y)
     return work.result(name)

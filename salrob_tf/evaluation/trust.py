@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from salrob_tf.attacks.autoattack import AutoAttack
 from salrob_tf.attacks.base import Attack
 from salrob_tf.evaluation.counts import Draws
 from salrob_tf.evaluation.noise import Noise
@@ -96,7 +97,7 @@ def flags_of(
             found[label] += noise.flag(label, attack, dtype, sample.left(label), plan.ascending, without)
         if not attack.uses_gradients and not any(flag.withholds for flag in found[label]):
             believed = label
-        found[label] += _members(plan, label, draws)
+        found[label] += _members(plan, label, draws) + _at_boundary(plan, label, draws)
     gradients = sum(cost.gradient_evaluations for cost in costs.values())
     left = {label: sample.left(label) for label in plan.attacks}
     probes = Probes(plan, sample.images, sample.labels, left, gradients, draws)
@@ -153,10 +154,35 @@ def _members(plan: Plan, label: str, draws: Draws) -> list[Flag]:
         meaning = f"{name} has no gradient with respect to its images: only {run} was run, which is weaker"
         remedy = "Give the step that has no gradient, such as rounding, a straight-through one"
         return [Flag("no gradient", DOUBTFUL, 0, 1, meaning, remedy, label)]
-    if draws.gradient > 1:
-        meaning = f"{name} draws random numbers: of the version for such networks {run} were run, on averaged gradients"
+    random, fewer = draws.gradient > 1, label == AutoAttack.label and all(link.attack.uses_gradients for link in chain)
+    if random:
+        run = f"of the version for such networks {run}" if fewer else run
+        meaning = f"{name} draws random numbers: {run} were run, on averaged gradients"
         return [Flag("members", NOTE, draws.gradient, 1, meaning, "Attack the model without its noise too", label)]
+    if fewer:
+        meaning = f"of the version for networks that draw random numbers {run} were run, but {name} draws none"
+        return [Flag("members", NOTE, draws.gradient, 1, meaning, "Run the standard version, which finds more", label)]
     return []
+
+
+def _at_boundary(plan: Plan, label: str, draws: Draws) -> list[Flag]:
+    """What is said of an attack that looks for the boundary itself, where a model's random numbers decide."""
+    if draws.judging == 1 or not all(link.attack.nearest for link in plan.chains[label]):
+        return []
+    meaning = (
+        f"{plan.classifier.name} draws random numbers, and {label} ends where the mean of {draws.gradient} draws just "
+        f"changes its class: most of {draws.judging} fresh ones may say otherwise"
+    )
+    return [Flag("boundary", DOUBTFUL, draws.gradient, 1, meaning, "Believe apgd or pgd instead", label)]
+
+
+def poor_gradients(label: str, fell: int, tried: int) -> Flag:
+    """What is said of an attack whose gradients in bfloat16 left images standing that those in float32 break."""
+    meaning = (
+        f"gradients in bfloat16 are poor here: {fell} of {tried} images that they left far from falling fell to those "
+        "in float32, which therefore went on with all that stood"
+    )
+    return Flag("poor gradients", NOTE, fell / tried, 0, meaning, "Leave craft_dtype at float32", label)
 
 
 def _without_gradients(attacks: Mapping[str, Attack], believed: str | None) -> str:

@@ -13,19 +13,21 @@ import numpy as np
 
 from salrob_tf.attacks.base import Link
 from salrob_tf.data.arrays import check_labels, fingerprint
-from salrob_tf.evaluation.audit import Tally, audited_epsilons, audited_images
+from salrob_tf.evaluation.audit import Tally, audited_epsilons, audited_images, drawn
 from salrob_tf.evaluation.checkpoint import Checkpoint
 from salrob_tf.evaluation.counts import ONE_DRAW, SEVERAL_DRAWS, Counts
 from salrob_tf.evaluation.inspection import chance, inspect
-from salrob_tf.evaluation.leads import Left
+from salrob_tf.evaluation.leads import Left, leads_of
 from salrob_tf.evaluation.plans import Plan
 from salrob_tf.evaluation.search import Sweep
-from salrob_tf.evaluation.trust import Sample, flags_of
+from salrob_tf.evaluation.trust import Sample, flags_of, poor_gradients
 from salrob_tf.files import check_file, written_beside
 from salrob_tf.results.costs import Member, sum_of
 from salrob_tf.results.flags import Flag
 from salrob_tf.results.robustness import Robustness
 
+AUDITED = 1  # above the seed is that of auditors: from the starts of what they look at they would find it again
+TRIED_AFAR = 20  # images, of the first shard, that are far from falling after gradients of few digits
 CLEAN = "none"  # the attack that a checkpoint keeps the clean outcomes of random networks under
 
 Progress = Callable[[str, int, int | None, int], None]
@@ -42,7 +44,9 @@ class Work:
         adversarials: Path | None,
         progress: Progress | None,
         total: int | None,
+        every: np.ndarray | None = None,
     ) -> None:
+        """Nothing is done yet; `every` are the indices of all images of the sweep, here or elsewhere, if known."""
         largest = plan.ascending[-1]
         if largest > 1 and any(attack.norm == np.inf for attack in plan.attacks.values()):
             warnings.warn(f"epsilon {largest:g} is larger than the range of the images, [0, 1]", stacklevel=3)
@@ -56,6 +60,9 @@ class Work:
         self.left: dict[str, list[list[np.ndarray]]] = {label: [[] for _ in run] for label, run in plan.chains.items()}
         self.counts = {label: [Counts() for _ in chain] for label, chain in plan.chains.items()}
         self.audits: dict[str, Tally] = {}
+        # By attack and link, of some images far from falling, how many fell, and how many there are.
+        self.afar: dict[tuple[str, str], tuple[int, int]] = {}
+        self.audited = None if every is None else every[audited_images(every, plan.seed)]
 
     def take(self, x: np.ndarray, y: np.ndarray, number: int | None = None) -> None:
         """Attack a shard with every attack; `number` is that of its parts, by default the next one."""
@@ -109,6 +116,10 @@ class Work:
             file = self.adversarials / f"{label}-{self.number:05d}.npz" if self.adversarials and last else None
             # What becomes known is told once; until then, how many stand.
             told = report if last else lambda known, standing: report(0, standing)
+            if before and link.doubted is not None:
+                if (label, name) not in self.afar:
+                    self.afar[label, name] = self._try_afar(name, link, shard, before, self.counts[label][number])
+                link = link._replace(near=link.doubted) if self.afar[label, name][0] else link
             part = self._part(name, link, shard, guess, before, file, told)
             correct = part.pop("correct")
             before = Left(correct, part.pop("found", shard.images), part.pop("leads"))
@@ -118,18 +129,38 @@ class Work:
             self._audit(label, shard, correct, report)
         return correct
 
+    def _try_afar(self, name: str, link: Link, shard: _Shard, before: Left, counts: Counts) -> tuple[int, int]:
+        """How many of some images fall that are far from it after the attack before, and how many those are."""
+        lead = leads_of(self.plan.classifier, shard.images, shard.labels, self.plan.batch_size)
+        far = np.flatnonzero(before.correct[0] & (before.leads > link.near * lead))
+        rows = far[drawn(shard.indices[far], self.plan.seed, TRIED_AFAR)]
+        if not len(rows):
+            return 0, 0
+        left = Left(before.correct[:, rows], before.found[rows], np.full(len(rows), -np.inf))
+        link = link._replace(near=np.inf)
+        part = self._part(f"{name}-afar", link, shard.part(rows), None, left, None, lambda known, standing: None)
+        fell, _, _ = part.pop("correct"), part.pop("found", None), part.pop("leads")
+        counts.add(Counts(**{key: value.item() for key, value in part.items()}))
+        return int(np.sum(fell.sum(axis=0) < left.correct.sum(axis=0))), len(rows)
+
     def _audit(self, label: str, shard: _Shard, correct: np.ndarray, report: _Report) -> None:
         """Let some images of a shard meet other attacks once more, of what stands after one of them, `(K, N)`."""
         if label not in self.audits:
             self.audits[label] = Tally(audited_epsilons(correct, shard.clean))
-        tally, rows = self.audits[label], audited_images(shard.indices, self.plan.seed)
+        tally = self.audits[label]
+        if self.audited is None:  # a stream does not tell what is to come: of it each shard has its share
+            rows = audited_images(shard.indices, self.plan.seed)
+        else:
+            rows = np.flatnonzero(np.isin(shard.indices, self.audited))
+        if not len(rows):
+            return
         epsilons, some = self.plan.ascending[tally.places], shard.part(rows)
         before = Left(correct[np.ix_(tally.places, rows)], some.images, np.full(len(rows), -np.inf))
         standing, counts = before.correct.sum(axis=1), Counts()
         for link in self.plan.audits[label]:
             name = f"{label}-audit-{link.label}"
             told = lambda known, standing: report(0, standing)  # noqa: E731
-            part = self._part(name, link, some, None, before, None, told, epsilons)
+            part = self._part(name, link, some, None, before, None, told, epsilons, self.plan.seed + AUDITED)
             before = Left(part.pop("correct"), part.pop("found", some.images), part.pop("leads"))
             counts.add(Counts(**{key: value.item() for key, value in part.items()}))
         tally.add(len(rows), standing, standing - before.correct.sum(axis=1), counts)
@@ -144,6 +175,7 @@ class Work:
         file: Path | None,
         report: Callable[[int, int], None],
         epsilons: np.ndarray | None = None,
+        seed: int | None = None,
     ) -> dict[str, np.ndarray]:
         """What one attack did to a shard, done now or kept from before; with `file` its adversarials are there."""
         if file is not None:
@@ -155,7 +187,8 @@ class Work:
         plan, began = self.plan, time.perf_counter()
         sweep = Sweep(
             link.attack, plan.classifier, shard.images, shard.labels, shard.clean,
-            plan.ascending if epsilons is None else epsilons, shard.indices, plan.seed, plan.batch_size, link.dtype,
+            plan.ascending if epsilons is None else epsilons, shard.indices, plan.seed if seed is None else seed,
+            plan.batch_size, link.dtype,
             report, before, link.near, link.hope, guess, plan.keep, self.draws,
         )  # fmt: skip
         independent = not plan.survivors_only and name in plan.chains
@@ -186,6 +219,7 @@ class Work:
         costs = {label: sum_of([each.costs for each in members[label]], **self._shares(label)) for label in plan.chains}
         whole = {label: np.concatenate(left[-1], axis=1) for label, left in self.left.items()}
         found, looked = flags_of(self.sample, plan, costs, clean, whole, draws=self.draws, at_chance=bool(guessing))
+        found += [poor_gradients(label, fell, tried) for (label, _), (fell, tried) in self.afar.items() if fell]
         _warn(found, above=2)
         return Robustness(
             model=name or plan.classifier.name,

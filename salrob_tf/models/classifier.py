@@ -19,9 +19,10 @@ from salrob_tf.models.copies import copy_in_bfloat16, differ, rounding
 from salrob_tf.models.devices import over_devices
 from salrob_tf.models.forms import form_of
 from salrob_tf.models.loading import path_of
-from salrob_tf.models.logits import LOG_PROBABILITIES, LOGITS, Forward, logits_of
+from salrob_tf.models.logits import LOG_PROBABILITIES, LOGITS, SAME, Forward, furthest, logits_of
 from salrob_tf.models.preprocessing import preprocessing_of
 
+PASSES = 5
 COPIED = 0.1  # share of the largest logit by which a copy in bfloat16 may be off
 
 
@@ -200,6 +201,11 @@ class Classifier:
         """Whether the same images have the same logits when the model is asked again."""
         first, second = (self.logits(self._probe).numpy() for _ in range(2))
         return bool(np.array_equal(first, second))
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same images have the same logits, but for rounding, when the model is asked again."""
+        return furthest(np.stack([self.logits(self._probe).numpy() for _ in range(PASSES)])) <= SAME
 
     @property
     def fingerprint(self) -> str:

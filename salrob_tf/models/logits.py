@@ -23,6 +23,7 @@ LOGITS = "logits"
 REMOVED = {"softmax removed": tf.nn.softmax, "sigmoid removed": tf.math.sigmoid}
 ACTIVATIONS = ("Softmax", "Sigmoid")  # what TensorFlow calls them and, as layers and operations, Keras
 LOG_PROBABILITIES = "log-probabilities"
+SAME = 1e-4  # distance of `furthest` up to which passes agree (AutoAttack's flag)
 # Probabilities below it count as 0; the gradient of its logarithm, times what gradients start from, is finite.
 SMALLEST = 2 * SCALE * float(np.finfo(np.float32).tiny)
 
@@ -117,6 +118,16 @@ def logits_of(model: Any, forward: Forward, images: tf.Tensor) -> tuple[Forward,
     if outputs_probabilities(given):
         return lambda batch: tf.math.log(tf.maximum(tf.cast(forward(batch), tf.float32), SMALLEST)), LOG_PROBABILITIES
     return forward, LOGITS
+
+
+def furthest(passes: np.ndarray) -> float:
+    """The largest distance between two passes' logits of one image, each divided by its norm.
+
+    Args:
+        passes: Logits `(P, N, num_classes)`.
+    """
+    normalised = passes / np.maximum(np.linalg.norm(passes, axis=-1, keepdims=True), 1e-12)
+    return float(np.linalg.norm(normalised[:, None] - normalised[None], axis=-1).max())
 
 
 def saturated(log_probabilities: np.ndarray) -> np.ndarray:

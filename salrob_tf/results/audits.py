@@ -45,4 +45,8 @@ class Audit:
                 self.epsilons, self.standing, self.broken, self.missed, strict=True
             )
         )
-        return f"audit of {self.images} images by {self.by}, which broke, so that the curve is too high by: {at}"
+        gradients, forwards = self.costs.gradient_evaluations, self.costs.forward_evaluations
+        return (
+            f"audit of {self.images} images by {self.by}, which broke, so that the curve is too high by: {at} "
+            f"({gradients:,} gradients, {forwards:,} forward passes)"
+        )

@@ -172,7 +172,8 @@ def attack_shards(
         kept = Checkpoint(checkpoint, {**plan.identity, "shard_size": size})
         for number, folder in found.items():
             kept.take_over(folder, number)
-        work = Work(plan, trial.indices[rows], kept, None, progress and progress(classifier.name), len(rows))
+        told = progress and progress(classifier.name)
+        work = Work(plan, trial.indices[rows], kept, None, told, len(rows), trial.indices)
         for number, part in parts.items():
             work.take(trial.images[part[0] : part[-1] + 1], trial.labels[part], number)
     return work
