@@ -56,7 +56,9 @@ def main() -> None:
     jobs = studies.open_study(args.out, study, data, args.resume)
 
     def begin(job: Any, left: int) -> None:
-        print(f"{DOING[job.kind]} {job.name}, {left} jobs left", flush=True)
+        minutes = studies.status(args.out, jobs).minutes_left  # known once a job of each kind is finished
+        how_long = f", about {minutes:.0f} minutes for one process" if minutes is not None and minutes >= 1 else ""
+        print(f"{DOING[job.kind]} {job.name}, {left} jobs left{how_long}", flush=True)
 
     def failed(job: Any, why: str) -> None:
         print(f"{job.name} failed: {why}", flush=True)
