@@ -476,10 +476,11 @@ def test_lists_make_a_way_for_each_combination(tmp_path):
 
 
 @pytest.mark.usefixtures("measured_shortly")
-def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest, tmp_path, monkeypatch):
+def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest, single, tmp_path, monkeypatch):
     out, kept = tmp_path / "study", tmp_path / "rows"
     shutil.copytree(whole, out)
-    monkeypatch.setattr("salrob_tf.studies.code.code_of", lambda module: "of another day")
+    for path in out.glob("jobs/*/job.json"):  # by another version of the code, whose digests are others
+        path.write_text(path.read_text().replace('"code": "', '"code": "of another day '))
     run("../docs/study/gather.py", manifest, out, kept)
     found, data = sr.load_results(kept), sr.load_data(read_manifest(manifest).data)
     assert [each.model for each in found] == ["regular-0", "regular-1", "guided-0", "guided-1"]
@@ -497,6 +498,8 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     monkeypatch.setattr("salrob_tf.studies.evidence.measure", None)
     run("../docs/study/gather.py", manifest, out, kept)
     assert (kept / "measures.csv").read_bytes() == before
+    shutil.rmtree(out / "jobs")
+    assert "none of the networks of" in run("../docs/study/gather.py", single, out, kept, check=False)
 
 
 @pytest.mark.usefixtures("measured_shortly")

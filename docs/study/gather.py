@@ -35,13 +35,13 @@ BRIGHT, LOOKED_AT = 0.5, 1000  # what counts as a stroke, and at how many test i
 HISTORY = ("accuracy", "cross_entropy", "kl")
 
 
-def finished(folder: Path) -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:
-    """By kind and name, the folders of a study's finished jobs and what their records say."""
+def attacked(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """By name, the networks whose attacks are finished, each with the folder of the attacks, the newest of several."""
     found = {}
-    for path in sorted(folder.glob("jobs/*/job.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["finished"]:
-            found[record["kind"], record["name"]] = path.parent, record
+    for path in sorted(folder.glob("jobs/*/job.json"), key=lambda path: path.stat().st_mtime):
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if record["finished"] and record["kind"] == "attack":
+            found[record["name"]] = folder / "jobs" / record["content"]["network"] / "network", path.parent
     return found
 
 
@@ -63,7 +63,7 @@ def test_accuracy(data: Dataset, network: Path, name: str) -> float:
 
 
 def strokes_masked(data: Dataset, network: Path, run: Run) -> float:
-    """Share of the strokes that a guided network's recipe masks by now, mean over images, of grey ones alone."""
+    """Share of the strokes that a guided network's recipe masks at the end, mean over images; NaN for colour."""
     if not run.saliency or data.x_test.shape[-1] != 1:
         return np.nan
     x, y = np.asarray(data.x_test[:LOOKED_AT], np.float32), data.y_test[:LOOKED_AT]
@@ -93,7 +93,7 @@ def main() -> None:
     """Gather."""
     manifest, folder, kept = map(Path, sys.argv[1:])
     study = read_manifest(manifest)
-    data, jobs = sr.load_data(study.data, study.image_size), finished(folder)
+    data, found = sr.load_data(study.data, study.image_size), attacked(folder)
     check_study(folder, data)
     groups: dict[str, list[Robustness]] = {}
     measured: dict[str, dict[int, Measured]] = {}
@@ -102,17 +102,19 @@ def main() -> None:
     for way in study.ways:
         for seed in study.seeds:
             name = f"{way}-{seed}"
-            if not {("train", name), ("attack", name)} <= set(jobs):
+            if name not in found:
                 continue
             print(name, flush=True)
-            network = jobs["train", name][0] / "network"
-            (result,) = sr.load_results(jobs["attack", name][0])
+            network, attacks = found[name]
+            (result,) = sr.load_results(attacks)
             result = replace(result, model=name, path=None)
             groups.setdefault(way, []).append(result)
-            once = measured_once(folder / "measured" / f"{name}.npz", data, network, result, study)
+            once = measured_once(folder / "measured" / f"{attacks.name}.npz", data, network, result, study)
             measured.setdefault(way, {})[seed] = once
             accuracies[way, seed] = test_accuracy(data, network, name)
             rows.append(training_row(data, network, name, study.runs()[name]))
+    if not groups:
+        sys.exit(f"gather.py: none of the networks of {manifest} was trained and attacked in {folder} so far")
     means = {
         way: {seed: {"accuracy, whole test set": accuracies[way, seed], **own} for seed, own in seeds.items()}
         for way, seeds in means_of(measured, result.epsilons.max()).items()

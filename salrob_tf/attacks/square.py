@@ -92,7 +92,7 @@ class Square(Attack):
             candidate = (self._change_in_l2 if self.norm == 2 else self._change)(ball, x, *window)
             logits = mean_logits(classifier, draws)(candidate)
             lead = -margin(labels, logits)
-            # Of several draws one that is lucky ends nothing.
+            # A mean of draws that says by luck that the image fell is not the end.
             taken = ~fell & ((lead < lowest) | (lead <= 0)) if draws == 1 else lead < lowest
             broken = tf.argmax(logits, axis=-1, output_type=tf.int32) != labels
             return (

@@ -52,6 +52,10 @@ class Plan:
         """The radii, each once, ascending."""
         return np.unique(self.epsilons)
 
+    def independent(self, label: str) -> bool:
+        """Whether an attack meets every image at every epsilon; ensembles never do, whatever is left of them."""
+        return not self.survivors_only and [link.attack.label for link in self.chains[label]] == [label]
+
     @property
     def links(self) -> dict[str, Link]:
         """By label the attack, or the first of several whose gradients are the hardest to lead astray."""
@@ -71,11 +75,12 @@ class Plan:
         """What each attack and its sweep are: all that an image's outcome depends on, as JSON holds it."""
         found: dict[str, dict[str, Any]] = {}
         for label, chain in self.chains.items():
-            search, before = self.search if self.survivors_only else "independent", next(reversed(found), None)
+            independent = self.independent(label)
+            whole = "full" if not self.survivors_only else self.search
+            search, before = "independent" if independent else whole, next(reversed(found), None)
             if len(chain) == 1:
                 found[label] = self._settings_of(chain[0], search, before)
                 continue
-            search = "full" if search == "independent" else search
             members: dict[str, Any] = {}
             for link in chain:
                 members[link.label] = self._settings_of(link, search, next(reversed(members), before))
@@ -91,6 +96,8 @@ class Plan:
             search = "full"
         how: dict[str, Any] = {"search": search, "craft_dtype": link.dtype}
         how |= {key: value for key, value in {"near": link.near, "hope": link.hope}.items() if value < np.inf}
+        if link.doubted is not None:
+            how["doubted"] = link.doubted if link.doubted < np.inf else "all"
         if search == "bisect":
             how["begins_at"] = before or (attack.scout.name if attack.scout else "the middle")
         settings = asdict(attack)

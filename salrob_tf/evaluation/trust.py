@@ -173,14 +173,15 @@ def _at_boundary(plan: Plan, label: str, draws: Draws) -> list[Flag]:
         f"{plan.classifier.name} draws random numbers, and {label} ends where the mean of {draws.gradient} draws just "
         f"changes its class: most of {draws.judging} fresh ones may say otherwise"
     )
-    return [Flag("boundary", DOUBTFUL, draws.gradient, 1, meaning, "Believe apgd or pgd instead", label)]
+    return [Flag("boundary", DOUBTFUL, draws.gradient, 1, meaning, "Try apgd or pgd, which do not", label)]
 
 
-def poor_gradients(label: str, fell: int, tried: int) -> Flag:
-    """What is said of an attack whose gradients in bfloat16 left images standing that those in float32 break."""
+def poor_gradients(label: str, name: str, fell: int, tried: int) -> Flag:
+    """What is said of an attack, or a member of one, whose gradients in bfloat16 left what those in float32 break."""
+    of = "" if name == label else f" of {name}"
     meaning = (
-        f"gradients in bfloat16 are poor here: {fell} of {tried} images that they left far from falling fell to those "
-        "in float32, which therefore went on with all that stood"
+        f"gradients{of} in bfloat16 are poor here: {fell} of {tried} images that they left far from falling fell to "
+        "those in float32, which therefore went on with all such images"
     )
     return Flag("poor gradients", NOTE, fell / tried, 0, meaning, "Leave craft_dtype at float32", label)
 

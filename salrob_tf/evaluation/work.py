@@ -120,28 +120,29 @@ class Work:
                 if (label, name) not in self.afar:
                     self.afar[label, name] = self._try_afar(name, link, shard, before, self.counts[label][number])
                 link = link._replace(near=link.doubted) if self.afar[label, name][0] else link
-            part = self._part(name, link, shard, guess, before, file, told)
-            correct = part.pop("correct")
-            before = Left(correct, part.pop("found", shard.images), part.pop("leads"))
+            before, counts = self._part(name, link, shard, guess, before, file, told)
+            correct = before.correct
             self.left[label][number].append(correct)
-            self.counts[label][number].add(Counts(**{key: value.item() for key, value in part.items()}))
+            self.counts[label][number].add(counts)
         if label in self.plan.audits:
             self._audit(label, shard, correct, report)
         return correct
 
     def _try_afar(self, name: str, link: Link, shard: _Shard, before: Left, counts: Counts) -> tuple[int, int]:
         """How many of some images fall that are far from it after the attack before, and how many those are."""
+        assert link.doubted is not None
         lead = leads_of(self.plan.classifier, shard.images, shard.labels, self.plan.batch_size)
-        far = np.flatnonzero(before.correct[0] & (before.leads > link.near * lead))
+        far = before.correct[0] & (before.leads > link.near * lead) & (before.leads <= link.doubted * lead)
+        far = np.flatnonzero(far)
         rows = far[drawn(shard.indices[far], self.plan.seed, TRIED_AFAR)]
         if not len(rows):
             return 0, 0
         left = Left(before.correct[:, rows], before.found[rows], np.full(len(rows), -np.inf))
         link = link._replace(near=np.inf)
-        part = self._part(f"{name}-afar", link, shard.part(rows), None, left, None, lambda known, standing: None)
-        fell, _, _ = part.pop("correct"), part.pop("found", None), part.pop("leads")
-        counts.add(Counts(**{key: value.item() for key, value in part.items()}))
-        return int(np.sum(fell.sum(axis=0) < left.correct.sum(axis=0))), len(rows)
+        some = shard.part(rows)
+        after, its = self._part(f"{name}-afar", link, some, None, left, None, lambda known, standing: None)
+        counts.add(its)
+        return int(np.sum(after.correct.sum(axis=0) < left.correct.sum(axis=0))), len(rows)
 
     def _audit(self, label: str, shard: _Shard, correct: np.ndarray, report: _Report) -> None:
         """Let some images of a shard meet other attacks once more, of what stands after one of them, `(K, N)`."""
@@ -160,9 +161,8 @@ class Work:
         for link in self.plan.audits[label]:
             name = f"{label}-audit-{link.label}"
             told = lambda known, standing: report(0, standing)  # noqa: E731
-            part = self._part(name, link, some, None, before, None, told, epsilons, self.plan.seed + AUDITED)
-            before = Left(part.pop("correct"), part.pop("found", some.images), part.pop("leads"))
-            counts.add(Counts(**{key: value.item() for key, value in part.items()}))
+            before, its = self._part(name, link, some, None, before, None, told, epsilons, self.plan.seed + AUDITED)
+            counts.add(its)
         tally.add(len(rows), standing, standing - before.correct.sum(axis=1), counts)
 
     def _part(
@@ -176,14 +176,17 @@ class Work:
         report: Callable[[int, int], None],
         epsilons: np.ndarray | None = None,
         seed: int | None = None,
-    ) -> dict[str, np.ndarray]:
-        """What one attack did to a shard, done now or kept from before; with `file` its adversarials are there."""
+    ) -> tuple[Left, Counts]:
+        """What one attack left and took, done now or kept from before; with `file` its adversarials are there."""
         if file is not None:
             check_file(file)
         part = self.kept.load(name, self.number, shard.sha256, file) if self.kept else None
-        # Where a network is nearly deterministic, who made a part may have taken it for what it is not taken for here.
-        if part is not None and part.pop("judging", self.draws.judging) == self.draws.judging:
-            return part
+        # Where a network is nearly deterministic, who made a part may have taken it for what it is not taken for here;
+        # which images are audited depends on all, and which are far from falling on rounding.
+        if part is not None:
+            judging, rows = part.pop("judging"), part.pop("rows")
+            if judging == self.draws.judging and np.array_equal(rows, shard.indices):
+                return self._taken(part, shard)
         plan, began = self.plan, time.perf_counter()
         sweep = Sweep(
             link.attack, plan.classifier, shard.images, shard.labels, shard.clean,
@@ -191,7 +194,7 @@ class Work:
             plan.batch_size, link.dtype,
             report, before, link.near, link.hope, guess, plan.keep, self.draws,
         )  # fmt: skip
-        independent = not plan.survivors_only and name in plan.chains
+        independent = name in plan.chains and plan.independent(name)
         outcome = sweep.everything() if independent else sweep.survivors(plan.search if plan.survivors_only else "full")
         sweep.counts.seconds = time.perf_counter() - began
         part = {"correct": outcome, "leads": sweep.left.leads} | {
@@ -203,8 +206,14 @@ class Work:
         elif plan.keep:
             part["found"] = sweep.found
         if self.kept:
-            self.kept.save(name, self.number, shard.sha256, file, judging=self.draws.judging, **part)
-        return part
+            which = {"judging": self.draws.judging, "rows": shard.indices}
+            self.kept.save(name, self.number, shard.sha256, file, **which, **part)
+        return self._taken(part, shard)
+
+    @staticmethod
+    def _taken(part: dict[str, np.ndarray], shard: _Shard) -> tuple[Left, Counts]:
+        left = Left(part.pop("correct"), part.pop("found", shard.images), part.pop("leads"))
+        return left, Counts(**{key: value.item() for key, value in part.items()})
 
     def result(self, name: str | None) -> Robustness:
         """All shards together, and what speaks against them."""
@@ -219,7 +228,7 @@ class Work:
         costs = {label: sum_of([each.costs for each in members[label]], **self._shares(label)) for label in plan.chains}
         whole = {label: np.concatenate(left[-1], axis=1) for label, left in self.left.items()}
         found, looked = flags_of(self.sample, plan, costs, clean, whole, draws=self.draws, at_chance=bool(guessing))
-        found += [poor_gradients(label, fell, tried) for (label, _), (fell, tried) in self.afar.items() if fell]
+        found += [poor_gradients(*which, fell, tried) for which, (fell, tried) in self.afar.items() if fell]
         _warn(found, above=2)
         return Robustness(
             model=name or plan.classifier.name,
