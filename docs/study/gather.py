@@ -45,30 +45,28 @@ def attacked(folder: Path) -> dict[str, tuple[Path, Path]]:
     return found
 
 
-def measured_once(path: Path, data: Dataset, network: Path, result: Robustness, study: Study) -> Measured:
+def measured_once(path: Path, data: Dataset, classifier: sr.Classifier, result: Robustness, study: Study) -> Measured:
     """What `path` holds, which is measured if it does not exist."""
     if not path.exists():
         attack = attacks_to_show(study.attack.entries().values())[0]
-        found = measure(data, sr.Classifier(network, result.model), result, attack)
+        found = measure(data, classifier, result, attack)
         path.parent.mkdir(exist_ok=True)
         with written_beside(path) as beside:
             beside.write_bytes(found.to_bytes())
     return load_measured(path)
 
 
-def test_accuracy(data: Dataset, network: Path, name: str) -> float:
+def accuracy(data: Dataset, classifier: sr.Classifier) -> float:
     """Share of the whole test set that a network has right."""
-    classifier = sr.Classifier(network, name)
     return float((classifier.predict(np.asarray(data.x_test, np.float32)) == data.y_test).mean())
 
 
-def strokes_masked(data: Dataset, network: Path, run: Run) -> float:
+def strokes_masked(data: Dataset, classifier: sr.Classifier, run: Run) -> float:
     """Share of the strokes that a guided network's recipe masks at the end, mean over images; NaN for colour."""
     if not run.saliency or data.x_test.shape[-1] != 1:
         return np.nan
     x, y = np.asarray(data.x_test[:LOOKED_AT], np.float32), data.y_test[:LOOKED_AT]
     images, labels = tf.constant(x), tf.constant(y)
-    classifier = sr.Classifier(network, "network")
 
     def logits(batch: tf.Tensor, training: bool = False) -> tf.Tensor:
         return classifier.logits(batch)
@@ -81,16 +79,20 @@ def strokes_masked(data: Dataset, network: Path, run: Run) -> float:
     return float(np.mean((masked & strokes)[some].sum(1) / strokes[some].sum(1)))
 
 
-def training_row(data: Dataset, network: Path, name: str, run: Run) -> str:
+def training_row(data: Dataset, classifier: sr.Classifier, network: Path, run: Run) -> str:
     """A row of training.csv: where the last epoch ended, and what is masked then."""
     with open(network / "history.csv", encoding="utf-8", newline="") as file:
         last = list(csv.DictReader(file))[-1]
-    numbers = [*(float(last.get(key, np.nan)) for key in HISTORY), strokes_masked(data, network, run)]
-    return ",".join([name, str(int(last["epoch"]) + 1), *(f"{each:.5f}" for each in numbers)])
+    numbers = [*(float(last.get(key, np.nan)) for key in HISTORY), strokes_masked(data, classifier, run)]
+    return ",".join([classifier.name, str(int(last["epoch"]) + 1), *(f"{each:.5f}" for each in numbers)])
 
 
 def main() -> None:
     """Gather."""
+    if len(sys.argv) != 4:
+        sys.exit(
+            f"gather.py takes MANIFEST, STUDY and the folder to write. Received: {' '.join(sys.argv[1:]) or 'none'}"
+        )
     manifest, folder, kept = map(Path, sys.argv[1:])
     study = read_manifest(manifest)
     data, found = sr.load_data(study.data, study.image_size), attacked(folder)
@@ -106,13 +108,14 @@ def main() -> None:
                 continue
             print(name, flush=True)
             network, attacks = found[name]
+            classifier = sr.Classifier(network, name)
             (result,) = sr.load_results(attacks)
             result = replace(result, model=name, path=None)
             groups.setdefault(way, []).append(result)
-            once = measured_once(folder / "measured" / f"{attacks.name}.npz", data, network, result, study)
+            once = measured_once(folder / "measured" / f"{attacks.name}.npz", data, classifier, result, study)
             measured.setdefault(way, {})[seed] = once
-            accuracies[way, seed] = test_accuracy(data, network, name)
-            rows.append(training_row(data, network, name, study.runs()[name]))
+            accuracies[way, seed] = accuracy(data, classifier)
+            rows.append(training_row(data, classifier, network, study.runs()[name]))
     if not groups:
         sys.exit(f"gather.py: none of the networks of {manifest} was trained and attacked in {folder} so far")
     means = {

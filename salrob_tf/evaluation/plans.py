@@ -75,9 +75,8 @@ class Plan:
         """What each attack and its sweep are: all that an image's outcome depends on, as JSON holds it."""
         found: dict[str, dict[str, Any]] = {}
         for label, chain in self.chains.items():
-            independent = self.independent(label)
-            whole = "full" if not self.survivors_only else self.search
-            search, before = "independent" if independent else whole, next(reversed(found), None)
+            among_all = "independent" if self.independent(label) else "full"
+            search, before = self.search if self.survivors_only else among_all, next(reversed(found), None)
             if len(chain) == 1:
                 found[label] = self._settings_of(chain[0], search, before)
                 continue
