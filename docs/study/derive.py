@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -61,19 +62,60 @@ def without_regular(groups: Groups) -> Groups:
 
 def effects(groups: Groups) -> str:
     """The difference of each way to the first one, averaged over epsilon, by attack."""
-    first = next(iter(groups))
-    head = [f"difference to {first}, points", "attack", "estimate", "95 %", f"pairs less robust than {first}"]
-    rows = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    first, *others = groups
+    rows = [f"| minus {first}, points; pairs less robust | {' | '.join(others)} |", "| --- " * len(groups) + "|"]
     for attack in next(iter(groups.values()))[0].correct:
+        cells = []
         for each in compared(by_attack(groups, attack)):
-            low, high = each.endpoint.interval()
-            cells = [
-                each.second,
-                attack,
-                f"{100 * each.endpoint.estimate:+.1f}",
-                f"{100 * low:+.1f} to {100 * high:+.1f}",
-            ]
-            rows.append(f"| {' | '.join(cells)} | {np.sum(each.by_seed < 0)} of {each.seeds} |")
+            low, high = (100 * end for end in each.endpoint.interval())
+            fewer = f"{np.sum(each.by_seed < 0)} of {each.seeds}"
+            cells.append(f"{100 * each.endpoint.estimate:+.1f} [{low:+.1f}, {high:+.1f}], {fewer}")
+        rows.append(f"| {attack} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def accuracies(groups: Groups) -> str:
+    """The table of accuracies, and why some are doubtful; what each network's attacks cost is left out."""
+    blocks = sr.robustness_table(groups).split("\n\n")
+    return "\n\n".join(each for each in blocks if each.startswith(("| attack", "In brackets", "†"))) + "\n"
+
+
+def audits(groups: Groups, attack: str = "worst-case") -> str:
+    """What audits broke of what the curves have standing, over all networks of a way."""
+    epsilons = sorted(
+        {epsilon for group in groups.values() for each in group for epsilon in each.audits[attack].epsilons}
+    )
+    head = ["broken of standing", *(f"{each:g}" for each in epsilons), "networks", "one curve too high by at most"]
+    rows = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for way, group in groups.items():
+        found = [each.audits[attack] for each in group]
+        counts: dict[float, list[tuple[int, int]]] = {epsilon: [] for epsilon in epsilons}
+        for each in found:
+            for epsilon, broken, standing in zip(each.epsilons, each.broken, each.standing, strict=True):
+                counts[epsilon].append((broken, standing))
+        cells = ["{} of {}".format(*np.sum(each, axis=0)) if each else "" for each in counts.values()]
+        most = max(each.missed.max() for each in found)
+        rows.append(f"| {' | '.join([way, *cells, str(len(group)), f'{100 * most:.1f} points'])} |")
+    return "\n".join(rows) + "\n"
+
+
+def probes(groups: Groups) -> str:
+    """What was looked at to see whether attacks can be believed, by way and how many networks had which outcome."""
+    found: dict[str, list[dict[str, str]]] = {way: [] for way in groups}
+    for way, group in groups.items():
+        for each in group:
+            outcomes: dict[str, list[str]] = {}
+            for probe in each.description["checks"]["probes"]:
+                outcomes.setdefault(probe["id"], []).append(probe["outcome"])
+            found[way].append({name: " and ".join(dict.fromkeys(several)) for name, several in outcomes.items()})
+    names = list(dict.fromkeys(name for group in found.values() for each in group for name in each))
+    rows = [f"| check, outcomes in networks | {' | '.join(found)} |", "| --- " * (len(found) + 1) + "|"]
+    for name in names:
+        cells = [
+            ", ".join(f"{count} {outcome}" for outcome, count in Counter(each[name] for each in group).most_common())
+            for group in found.values()
+        ]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
 
@@ -113,12 +155,12 @@ def flags(groups: Groups) -> str:
 def tables_of(folder: Path) -> dict[str, str]:
     """The tables of a study, by name."""
     groups = ways_of(sr.load_results(folder))
-    found = {"accuracy.md": sr.robustness_table(groups), "effects.md": effects(groups)}
+    found = {"accuracy.md": accuracies(groups), "effects.md": effects(groups), "audits.md": audits(groups)}
     found |= {"by_epsilon.md": by_epsilon(groups), "by_epsilon_pgd.md": by_epsilon(groups, "pgd")}
     controls = without_regular(groups)
     if len(controls) > 1:
         found |= {"controls.md": effects(controls), "controls_verdicts.md": verdicts(controls)}
-    found |= {"flags.md": flags(groups), "verdicts.md": verdicts(groups)}
+    found |= {"flags.md": flags(groups), "checks.md": probes(groups), "verdicts.md": verdicts(groups)}
     with open(folder / "training.csv", encoding="utf-8", newline="") as file:
         found["training.md"] = training(list(csv.DictReader(file)))
     rows = over_seeds(load_means(folder / "measures.csv"))
@@ -173,7 +215,9 @@ def main() -> None:
     """Write figures beside the results, and tables into study.md: the same bytes each time."""
     for folder in sorted(path.parent for path in HERE.glob("*/results.json")):
         groups = ways_of(sr.load_results(folder))
-        title = f"{folder.name}, {len(groups['regular'])} seeds, {len(groups['regular'][0].clean)} test images"
+        seeds = sorted({len(group) for group in groups.values()})
+        how_many = " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
+        title = f"{folder.name}, {how_many} seeds, {len(groups['regular'][0].clean)} test images"
         sr.save_figure(sr.robustness_curves(groups, title), folder / "curves.svg")
         sr.save_figure(sr.difference_curves(compared(groups), title), folder / "difference.svg")
         choices = {way: {"way": way} for way in groups}
