@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,23 +62,22 @@ def estimate(plan: Plan, images: np.ndarray, count: int) -> Estimate:
             on them.
         count: How many images there will be.
     """
-    gradients = forwards = 0.0
+    found = Estimate()
     draws = ONE_DRAW if plan.classifier.deterministic else SEVERAL_DRAWS
     for label, chain in plan.chains.items():
         first = label == next(iter(plan.chains))
         for place, link in enumerate(chain):
             share = NEAR if min(link.near, link.hope) < np.inf else 1.0
-            for_each = _attempts(plan, link, place, first) * share
-            gradients, forwards = _plus(gradients, forwards, plan, draws, link, for_each * count)
+            found += _taken(plan, draws, link, _attempts(plan, link, place, first) * share * count)
         for link in plan.audits.get(label, ()):
             met = len(audited_images(np.arange(count), plan.seed)) * float(np.mean(LEVELS))
-            gradients, forwards = _plus(gradients, forwards, plan, draws, link, met)
+            found += _taken(plan, draws, link, met)
     some = np.resize(images, (min(plan.batch_size, count), *images.shape[1:]))
     zeros = np.zeros(len(some), np.int32)
-    seconds = forwards * _seconds(lambda: plan.classifier.predict_logits(some, len(some))) / len(some)
-    if gradients:
-        seconds += gradients * _seconds(lambda: FGSM().gradients(plan.classifier, some, zeros)) / len(some)
-    return Estimate(round(gradients), round(forwards), OVERHEAD * seconds)
+    seconds = found.forward_evaluations * _seconds(lambda: plan.classifier.predict_logits(some, len(some))) / len(some)
+    if found.gradients:
+        seconds += found.gradients * _seconds(lambda: FGSM().gradients(plan.classifier, some, zeros)) / len(some)
+    return replace(found, seconds=OVERHEAD * seconds)
 
 
 def _attempts(plan: Plan, link: Link, place: int, first: bool) -> float:
@@ -93,18 +92,15 @@ def _attempts(plan: Plan, link: Link, place: int, first: bool) -> float:
     return min(epsilons, FROM_A_SCOUT if first else FROM_ANOTHER)
 
 
-def _plus(
-    gradients: float, forwards: float, plan: Plan, draws: Draws, link: Link, attempts: float
-) -> tuple[float, float]:
-    """More of both, for so many whole attacks on an image."""
+def _taken(plan: Plan, draws: Draws, link: Link, attempts: float) -> Estimate:
+    """What so many whole attacks on an image take, without the time."""
     attack, classes = link.attack, plan.classifier.num_classes
     tries = attack.tries(classes)
     judged = len(plan.ascending) if attack.one_gradient else tries
     steps = attempts * tries * attack.steps
-    return (
-        gradients + steps * attack.gradients_per_step(classes) * draws.gradient,
-        forwards + steps * attack.forwards_per_step(draws.gradient) + attempts * judged * draws.judging,
-    )
+    gradients = steps * attack.gradients_per_step(classes) * draws.gradient
+    forwards = steps * attack.forwards_per_step(draws.gradient) + attempts * judged * draws.judging
+    return Estimate(round(gradients), round(forwards))
 
 
 def _seconds(call: Callable[[], object]) -> float:
