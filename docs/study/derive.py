@@ -21,12 +21,13 @@ import salrob_tf as sr
 from salrob_tf.files import write_text
 from salrob_tf.reports import tables
 from salrob_tf.reports.specification import specification_curve
-from salrob_tf.results.measures import Mean, OverSeeds, load_means, over_seeds
+from salrob_tf.results.measures import Mean, OverSeeds, load_means, mean_of, over_seeds
 from salrob_tf.results.methods import MethodComparison
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.studies.study import compare_ways
 
 HERE = Path(__file__).parent
+PAIR = ("regular", "karkehabadi2023")
 TEST_ACCURACY = "accuracy, whole test set"
 Groups = dict[str, list[Robustness]]
 
@@ -161,12 +162,47 @@ def tables_of(folder: Path) -> dict[str, str]:
     if len(controls) > 1:
         found |= {"controls.md": effects(controls), "controls_verdicts.md": verdicts(controls)}
     found |= {"flags.md": flags(groups), "checks.md": probes(groups), "verdicts.md": verdicts(groups)}
+    if (folder / "independent.csv").exists():
+        found["independent.md"] = independent(groups, folder / "independent.csv")
     with open(folder / "training.csv", encoding="utf-8", newline="") as file:
         found["training.md"] = training(list(csv.DictReader(file)))
     rows = over_seeds(load_means(folder / "measures.csv"))
     found["table1.md"] = table_1(next(row for row in rows if row.name == TEST_ACCURACY), folder.name)
     found["measures.md"] = tables.measures_table([row for row in rows if row.name != TEST_ACCURACY])
     return found
+
+
+def independent(groups: Groups, path: Path) -> str:
+    """Regular and guided networks here and those of independent.py, with differences over pairs of seeds."""
+    theirs: dict[str, dict[tuple[str, float], float]] = {}
+    with open(path, encoding="utf-8", newline="") as file:
+        for network, attack, epsilon, accuracy in csv.reader(file):
+            theirs.setdefault(network, {})[attack, float(epsilon)] = float(accuracy)
+    ours: dict[str, dict[tuple[str, float], float]] = {}
+    for each in (each for way in PAIR for each in groups[way]):
+        ours[each.model] = {("none", 0.0): each.clean.mean()}
+        for attack, name in {"fgsm": "fgsm", "pgd": "pgd", "worst-case": "strongest"}.items():
+            accuracies = each.curves[attack].mean(axis=1)
+            ours[each.model] |= {(name, float(at)): left for at, left in zip(each.epsilons, accuracies, strict=True)}
+    rows = [f"| accuracy | networks | {' | '.join(PAIR)} | difference |", "| --- " * 5 + "|"]
+    for what in summary(theirs[f"{PAIR[0]}-0"]):
+        for who, networks in (("here", ours), ("PyTorch", theirs)):
+            values = {name: summary(outcomes)[what] for name, outcomes in networks.items()}
+            pairs = [[values[name], values[name.replace(*PAIR)]] for name in values if name.startswith(PAIR[0])]
+            cells = [_percent(mean_of(each)) for each in zip(*pairs, strict=True)]
+            difference = _percent(mean_of([guided - regular for regular, guided in pairs]), "+")
+            rows.append(f"| {' | '.join([what, f'{who}, {len(pairs)} pairs', *cells, difference])} |")
+    return "\n".join(rows) + "\n"
+
+
+def summary(outcomes: dict[tuple[str, float], float]) -> dict[str, float]:
+    """What the accuracies of a network, by attack and epsilon, come to."""
+    epsilons = sorted({epsilon for attack, epsilon in outcomes if attack == "pgd"})
+    found = {}
+    for attack in ("fgsm", "pgd"):
+        curve = [outcomes["none", 0.0], *(outcomes[attack, epsilon] for epsilon in epsilons)]
+        found[f"{attack}, averaged over epsilon"] = float(np.trapezoid(curve, [0, *epsilons]) / epsilons[-1])
+    return found | {f"{attack} at 0.15": outcomes[attack, 0.15] for attack in ("pgd", "strongest")}
 
 
 def training(rows: list[dict[str, str]]) -> str:
