@@ -498,6 +498,12 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     monkeypatch.setattr("salrob_tf.studies.evidence.measure", None)
     run("../docs/study/gather.py", manifest, out, kept)
     assert (kept / "measures.csv").read_bytes() == before
+    others = {"training": ("epochs = 2", "epochs = 3"), "attack": ("epsilons = [", "epsilons = [0.01, ")}
+    for name, (old, new) in others.items():  # one folder holds several studies, of networks of the same names
+        path = tmp_path / f"{name}.toml"
+        path.write_text(manifest.read_text().replace(old, new))
+        assert path.read_text() != manifest.read_text()
+        assert "none of the networks of" in run("../docs/study/gather.py", path, out, kept, check=False)
     shutil.rmtree(out / "jobs")
     assert "none of the networks of" in run("../docs/study/gather.py", single, out, kept, check=False)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 import salrob_tf as sr
 from salrob_tf.files import write_text
@@ -23,17 +24,20 @@ from salrob_tf.reports import tables
 from salrob_tf.reports.specification import specification_curve
 from salrob_tf.results.measures import Mean, OverSeeds, load_means, mean_of, over_seeds
 from salrob_tf.results.methods import MethodComparison
-from salrob_tf.results.robustness import Robustness
+from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.studies.study import compare_ways
 
 HERE = Path(__file__).parent
+ENSEMBLE = "worst-case"
 PAIR = ("regular", "karkehabadi2023")
 TEST_ACCURACY = "accuracy, whole test set"
 Groups = dict[str, list[Robustness]]
 
 
 def by_attack(results: Groups, attack: str) -> Groups:
-    """Results of one attack alone."""
+    """Results of one attack alone; of what none of all broke, all."""
+    if attack == WORST:
+        return results
 
     def alone(each: Robustness) -> Robustness:
         parts: dict[str, Any] = {key: {attack: getattr(each, key)[attack]} for key in ("correct", "attacks", "costs")}
@@ -61,13 +65,21 @@ def without_regular(groups: Groups) -> Groups:
     return {way: group for way, group in groups.items() if way != "regular"}
 
 
+def by_each_attack(groups: Groups) -> dict[str, list[MethodComparison]]:
+    """What `compared` gives, by attack; the ensemble is in the worst of all."""
+    attacks = (attack for attack in next(iter(groups.values()))[0].curves if attack != ENSEMBLE)
+    return {attack: compared(by_attack(groups, attack)) for attack in attacks}
+
+
 def effects(groups: Groups) -> str:
     """The difference of each way to the first one, averaged over epsilon, by attack."""
-    first, *others = groups
-    rows = [f"| minus {first}, points; pairs less robust | {' | '.join(others)} |", "| --- " * len(groups) + "|"]
-    for attack in next(iter(groups.values()))[0].correct:
+    every = by_each_attack(groups)
+    ways = [each.second for each in next(iter(every.values()))]
+    head = [f"minus {next(iter(groups))}, points; pairs less robust", *ways]
+    rows = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for attack, found in every.items():
         cells = []
-        for each in compared(by_attack(groups, attack)):
+        for each in found:
             low, high = (100 * end for end in each.endpoint.interval())
             fewer = f"{np.sum(each.by_seed < 0)} of {each.seeds}"
             cells.append(f"{100 * each.endpoint.estimate:+.1f} [{low:+.1f}, {high:+.1f}], {fewer}")
@@ -75,13 +87,24 @@ def effects(groups: Groups) -> str:
     return "\n".join(rows) + "\n"
 
 
+def specifications(groups: Groups, title: str) -> Figure:
+    """The differences of `effects`, sorted, with the way and the attack of each."""
+    found, choices = [], {}
+    for attack, comparisons in by_each_attack(groups).items():
+        for each in comparisons:
+            name = f"{each.second}, {attack}"
+            found.append(replace(each, second=name))
+            choices[name] = {"way": each.second, "attack": attack}
+    return specification_curve(found, choices, title)
+
+
 def accuracies(groups: Groups) -> str:
     """The table of accuracies, and why some are doubtful; what each network's attacks cost is left out."""
-    blocks = sr.robustness_table(groups).split("\n\n")
+    blocks = sr.robustness_table({f"{way}, {len(group)} seeds": group for way, group in groups.items()}).split("\n\n")
     return "\n\n".join(each for each in blocks if each.startswith(("| attack", "In brackets", "†"))) + "\n"
 
 
-def audits(groups: Groups, attack: str = "worst-case") -> str:
+def audits(groups: Groups, attack: str = ENSEMBLE) -> str:
     """What audits broke of what the curves have standing, over all networks of a way."""
     epsilons = sorted(
         {epsilon for group in groups.values() for each in group for epsilon in each.audits[attack].epsilons}
@@ -120,8 +143,8 @@ def probes(groups: Groups) -> str:
     return "\n".join(rows) + "\n"
 
 
-def by_epsilon(groups: Groups, attack: str = "worst-case") -> str:
-    """The difference at each epsilon under the worst case, each interval corrected for all epsilons."""
+def by_epsilon(groups: Groups, attack: str = WORST) -> str:
+    """The difference at each epsilon, each interval corrected for all epsilons."""
     found = compared(by_attack(groups, attack))
     rows = [f"| {attack}, points | " + " | ".join(f"{epsilon:g}" for epsilon in found[0].epsilons) + " |"]
     rows.append("| --- " * (len(found[0].epsilons) + 1) + "|")
@@ -181,16 +204,17 @@ def independent(groups: Groups, path: Path) -> str:
     ours: dict[str, dict[tuple[str, float], float]] = {}
     for each in (each for way in PAIR for each in groups[way]):
         ours[each.model] = {("none", 0.0): each.clean.mean()}
-        for attack, name in {"fgsm": "fgsm", "pgd": "pgd", "worst-case": "strongest"}.items():
+        for attack, name in {"fgsm": "fgsm", "pgd": "pgd", WORST: "strongest"}.items():
             accuracies = each.curves[attack].mean(axis=1)
             ours[each.model] |= {(name, float(at)): left for at, left in zip(each.epsilons, accuracies, strict=True)}
-    rows = [f"| accuracy | networks | {' | '.join(PAIR)} | difference |", "| --- " * 5 + "|"]
-    for what in summary(theirs[f"{PAIR[0]}-0"]):
+    rows = [f"| accuracy | networks | {' | '.join(PAIR)} | difference, points |", "| --- " * 5 + "|"]
+    for what in summary(next(iter(theirs.values()))):
         for who, networks in (("here", ours), ("PyTorch", theirs)):
             values = {name: summary(outcomes)[what] for name, outcomes in networks.items()}
-            pairs = [[values[name], values[name.replace(*PAIR)]] for name in values if name.startswith(PAIR[0])]
+            seeds = [name.removeprefix(PAIR[0]) for name in values if name.startswith(PAIR[0])]
+            pairs = [tuple(values[way + seed] for way in PAIR) for seed in seeds if PAIR[1] + seed in values]
             cells = [_percent(mean_of(each)) for each in zip(*pairs, strict=True)]
-            difference = _percent(mean_of([guided - regular for regular, guided in pairs]), "+")
+            difference = _points(mean_of([guided - regular for regular, guided in pairs]))
             rows.append(f"| {' | '.join([what, f'{who}, {len(pairs)} pairs', *cells, difference])} |")
     return "\n".join(rows) + "\n"
 
@@ -229,12 +253,16 @@ def table_1(row: OverSeeds, name: str) -> str:
     rows.append([f"{paper} here", *(_percent(each) for each in row.means.values())])
     if accuracies:
         rows.append([f"{paper} in the paper", *(f"{each:.1%}" for each in accuracies)])
-    rows.append([f"minus {next(iter(row.means))}", "", *(_percent(each, "+") for each in row.differences.values())])
+    rows.append([f"minus {next(iter(row.means))}, points", "", *map(_points, row.differences.values())])
     return "\n".join(f"| {' | '.join([*each, *[''] * (len(rows[0]) - len(each))])} |" for each in rows) + "\n"
 
 
-def _percent(mean: Mean, sign: str = "") -> str:
-    return f"{100 * mean.mean:{sign}.2f}% [{100 * mean.low:{sign}.2f}, {100 * mean.high:{sign}.2f}]"
+def _percent(mean: Mean) -> str:
+    return f"{100 * mean.mean:.2f}% [{100 * mean.low:.2f}, {100 * mean.high:.2f}]"
+
+
+def _points(mean: Mean) -> str:
+    return f"{100 * mean.mean:+.2f} [{100 * mean.low:+.2f}, {100 * mean.high:+.2f}]"
 
 
 def with_tables(text: str) -> str:
@@ -256,8 +284,7 @@ def main() -> None:
         title = f"{folder.name}, {how_many} seeds, {len(groups['regular'][0].clean)} test images"
         sr.save_figure(sr.robustness_curves(groups, title), folder / "curves.svg")
         sr.save_figure(sr.difference_curves(compared(groups), title), folder / "difference.svg")
-        choices = {way: {"way": way} for way in groups}
-        sr.save_figure(specification_curve(compared(groups), choices, title), folder / "specifications.svg")
+        sr.save_figure(specifications(groups, title), folder / "specifications.svg")
     write_text(HERE.parent / "study.md", with_tables((HERE.parent / "study.md").read_text(encoding="utf-8")))
 
 

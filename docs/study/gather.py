@@ -25,7 +25,9 @@ from salrob_tf.results.robustness import Robustness
 from salrob_tf.saliency.masking import lowest, mask_size
 from salrob_tf.saliency.ranking import saliency_scores
 from salrob_tf.saliency.recipes import get_recipe
+from salrob_tf.studies.code import code_of
 from salrob_tf.studies.evidence import attacks_to_show, measure
+from salrob_tf.studies.jobs import jobs_of
 from salrob_tf.studies.manifest import Study, read_manifest
 from salrob_tf.studies.measured import means_of
 from salrob_tf.studies.runs import Run
@@ -35,13 +37,23 @@ BRIGHT, LOOKED_AT = 0.5, 1000  # what counts as a stroke, and at how many test i
 HISTORY = ("accuracy", "cross_entropy", "kl")
 
 
-def attacked(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """By name, the networks whose attacks are finished, each with the folder of the attacks, the newest of several."""
+def attacked(folder: Path, study: Study, data: Dataset) -> dict[str, tuple[Path, Path]]:
+    """By name, the networks whose attacks are finished, each with the folder of the attacks, the newest of several.
+
+    One folder may hold several studies: those count that were trained and attacked by the manifest's settings, as far
+    as the version of the code that did so knew them.
+    """
+    paths = sorted(folder.glob("jobs/*/job.json"), key=lambda path: path.stat().st_mtime)
+    records: dict[str, dict[str, Any]] = {path.parent.name: json.loads(path.read_text("utf-8")) for path in paths}
+    jobs = {job.name: job for job in jobs_of(study, data) if job.kind == "attack"}
     found = {}
-    for path in sorted(folder.glob("jobs/*/job.json"), key=lambda path: path.stat().st_mtime):
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if record["finished"] and record["kind"] == "attack":
-            found[record["name"]] = folder / "jobs" / record["content"]["network"] / "network", path.parent
+    for digest, record in records.items():
+        name, content = record["name"], record["content"]
+        if record["kind"] == "attack" and record["finished"] and name in jobs:
+            wanted, trained = jobs[name].needs[0].content, records[content["network"]]["content"]
+            same = trained["run"].items() <= wanted["run"].items() and trained["data"] == wanted["data"]
+            if same and content["attack"].items() <= jobs[name].content["attack"].items():
+                found[name] = folder / "jobs" / content["network"] / "network", folder / "jobs" / digest
     return found
 
 
@@ -62,8 +74,12 @@ def accuracy(data: Dataset, classifier: sr.Classifier) -> float:
 
 
 def strokes_masked(data: Dataset, classifier: sr.Classifier, run: Run) -> float:
-    """Share of the strokes that a guided network's recipe masks at the end, mean over images; NaN for colour."""
-    if not run.saliency or data.x_test.shape[-1] != 1:
+    """Share of the strokes that a guided network's recipe masks at the end, mean over images.
+
+    NaN for images in colour, and where nothing that is masked is learnt from.
+    """
+    recipe = get_recipe(run.recipe)
+    if not run.saliency or not run.kl_weight or recipe.ranking == "every" or data.x_test.shape[-1] != 1:
         return np.nan
     x, y = np.asarray(data.x_test[:LOOKED_AT], np.float32), data.y_test[:LOOKED_AT]
     images, labels = tf.constant(x), tf.constant(y)
@@ -71,7 +87,6 @@ def strokes_masked(data: Dataset, classifier: sr.Classifier, run: Run) -> float:
     def logits(batch: tf.Tensor, training: bool = False) -> tf.Tensor:
         return classifier.logits(batch)
 
-    recipe = get_recipe(run.recipe)
     scores, _ = saliency_scores(logits, images, labels, recipe, keras.random.SeedGenerator(0))
     masked = lowest(scores, mask_size(recipe, run.mask_fraction, x.shape[1:])).numpy().reshape(len(x), -1)
     strokes = x.reshape(len(x), -1) > BRIGHT
@@ -95,8 +110,9 @@ def main() -> None:
         )
     manifest, folder, kept = map(Path, sys.argv[1:])
     study = read_manifest(manifest)
-    data, found = sr.load_data(study.data, study.image_size), attacked(folder)
+    data = sr.load_data(study.data, study.image_size)
     check_study(folder, data)
+    found, code = attacked(folder, study, data), code_of("studies/evidence.py").split()[0]
     groups: dict[str, list[Robustness]] = {}
     measured: dict[str, dict[int, Measured]] = {}
     rows = ["network,epoch,accuracy,cross-entropy,divergence,strokes masked"]
@@ -112,7 +128,7 @@ def main() -> None:
             (result,) = sr.load_results(attacks)
             result = replace(result, model=name, path=None)
             groups.setdefault(way, []).append(result)
-            once = measured_once(folder / "measured" / f"{attacks.name}.npz", data, classifier, result, study)
+            once = measured_once(folder / "measured" / f"{attacks.name}-{code}.npz", data, classifier, result, study)
             measured.setdefault(way, {})[seed] = once
             accuracies[way, seed] = accuracy(data, classifier)
             rows.append(training_row(data, classifier, network, study.runs()[name]))

@@ -86,6 +86,7 @@ def left(net: nn.Module, x: torch.Tensor, y: torch.Tensor, attack: Callable[...,
 
 def attacked(net: nn.Module, seed: int, x: torch.Tensor, y: torch.Tensor) -> dict[tuple[str, float], float]:
     """Accuracy by attack and epsilon."""
+    torch.manual_seed(seed)
     found = {("none", 0.0): right(net, x, y)}
     for epsilon in EPSILONS:
         found["fgsm", epsilon] = left(net, x, y, torchattacks.FGSM(net, eps=epsilon))
@@ -94,8 +95,8 @@ def attacked(net: nn.Module, seed: int, x: torch.Tensor, y: torch.Tensor) -> dic
     standing = found["pgd", STRONG].clone()
     for member in (torchattacks.APGD, torchattacks.APGDT):
         attack = member(net, norm="Linf", eps=STRONG, steps=100, n_restarts=1, seed=seed, rho=0.75)
-        rows = standing.nonzero()[:, 0]
-        standing[rows] = left(net, x[rows], y[rows], attack)
+        if len(rows := standing.nonzero()[:, 0]):
+            standing[rows] = left(net, x[rows], y[rows], attack)
     found["strongest", STRONG] = standing
     return {key: outcome.double().mean().item() for key, outcome in found.items()}
 

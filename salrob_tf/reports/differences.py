@@ -38,7 +38,7 @@ def difference_curves(comparisons: Sequence[Comparison | MethodComparison], titl
         raise ValueError("A figure needs one comparison or more. Received: none")
     figure = Figure(figsize=(5.6, 3.8), layout="constrained")
     axis = figure.subplots()
-    for number, each in enumerate(comparisons):
+    for number, each in enumerate(comparisons, 1):  # styles of `robustness_curves`, whose first is what is subtracted
         _, points = points_of(each)
         if not len(points):
             raise ValueError(f"Nothing above epsilon 0 was attacked. Received: {each.second} and {each.first}")
