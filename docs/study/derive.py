@@ -31,6 +31,7 @@ HERE = Path(__file__).parent
 ENSEMBLE = "worst-case"
 PAIR = ("regular", "karkehabadi2023")
 TEST_ACCURACY = "accuracy, whole test set"
+FIRST_OF_MAPS = "sparsity of maps (Gini)"  # of what is measured, after what may say why networks are robust
 Groups = dict[str, list[Robustness]]
 
 
@@ -191,7 +192,12 @@ def tables_of(folder: Path) -> dict[str, str]:
         found["training.md"] = training(list(csv.DictReader(file)))
     rows = over_seeds(load_means(folder / "measures.csv"))
     found["table1.md"] = table_1(next(row for row in rows if row.name == TEST_ACCURACY), folder.name)
-    found["measures.md"] = tables.measures_table([row for row in rows if row.name != TEST_ACCURACY])
+    quality = [row.name for row in rows].index(FIRST_OF_MAPS)
+    maps = [row for row in rows[quality:] if row.means]
+    found["maps.md"] = tables.measures_table(maps)
+    found["mechanism.md"] = tables.measures_table(
+        [row for row in rows if row not in maps and row.name != TEST_ACCURACY]
+    )
     return found
 
 
