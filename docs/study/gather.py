@@ -142,7 +142,7 @@ def main() -> None:
     arguments = {"manifest": f"studies/{manifest.name}"}
     sr.save_results(kept, every, comparisons=compare_ways(groups, groups), data_name=data.name, arguments=arguments)
     results = json.loads((kept / "results.json").read_text(encoding="utf-8"))
-    write_text(kept / "results.json", json.dumps(results, separators=(",", ":")) + "\n")  # a third smaller
+    write_text(kept / "results.json", json.dumps(results, indent=0, separators=(",", ":")) + "\n")  # smaller
     write_text(kept / "measures.csv", means_csv(means))
     write_text(kept / "training.csv", "\n".join(rows) + "\n")
 
