@@ -6,6 +6,7 @@ version of the code, and measures them by this one, once each (under STUDY/measu
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import sys
@@ -104,11 +105,11 @@ def training_row(data: Dataset, classifier: sr.Classifier, network: Path, run: R
 
 def main() -> None:
     """Gather."""
-    if len(sys.argv) != 4:
-        sys.exit(
-            f"gather.py takes MANIFEST, STUDY and the folder to write. Received: {' '.join(sys.argv[1:]) or 'none'}"
-        )
-    manifest, folder, kept = map(Path, sys.argv[1:])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    for name in ("manifest", "study", "kept"):
+        parser.add_argument(name, type=Path)
+    given = parser.parse_args()
+    manifest, folder, kept = given.manifest, given.study, given.kept
     study = read_manifest(manifest)
     data = sr.load_data(study.data, study.image_size)
     check_study(folder, data)

@@ -8,9 +8,8 @@ derive.py makes a table.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ EPSILONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 STRONG = 0.15  # where AutoAttack's first two members attack what PGD leaves
 EPOCHS, BATCH, IMAGES, AT_ONCE, STEPS = 6, 256, 500, 100, 40
 PIXELS = 28 * 28
+GUIDED = "karkehabadi2023"
 
 
 def network() -> nn.Sequential:
@@ -60,7 +60,7 @@ def trained(way: str, seed: int, x: torch.Tensor, y: torch.Tensor) -> nn.Module:
             net.train()
             logits = net(x[rows])
             loss = functional.cross_entropy(logits, y[rows])
-            if way == "karkehabadi2023":
+            if way == GUIDED:
                 masked = net(without_the_least_salient(net, x[rows], y[rows]))
                 p, q = logits.log_softmax(1), masked.log_softmax(1)
                 loss = loss + functional.kl_div(q, p, reduction="batchmean", log_target=True)  # KL(p || q)
@@ -103,16 +103,22 @@ def attacked(net: nn.Module, seed: int, x: torch.Tensor, y: torch.Tensor) -> dic
 
 def main() -> None:
     """Train and attack a network."""
-    data, way, seed, out = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
-    with np.load(data) as file:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("data", metavar="MNIST.npz")
+    parser.add_argument("way", choices=("regular", GUIDED))
+    parser.add_argument("seed", type=int)
+    parser.add_argument("out", metavar="OUT.csv")
+    given = parser.parse_args()
+    with np.load(given.data) as file:
         x, x_test = (torch.tensor(file[name])[:, None].float() / 255 for name in ("x_train", "x_test"))
         y, y_test = (torch.tensor(file[name]).long() for name in ("y_train", "y_test"))
-    net = trained(way, seed, x, y)
+    net = trained(given.way, given.seed, x, y)
     rows = torch.tensor(np.random.default_rng(0).choice(len(x_test), IMAGES, replace=False))
     found = {("none on the whole test set", 0.0): right(net, x_test, y_test).double().mean().item()}
-    found |= attacked(net, seed, x_test[rows], y_test[rows])
-    lines = [f"{way}-{seed},{attack},{epsilon:g},{accuracy:.4f}\n" for (attack, epsilon), accuracy in found.items()]
-    with open(out, "a", encoding="utf-8") as file:
+    found |= attacked(net, given.seed, x_test[rows], y_test[rows])
+    name = f"{given.way}-{given.seed}"
+    lines = [f"{name},{attack},{epsilon:g},{accuracy:.4f}\n" for (attack, epsilon), accuracy in found.items()]
+    with open(given.out, "a", encoding="utf-8") as file:
         file.write("".join(lines))
 
 
