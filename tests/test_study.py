@@ -1,5 +1,6 @@
 """Studies: jobs that are done once, whoever does them, whatever interrupts them."""
 
+import importlib
 import json
 import os
 import re
@@ -504,6 +505,17 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
         path.write_text(manifest.read_text().replace(old, new))
         assert path.read_text() != manifest.read_text()
         assert "none of the networks of" in run("../docs/study/gather.py", path, out, kept, check=False)
+    run("../docs/study/gather.py", single, out, tmp_path / "pair")
+    monkeypatch.syspath_prepend(str(SCRIPTS.parent / "docs/study"))
+    derive = importlib.import_module("derive")  # makes tables and figures of whatever was gathered
+    several, one = derive.tables_of(kept), derive.tables_of(tmp_path / "pair")
+    area = [np.trapezoid([each.clean.mean(), *each.curves["pgd"].mean(axis=1)], dx=0.5) for each in found]
+    by_hand = 100 * (area[2] + area[3] - area[0] - area[1]) / 2
+    head, _, row = (line.split(" | ") for line in several["effects.md"].splitlines())
+    assert float(row[head.index("pgd")].split()[0]) == pytest.approx(by_hand, abs=0.051)
+    assert "2 seeds" in several["verdict.md"] and "2 seeds" not in one["verdict.md"]
+    assert "effects.md" not in one and "1 seed, " in derive.figures_of(tmp_path / "pair")["curves.svg"].get_suptitle()
+    assert several["table1.md"].count("[") == 3 and "[" not in one["table1.md"]  # one has no interval
     shutil.rmtree(out / "jobs")
     assert "none of the networks of" in run("../docs/study/gather.py", single, out, kept, check=False)
 

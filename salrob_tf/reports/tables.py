@@ -42,12 +42,12 @@ def table1(data_name: str, correct: Mapping[str, Sequence[np.ndarray]], paper: s
             "`correct` must be a dictionary from names to lists of booleans (N,), one image or more. "
             f"Received: correct={shown(correct)}"
         )
-    rows = [["data", *correct], ["---"] * (len(correct) + 1)]
+    rows = [["data", *correct]]
     rows.append([data_name, *(_cell(outcomes) for outcomes in correct.values())])
     if paper is not None:
         name, *accuracies = PAPER_TABLE_1[check_choice("paper", paper, PAPER_TABLE_1)]
         rows.append([f"{name} in the paper", *(f"{accuracy:.1%}" for accuracy in accuracies)])
-    return _markdown(rows) + _brackets(correct)
+    return markdown_table(rows) + _brackets(correct)
 
 
 def first_table(text: str) -> list[list[str]]:
@@ -77,9 +77,15 @@ def measures_table(rows: Sequence[OverSeeds]) -> str:
         for row in rows
     ]
     return (
-        _markdown([head, ["---"] * len(head), *cells])
+        markdown_table([head, *cells])
         + "\nIn brackets: 95 % over paired seeds (Student's t), not corrected for how many measures there are.\n"
     )
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as a Markdown table, the first row as its head."""
+    head, *others = ([" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *others)) + "\n"
 
 
 def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
@@ -109,7 +115,7 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
         ValueError: If there are no results, or they are not of the same attacks, epsilons and images.
     """
     first = check_groups(groups)
-    rows = [["attack", "epsilon", *groups], ["---"] * (len(groups) + 2)]
+    rows = [["attack", "epsilon", *groups]]
     rows.append(["none", "0", *(_cell([result.clean for result in results]) for results in groups.values())])
     for attack in first.curves:
         left = {name: [result.curves[attack] for result in results] for name, results in groups.items()}
@@ -137,18 +143,17 @@ def robustness_table(groups: Mapping[str, Sequence[Robustness]]) -> str:
     audits = [f"{each.model}, {label.upper()}: {audit}." for each in every for label, audit in each.audits.items()]
     looked = [f"{each.model}, {each.checks}." for each in every if each.looked_at]
     below = (f"{line}\n" for line in (*doubts, *audits, *looked))
-    return "\n".join([_markdown(rows) + _brackets(clean), *below, *costs])
+    return "\n".join([markdown_table(rows) + _brackets(clean), *below, *costs])
 
 
 def _after_each(who: str, result: Robustness, members: Sequence[Member], timed: bool = False) -> str:
     """What was left after each attack, and its costs; with seconds where the same run may give another table."""
     rows = [[f"{who}, after", *map(epsilon_text, result.epsilons), "gradients", "forward passes"] + ["seconds"] * timed]
-    rows.append(["---"] * len(rows[0]))
     for member in members:
         passes = (f"{number:,}" for number in (member.costs.gradient_evaluations, member.costs.forward_evaluations))
         accuracies = (f"{accuracy:.1%}" for accuracy in member.accuracy)
         rows.append([member.attack.upper(), *accuracies, *passes] + [f"{member.costs.seconds:.1f}"] * timed)
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def _is_outcome(outcome: Any) -> bool:
@@ -163,8 +168,3 @@ def _cell(outcomes: Sequence[np.ndarray]) -> str:
 def _brackets(correct: Mapping[str, Sequence[np.ndarray]]) -> str:
     kinds = dict.fromkeys(spread(outcomes).kind for outcomes in correct.values())
     return f"\nIn brackets: {'; '.join(kinds)}.\n"
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    escaped = ([" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows)
-    return "\n".join(f"| {' | '.join(row)} |" for row in escaped) + "\n"

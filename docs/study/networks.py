@@ -1,0 +1,106 @@
+"""Tables of docs/study.md from numbers of whole networks: their training, their measures, and PyTorch's networks."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from outcomes import Groups
+
+from salrob_tf.reports.tables import PAPER_TABLE_1, markdown_table
+from salrob_tf.results.measures import Mean, OverSeeds, mean_of
+from salrob_tf.results.robustness import WORST
+
+PAIR = ("regular", "karkehabadi2023")
+
+
+def percent(mean: Mean) -> str:
+    """A share with its interval, in per cent."""
+    return f"{100 * mean.mean:.2f}%" + _interval(mean, ".2f")
+
+
+def points(mean: Mean) -> str:
+    """A difference of shares with its interval, in points."""
+    return f"{100 * mean.mean:+.2f}" + _interval(mean, "+.2f")
+
+
+def _interval(mean: Mean, form: str) -> str:
+    return "" if np.isnan(mean.low) else f" [{100 * mean.low:{form}}, {100 * mean.high:{form}}]"
+
+
+def table_1(row: OverSeeds, name: str) -> str:
+    """Test accuracies beside the paper's."""
+    called, *accuracies = PAPER_TABLE_1.get(name, (name,))
+    paper = dict(zip(PAIR, accuracies, strict=False))
+    rows = [
+        ["way", f"{called} here", f"minus {next(iter(row.means))}, points", *[f"{called} in the paper"][: len(paper)]]
+    ]
+    for way, mean in row.means.items():
+        difference = points(row.differences[way]) if way in row.differences else ""
+        rows.append([way, percent(mean), difference, *[f"{paper[way]:.1%}" if way in paper else ""][: len(paper)]])
+    return markdown_table(rows)
+
+
+def training(path: Path) -> str:
+    """Where training ended, each way's mean and range over networks."""
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_way: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        by_way.setdefault(row["network"].rpartition("-")[0], []).append(row)
+    names = list(rows[0])[2:]
+    lines = [["", *names]]
+    for way, networks in by_way.items():
+        cells = []
+        for name in names:
+            values = [float(each[name]) for each in networks]
+            told = f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+            cells.append(told if np.isfinite(values).all() else "")
+        lines.append([way, *cells])
+    return markdown_table(lines)
+
+
+def of_ways(rows: list[OverSeeds], means: tuple[str, ...], differences: tuple[str, ...]) -> list[OverSeeds]:
+    """Rows with the means and differences of some ways of training alone."""
+    return [
+        row._replace(
+            means={way: mean for way, mean in row.means.items() if way in means},
+            differences={way: mean for way, mean in row.differences.items() if way in differences},
+        )
+        for row in rows
+    ]
+
+
+def independent(groups: Groups, path: Path) -> str:
+    """Regular and guided networks here and those of independent.py, with differences over pairs of seeds."""
+    theirs: dict[str, dict[tuple[str, float], float]] = {}
+    with open(path, encoding="utf-8", newline="") as file:
+        for network, attack, epsilon, accuracy in csv.reader(file):
+            theirs.setdefault(network, {})[attack, float(epsilon)] = float(accuracy)
+    ours: dict[str, dict[tuple[str, float], float]] = {}
+    for each in (each for way in PAIR for each in groups[way]):
+        ours[each.model] = {("none", 0.0): each.clean.mean()}
+        for attack, name in {"fgsm": "fgsm", "pgd": "pgd", WORST: "strongest"}.items():
+            left = each.curves[attack].mean(axis=1)
+            ours[each.model] |= {(name, float(at)): share for at, share in zip(each.epsilons, left, strict=True)}
+    rows = [["accuracy", "networks", *PAIR, "difference, points"]]
+    for what in summary(next(iter(theirs.values()))):
+        for who, networks in (("here", ours), ("PyTorch", theirs)):
+            values = {name: summary(outcomes)[what] for name, outcomes in networks.items()}
+            seeds = [name.removeprefix(PAIR[0]) for name in values if name.startswith(PAIR[0])]
+            pairs = [tuple(values[way + seed] for way in PAIR) for seed in seeds if PAIR[1] + seed in values]
+            cells = [percent(mean_of(each)) for each in zip(*pairs, strict=True)]
+            difference = points(mean_of([guided - regular for regular, guided in pairs]))
+            rows.append([what, f"{who}, {len(pairs)} pairs", *cells, difference])
+    return markdown_table(rows)
+
+
+def summary(accuracies: dict[tuple[str, float], float]) -> dict[str, float]:
+    """What the accuracies of a network, by attack and epsilon, come to."""
+    epsilons = sorted({epsilon for attack, epsilon in accuracies if attack == "pgd"})
+    found = {}
+    for attack in ("fgsm", "pgd"):
+        curve = [accuracies["none", 0.0], *(accuracies[attack, epsilon] for epsilon in epsilons)]
+        found[f"{attack}, averaged over epsilon"] = float(np.trapezoid(curve, [0, *epsilons]) / epsilons[-1])
+    return found | {f"{attack} at 0.15": accuracies[attack, 0.15] for attack in ("pgd", "strongest")}

@@ -1,0 +1,143 @@
+"""Tables of docs/study.md from the outcomes of attacks: which images each network still has right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+import salrob_tf as sr
+from salrob_tf.reports.tables import markdown_table
+from salrob_tf.results.comparison import Comparison
+from salrob_tf.results.methods import MethodComparison
+from salrob_tf.results.robustness import WORST, Robustness
+from salrob_tf.studies.study import compare_ways
+
+Groups = dict[str, list[Robustness]]  # networks by way of training, whose first is what the others are held against
+
+
+def ways_of(results: list[Robustness]) -> Groups:
+    """Networks called `<way>-<seed>` by way."""
+    ways: Groups = {}
+    for each in results:
+        ways.setdefault(each.model.rpartition("-")[0], []).append(each)
+    return ways
+
+
+def compared(groups: Groups) -> list[MethodComparison]:
+    """The first way with each other, over the seeds that both have, where those are two or more."""
+    return compare_ways(groups, groups)
+
+
+def pair_compared(groups: Groups) -> MethodComparison | Comparison:
+    """The first two ways, over seeds, or over the images of their first networks if there is one pair."""
+    first, second = list(groups)[:2]
+    over_seeds = compared({way: groups[way] for way in (first, second)})
+    return over_seeds[0] if over_seeds else sr.compare(groups[first][0], groups[second][0])
+
+
+def attacks_of(groups: Groups) -> list[str]:
+    """Attacks and what none of them broke; of ensembles, which that takes in, only if there is nothing else."""
+    first = next(iter(groups.values()))[0]
+    single = [attack for attack in first.correct if attack not in first.members]
+    return [attack for attack in first.curves if attack in (single or first.correct) or attack == WORST]
+
+
+def by_attack(groups: Groups, attack: str) -> Groups:
+    """Results of one attack alone; of what none of all broke, all."""
+    if attack == WORST:
+        return groups
+
+    def alone(each: Robustness) -> Robustness:
+        parts: dict[str, Any] = {key: {attack: getattr(each, key)[attack]} for key in ("correct", "attacks", "costs")}
+        kept = tuple(flag for flag in each.flags if flag.attack in (None, attack))
+        return replace(each, **parts, flags=kept, members={}, audits={})
+
+    return {way: list(map(alone, group)) for way, group in groups.items()}
+
+
+def points(estimate: float, low: float, high: float) -> str:
+    """A difference with its interval, in points, of shares."""
+    return f"{100 * estimate:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def effects(groups: Groups) -> str:
+    """The difference of each way to the first one, averaged over epsilon, by attack."""
+    every = {attack: compared(by_attack(groups, attack)) for attack in attacks_of(groups)}
+    rows = [[f"minus {next(iter(groups))}, points; pairs less robust", *every]]
+    for found in zip(*every.values(), strict=True):
+        cells = [
+            f"{points(each.endpoint.estimate, *each.endpoint.interval())}, {np.sum(each.by_seed < 0)} of {each.seeds}"
+            for each in found
+        ]
+        rows.append([found[0].second, *cells])
+    return markdown_table(rows)
+
+
+def by_epsilon(groups: Groups, attack: str) -> str:
+    """The difference at each epsilon, each interval corrected for all epsilons."""
+    found = compared(by_attack(groups, attack))
+    rows = [[f"{attack}, points", *(f"{epsilon:g}" for epsilon in found[0].epsilons)]]
+    for each in found:
+        cells = [
+            points(item.difference, *item.interval) if item.told else f"{100 * item.difference:+.1f}"
+            for item in each.family
+        ]
+        rows.append([each.second, *cells])
+    return markdown_table(rows)
+
+
+def accuracies(groups: Groups) -> str:
+    """The table of accuracies, and why some are doubtful; what each network's attacks cost is left out."""
+    blocks = sr.robustness_table({f"{way}, {len(group)} seeds": group for way, group in groups.items()}).split("\n\n")
+    return "\n\n".join(each for each in blocks if each.startswith(("| attack", "In brackets", "†"))) + "\n"
+
+
+def verdict(groups: Groups) -> str:
+    """What the comparison of the first two ways says."""
+    return f"```\n{pair_compared(groups)}\n```\n"
+
+
+def audits(groups: Groups, attack: str) -> str:
+    """What audits broke of what the curves of an attack have standing, over all networks of a way."""
+    every = {way: [each.audits[attack] for each in group] for way, group in groups.items()}
+    epsilons = sorted({epsilon for found in every.values() for each in found for epsilon in each.epsilons})
+    most = "one curve too high by at most"
+    rows = [["broken of standing", *(f"{each:g}" for each in epsilons), "networks", most]]
+    for way, found in every.items():
+        counts: dict[float, list[tuple[int, int]]] = {epsilon: [] for epsilon in epsilons}
+        for each in found:
+            for epsilon, broken, standing in zip(each.epsilons, each.broken, each.standing, strict=True):
+                counts[epsilon].append((broken, standing))
+        cells = ["{} of {}".format(*np.sum(each, axis=0)) if each else "" for each in counts.values()]
+        rows.append([way, *cells, str(len(found)), f"{100 * max(each.missed.max() for each in found):.1f} points"])
+    return markdown_table(rows)
+
+
+def probes(groups: Groups) -> str:
+    """What was looked at to see whether attacks can be believed, by way and how many networks had which outcome."""
+    found: dict[str, list[dict[str, str]]] = {way: [] for way in groups}
+    for way, group in groups.items():
+        for each in group:
+            outcomes: dict[str, list[str]] = {}
+            for probe in each.description["checks"]["probes"]:
+                outcomes.setdefault(probe["id"], []).append(probe["outcome"])
+            found[way].append({name: " and ".join(dict.fromkeys(several)) for name, several in outcomes.items()})
+    names = list(dict.fromkeys(name for group in found.values() for each in group for name in each))
+    rows = [["outcomes of networks", *names]]
+    for way, several in found.items():
+        counted = [Counter(each[name] for each in several).most_common() for name in names]
+        rows.append([way, *(", ".join(f"{count} {outcome}" for outcome, count in each) for each in counted)])
+    return markdown_table(rows)
+
+
+def flags(groups: Groups) -> str:
+    """What checks say against networks, by way and kind."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for way, group in groups.items():
+        for each in group:
+            found.update({(way, flag.id, flag.severity) for flag in each.flags})
+    said = [f"- {way}: {name} ({severity}) of {count} networks" for (way, name, severity), count in found.items()]
+    return "\n".join(said or [f"None of {sum(map(len, groups.values()))} networks has a flag."]) + "\n"
