@@ -577,6 +577,8 @@ def test_differences_and_measures_are_drawn_for_papers(tmp_path):
     both = sr.compare_methods(ways)
     drawn = sr.difference_curves([both]).axes[0].lines[0]
     np.testing.assert_allclose(drawn.get_ydata(), [100 * each.difference for each in both.family])
+    panels = sr.difference_curves([both] * 4).axes
+    assert [panel.get_title() for panel in panels] == ["b minus a"] * 4 and panels[3].lines[0].get_marker() == "v"
     curves = {line.get_label(): line for line in sr.robustness_curves(ways).axes[0].lines}
     assert drawn.get_color() == curves["b"].get_color() and drawn.get_marker() == curves["b"].get_marker()
     evidence = make_evidence()

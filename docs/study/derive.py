@@ -95,16 +95,24 @@ def with_tables(text: str) -> str:
     return re.sub(r"<!-- (\S+/\S+) -->.*?<!-- -->", again, text, flags=re.DOTALL)
 
 
+def title_of(folder: Path, groups: Groups) -> str:
+    """What a figure of these networks is called."""
+    seeds = sorted({len(group) for group in groups.values()})
+    how_many = " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))) + f" seed{'s' * (seeds[-1] > 1)}"
+    return f"{folder.name}, {how_many}, {len(next(iter(groups.values()))[0].clean)} test images"
+
+
 def figures_of(folder: Path) -> dict[str, Figure]:
     """The figures of a study, by name."""
     groups = outcomes.ways_of(sr.load_results(folder))
-    seeds = sorted({len(group) for group in groups.values()})
-    how_many = " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))) + f" seed{'s' * (seeds[-1] > 1)}"
-    title = f"{folder.name}, {how_many}, {len(next(iter(groups.values()))[0].clean)} test images"
-    found = {"curves.svg": sr.robustness_curves(groups, title)}
-    found["difference.svg"] = sr.difference_curves(compared(groups) or [outcomes.pair_compared(groups)], title)
-    if compared(groups):
-        found["specifications.svg"] = specifications(groups, title)
+    pair, controls = (dict(list(groups.items())[part]) for part in (slice(2), slice(2, None)))
+    found = {"curves.svg": sr.robustness_curves(pair, title_of(folder, pair))}
+    found["difference.svg"] = sr.difference_curves([outcomes.pair_compared(groups)], title_of(folder, pair))
+    comparisons = compared(groups)
+    if comparisons:
+        found["specifications.svg"] = specifications(groups, title_of(folder, groups))
+    if comparisons[1:]:
+        found["controls.svg"] = sr.difference_curves(comparisons[1:], title_of(folder, controls))
     return found
 
 

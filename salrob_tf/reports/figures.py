@@ -26,6 +26,14 @@ DASHES = ("-", "--", "-.", ":")
 plainly = style.context("default")  # whatever a matplotlibrc says: one that asks for LaTeX fails without it
 
 
+def remove_spare(panels: np.ndarray, count: int, columns: int) -> None:
+    """Remove panels after the first `count`; what stands above them shows the numbers of the axis that all share."""
+    for panel in panels[count:]:
+        panel.remove()
+    for panel in panels[max(0, count - columns) : count]:
+        panel.tick_params(labelbottom=True)
+
+
 @plainly
 def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "") -> Figure:
     """Accuracy against epsilon, a panel per attack, with a band (Karkehabadi 2023, Figures 1, 2); epsilon 0 is clean.
@@ -67,8 +75,7 @@ def robustness_curves(groups: Mapping[str, Sequence[Robustness]], title: str = "
         panel.set_ylim(-0.02, 1.02)
         panel.grid(alpha=0.3)
         panel.yaxis.set_major_formatter("{x:.0%}")
-    for panel in panels[len(attacks) :]:
-        panel.remove()
+    remove_spare(panels, len(attacks), columns)
     first = figure.axes[0]
     first.legend(loc="best")
     kinds = dict.fromkeys(spread([result.clean for result in results]).kind for results in groups.values())
