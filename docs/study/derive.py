@@ -39,12 +39,12 @@ def tables_of_outcomes(groups: Groups) -> dict[str, str]:
     found |= {f"audits_{attack}.md": outcomes.audits(groups, attack) for attack in first.audits}
     if not compared(groups):
         return found
-    found["effects.md"] = outcomes.effects(groups)
+    found |= {"effects.md": outcomes.effects(groups), "verdicts.md": outcomes.sentences(groups)}
     for attack in first.curves:
         found[f"by_epsilon_{attack.replace(' ', '_')}.md"] = outcomes.by_epsilon(groups, attack)
     controls = {way: group for way, group in list(groups.items())[1:]}  # beside the guided way
     if len(controls) > 1:
-        found["controls.md"] = outcomes.effects(controls)
+        found |= {"controls.md": outcomes.effects(controls), "controls_verdicts.md": outcomes.sentences(controls)}
         found["controls_by_epsilon.md"] = outcomes.by_epsilon(controls, attack)
     return found
 

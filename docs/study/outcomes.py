@@ -100,6 +100,11 @@ def verdict(groups: Groups) -> str:
     return f"```\n{pair_compared(groups)}\n```\n"
 
 
+def sentences(groups: Groups) -> str:
+    """What each comparison with the first way says in its last line."""
+    return "".join(f"- {str(each).splitlines()[-1]}\n" for each in compared(groups))
+
+
 def audits(groups: Groups, attack: str) -> str:
     """What audits broke of what the curves of an attack have standing, over all networks of a way."""
     every = {way: [each.audits[attack] for each in group] for way, group in groups.items()}
