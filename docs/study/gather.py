@@ -32,7 +32,7 @@ from salrob_tf.studies.jobs import jobs_of
 from salrob_tf.studies.manifest import Study, read_manifest
 from salrob_tf.studies.measured import means_of
 from salrob_tf.studies.runs import Run
-from salrob_tf.studies.study import check_study, compare_ways
+from salrob_tf.studies.study import check_study
 
 BRIGHT, LOOKED_AT = 0.5, 1000  # what counts as a stroke, and at how many test images masks are looked at
 HISTORY = ("accuracy", "cross_entropy", "kl")
@@ -141,9 +141,10 @@ def main() -> None:
     }
     every = [result for group in groups.values() for result in group]
     arguments = {"manifest": f"studies/{manifest.name}"}
-    sr.save_results(kept, every, comparisons=compare_ways(groups, groups), data_name=data.name, arguments=arguments)
+    sr.save_results(kept, every, data_name=data.name, arguments=arguments)
     results = json.loads((kept / "results.json").read_text(encoding="utf-8"))
-    write_text(kept / "results.json", json.dumps(results, indent=0, separators=(",", ":")) + "\n")  # smaller
+    results.pop("worst_case", None)  # smaller: it follows from correct.npz
+    write_text(kept / "results.json", json.dumps(results, indent=0, separators=(",", ":")) + "\n")
     write_text(kept / "measures.csv", means_csv(means))
     write_text(kept / "training.csv", "\n".join(rows) + "\n")
 
