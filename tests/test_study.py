@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from urllib.error import URLError
 
 import numpy as np
@@ -516,6 +517,9 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     assert "2 seeds" in several["verdict.md"] and "2 seeds" not in one["verdict.md"]
     assert "effects.md" not in one and "1 seed, " in derive.figures_of(tmp_path / "pair")["curves.svg"].get_suptitle()
     assert several["table1.md"].count("[") == 3 and "[" not in one["table1.md"]  # one has no interval
+    begun = {"regular": found[:2], "guided": found[2:], "noise": [replace(found[3], model="noise-1")]}
+    assert "controls.md" not in derive.tables_of_outcomes(begun), "one network more, of a third way"
+    assert "regular-1" in derive.tables_of_outcomes({"regular": found[:2], "guided": found[3:]})["verdict.md"]
     shutil.rmtree(out / "jobs")
     assert "none of the networks of" in run("../docs/study/gather.py", single, out, kept, check=False)
 

@@ -24,6 +24,7 @@ from salrob_tf.reports.tables import measures_table
 from salrob_tf.results.measures import load_means, over_seeds
 
 HERE = Path(__file__).parent
+TEST_ACCURACY = "accuracy, whole test set"
 FIRST_OF_MAPS = "sparsity of maps (Gini)"  # of what is measured, after what may say why networks are robust
 
 
@@ -42,21 +43,25 @@ def tables_of_outcomes(groups: Groups) -> dict[str, str]:
     found |= {"effects.md": outcomes.effects(groups), "verdicts.md": outcomes.sentences(groups)}
     for attack in first.curves:
         found[f"by_epsilon_{attack.replace(' ', '_')}.md"] = outcomes.by_epsilon(groups, attack)
-    controls = {way: group for way, group in list(groups.items())[1:]}  # beside the guided way
-    if len(controls) > 1:
-        found |= {"controls.md": outcomes.effects(controls), "controls_verdicts.md": outcomes.sentences(controls)}
-        found["controls_by_epsilon.md"] = outcomes.by_epsilon(controls, attack)
+    others = dict(list(groups.items())[1:])  # the guided way, and what is held against it
+    if compared(others):
+        found |= {"controls.md": outcomes.effects(others), "controls_verdicts.md": outcomes.sentences(others)}
+        found["controls_by_epsilon.md"] = outcomes.by_epsilon(
+            others, [*first.curves][-1]
+        )  # of several, the worst of all
     return found
 
 
 def tables_of_measures(path: Path) -> dict[str, str]:
     """What tables say of the means of networks, by name."""
-    accuracy, *rows = over_seeds(load_means(path))  # on the whole test set, then what was measured
-    first, guided, *controls = accuracy.means
+    rows = over_seeds(load_means(path))
     start = [row.name for row in rows].index(FIRST_OF_MAPS)
     maps = [row for row in rows[start:] if row.means]
+    accuracy = next(row for row in rows if row.name == TEST_ACCURACY)
+    first, guided, *controls = accuracy.means
+    others = [row for row in rows if row not in (accuracy, *maps)]
     found: dict[str, str] = {"table1.md": networks.table_1(accuracy, path.parent.name)}
-    for name, some in (("mechanism", [row for row in rows if row not in maps]), ("maps", maps)):
+    for name, some in (("mechanism", others), ("maps", maps)):
         found[f"{name}.md"] = measures_table(networks.of_ways(some, (first, guided), (guided,)))
         if controls:
             found[f"{name}_controls.md"] = measures_table(networks.of_ways(some, (), tuple(controls)))
@@ -105,14 +110,14 @@ def title_of(folder: Path, groups: Groups) -> str:
 def figures_of(folder: Path) -> dict[str, Figure]:
     """The figures of a study, by name."""
     groups = outcomes.ways_of(sr.load_results(folder))
-    pair, controls = (dict(list(groups.items())[part]) for part in (slice(2), slice(2, None)))
+    pair = dict(list(groups.items())[:2])
     found = {"curves.svg": sr.robustness_curves(pair, title_of(folder, pair))}
     found["difference.svg"] = sr.difference_curves([outcomes.pair_compared(groups)], title_of(folder, pair))
     comparisons = compared(groups)
     if comparisons:
         found["specifications.svg"] = specifications(groups, title_of(folder, groups))
-    if comparisons[1:]:
-        found["controls.svg"] = sr.difference_curves(comparisons[1:], title_of(folder, controls))
+    if len(comparisons) > 1:
+        found["controls.svg"] = sr.difference_curves(comparisons, title_of(folder, groups))
     return found
 
 

@@ -33,12 +33,13 @@ def table_1(row: OverSeeds, name: str) -> str:
     """Test accuracies beside the paper's."""
     called, *accuracies = PAPER_TABLE_1.get(name, (name,))
     paper = dict(zip(PAIR, accuracies, strict=False))
-    rows = [
-        ["way", f"{called} here", f"minus {next(iter(row.means))}, points", *[f"{called} in the paper"][: len(paper)]]
-    ]
+    rows = [["way", f"{called} here", f"minus {next(iter(row.means))}, points"]]
     for way, mean in row.means.items():
-        difference = points(row.differences[way]) if way in row.differences else ""
-        rows.append([way, percent(mean), difference, *[f"{paper[way]:.1%}" if way in paper else ""][: len(paper)]])
+        rows.append([way, percent(mean), points(row.differences[way]) if way in row.differences else ""])
+    if paper:
+        rows[0].append(f"{called} in the paper")
+        for cells in rows[1:]:
+            cells.append(f"{paper[cells[0]]:.1%}" if cells[0] in paper else "")
     return markdown_table(rows)
 
 

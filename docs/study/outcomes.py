@@ -32,10 +32,17 @@ def compared(groups: Groups) -> list[MethodComparison]:
 
 
 def pair_compared(groups: Groups) -> MethodComparison | Comparison:
-    """The first two ways, over seeds, or over the images of their first networks if there is one pair."""
+    """The first two ways, over seeds, or over the images of their networks of one seed if they share no more."""
     first, second = list(groups)[:2]
     over_seeds = compared({way: groups[way] for way in (first, second)})
-    return over_seeds[0] if over_seeds else sr.compare(groups[first][0], groups[second][0])
+    if over_seeds:
+        return over_seeds[0]
+    return next(
+        sr.compare(one, other)
+        for one in groups[first]
+        for other in groups[second]
+        if one.model.rpartition("-")[2] == other.model.rpartition("-")[2]
+    )
 
 
 def attacks_of(groups: Groups) -> list[str]:
