@@ -72,6 +72,22 @@ def test_scores_follow_ranking_and_unit():
         np.testing.assert_array_equal(fixed, again)
 
 
+@pytest.mark.parametrize("unit", ["pixel", "feature"])
+def test_the_darkest_units_are_those_of_the_lowest_value_and_equal_ones_are_drawn(unit):
+    images = np.round(make_images(3, shape=(8, 8, 3))[0] * 255) / 255
+    images[:, :5] = 0  # most of each image
+    model, x, y = make_network(shape=(8, 8, 3)), tf.constant(images), tf.zeros(3, tf.int32)
+    values = (images if unit == "feature" else images.mean(-1)).reshape(3, -1)
+    drawn = []
+    for seed in (0, 1, 1):
+        scores = saliency_scores(model, x, y, Recipe(ranking="darkest", unit=unit), seed)[0].numpy().reshape(3, -1)
+        for value, order in zip(values, np.argsort(scores), strict=True):
+            np.testing.assert_allclose(value[order], np.sort(value), atol=1e-3)
+        drawn.append(np.argsort(scores)[:, :20])
+    assert not np.array_equal(*drawn[:2]) and np.array_equal(*drawn[1:])
+    assert drawn[0].max() > values.shape[1] / 2 and (values[np.arange(3)[:, None], drawn[0]] == 0).all()
+
+
 def test_saliency_pass_in_training_mode_uses_dropout():
     images, labels = make_images(4)
     model, x, y = make_network(dropout=0.5), tf.constant(images), tf.constant(labels)

@@ -194,7 +194,7 @@ def test_losses_of_users_reach_weights_and_states_of_their_own():
 def slow_guided_step(model, recipe, images, labels, kl_weight, count, seed):
     """Loss terms and weight gradients, image by image; random draws in the order in which the model makes them."""
     generator = keras.random.SeedGenerator(seed)
-    if recipe.ranking == "random":
+    if recipe.ranking in ("random", "darkest"):
         ranks = keras.random.uniform(images.shape[:3], seed=generator).numpy()
     if recipe.ranking == "fixed":
         ranks = np.stack([keras.random.uniform(images.shape[1:3], seed=0).numpy()] * len(images))
@@ -215,6 +215,8 @@ def slow_guided_step(model, recipe, images, labels, kl_weight, count, seed):
             continue
         if recipe.ranking in ("random", "fixed"):
             score = ranks[n]
+        elif recipe.ranking == "darkest":
+            score = image.mean(-1) + 0.001 * np.ptp(image.mean(-1)) * ranks[n]
         else:
             score = {"magnitude": abs(gradient), "signed": gradient, "highest": -abs(gradient)}[recipe.ranking]
         low, high = image.min(axis=(0, 1)), image.max(axis=(0, 1))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from salrob_tf.models.gradients import scaled_gradient
 from salrob_tf.saliency.recipes import Recipe, Seed
 
+TIES = 1e-3  # of an image's range, less than a step of 8 bits: within it random numbers say which unit is darker
 FIXED = 0  # seed of the ranking that is the same for all images, steps and runs
 
 
@@ -23,7 +24,7 @@ def saliency_scores(
         images: Float images `(N, height, width, channels)`.
         labels: Integer labels `(N,)`.
         recipe: Says what is differentiated and how the gradient becomes a score.
-        seed: Seed of a random ranking; a fixed one has its own.
+        seed: Seed of a random ranking, and of ties in that by value; a fixed one has its own.
 
     Returns:
         Scores `(N, height, width)`, or `(N, height, width, channels)` where the unit is the feature, in the
@@ -33,10 +34,11 @@ def saliency_scores(
     Raises:
         ValueError: If a gradient is needed and the model has none.
     """
-    if recipe.ranking in ("random", "fixed", "every"):
+    if recipe.ranking in ("random", "fixed", "every", "darkest"):
         shape = tf.shape(images) if recipe.unit == "feature" else tf.shape(images)[:-1]
-        if recipe.ranking == "random":
-            return keras.random.uniform(shape, dtype=images.dtype, seed=seed), None
+        if recipe.ranking in ("random", "darkest"):
+            random = keras.random.uniform(shape, dtype=images.dtype, seed=seed)
+            return (random if recipe.ranking == "random" else _darkness(images, recipe, random)), None
         if recipe.ranking == "every":
             return tf.zeros(shape, images.dtype), None
         one = keras.random.uniform(shape[1:], dtype=images.dtype, seed=FIXED)
@@ -70,6 +72,14 @@ def input_gradient(
     gradient, scale, outputs = _scaled_gradient(model, images, labels, recipe)
     unscaled = tf.cast(gradient, tf.float32) / tf.reshape(scale, [-1, 1, 1, 1])
     return tf.cast(unscaled, images.dtype), outputs
+
+
+def _darkness(images: tf.Tensor, recipe: Recipe, random: tf.Tensor) -> tf.Tensor:
+    """The values of units; of those that are alike, as most of MNIST's are, random ones come first."""
+    values = images if recipe.unit == "feature" else tf.reduce_mean(images, axis=-1)
+    units = tf.range(1, tf.rank(values))
+    spread = tf.reduce_max(values, axis=units, keepdims=True) - tf.reduce_min(values, axis=units, keepdims=True)
+    return values + tf.cast(TIES, images.dtype) * spread * random
 
 
 def _scaled_gradient(

@@ -28,8 +28,8 @@ class Recipe:
     Attributes:
         ranking: Which units are masked: those whose gradient has the lowest `"magnitude"` (Karkehabadi 2023), the
             lowest value, `"signed"`, so the most negative ones (Ismail et al. 2021), or as controls `"random"` ones,
-            `"fixed"` ones, drawn once for all images, those of the `"highest"` magnitude, or `"every"` unit, whatever
-            the mask fraction.
+            `"fixed"` ones, drawn once for all images, those of the `"highest"` magnitude, the `"darkest"`, of the
+            lowest value, ties at random, or `"every"` unit, whatever the mask fraction.
         gradient_of: What is differentiated: the `"logit"` of the class (Karkehabadi 2023), its `"log_softmax"`
             (Ismail et al. 2021 on MNIST), or the cross-entropy `"loss"` against it.
         target_class: The class: the `"true"` label or the `"predicted"` one.
@@ -56,7 +56,7 @@ class Recipe:
             `fill_value` is not finite, or below 0 as a standard deviation.
     """
 
-    ranking: Literal["magnitude", "signed", "random", "fixed", "highest", "every"] = "magnitude"
+    ranking: Literal["magnitude", "signed", "random", "fixed", "highest", "darkest", "every"] = "magnitude"
     gradient_of: Literal["logit", "log_softmax", "loss"] = "logit"
     target_class: Literal["true", "predicted"] = "true"
     saliency_mode: Literal["inference", "training"] = "inference"
@@ -93,6 +93,7 @@ RECIPES: dict[str, Recipe] = {
     "random": Recipe(ranking="random"),
     "fixed": Recipe(ranking="fixed"),
     "highest": Recipe(ranking="highest"),
+    "darkest": Recipe(ranking="darkest"),
     # Noise and divergence without any mask: stability training (Zheng et al. 2016), with its standard deviation.
     "noise": Recipe(ranking="every", fill="added", fill_value=0.2),
 }
