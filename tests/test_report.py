@@ -593,6 +593,7 @@ def test_differences_and_measures_are_drawn_for_papers(tmp_path):
         content = (tmp_path / name).read_bytes()
         sr.save_figure(figure, tmp_path / name)
         assert content.startswith(beginning) and (tmp_path / name).read_bytes() == content
+    assert figure.axes[0].get_xlabel() in re.findall(r"<text[^>]*>([^<]*)", (tmp_path / "a.svg").read_text("utf-8"))
     for draw in (sr.difference_curves, removal_curves):
         with pytest.raises(ValueError, match="Received: none"):
             draw([])

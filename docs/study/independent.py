@@ -1,9 +1,9 @@
 """The comparison once more, without this library: `python docs/study/independent.py MNIST.npz WAY SEED OUT.csv`.
 
 In PyTorch, with attacks of torchattacks 3.5.1 (`pip install torch torchattacks`); MNIST.npz is Keras' file. WAY is
-`regular` or `karkehabadi2023`. Trains one network after Karkehabadi 2023, Algorithm 1, at the settings of
-studies/mnist.toml, attacks it on 500 test images of its own choice, and adds its accuracies to OUT.csv, of which
-derive.py makes a table.
+`regular`, `karkehabadi2023` (Algorithm 1), or its control `noise`, each at the settings of studies/mnist.toml. Trains
+one network, attacks it on 500 test images of its own choice, and adds its accuracies to OUT.csv, of which derive.py
+makes a table.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from torch.nn import functional
 EPSILONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 STRONG = 0.15  # where AutoAttack's first two members attack what PGD leaves
 EPOCHS, BATCH, IMAGES, AT_ONCE, STEPS = 6, 256, 500, 100, 40
-PIXELS = 28 * 28
-GUIDED = "karkehabadi2023"
+PIXELS, DEVIATION = 28 * 28, 0.2
 
 
 def network() -> nn.Sequential:
@@ -49,6 +48,14 @@ def without_the_least_salient(net: nn.Module, x: torch.Tensor, y: torch.Tensor) 
     return flat.scatter(1, lowest, low + torch.rand(lowest.shape) * (high - low)).view_as(x)
 
 
+def with_noise(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Images with normal noise on every pixel, which knows nothing of the network."""
+    return x + DEVIATION * torch.randn_like(x)
+
+
+COPIES = {"karkehabadi2023": without_the_least_salient, "noise": with_noise}  # whose outputs shall be the same
+
+
 def trained(way: str, seed: int, x: torch.Tensor, y: torch.Tensor) -> nn.Module:
     """A network; those of one seed begin with the same weights and meet the images in the same order."""
     torch.manual_seed(seed)
@@ -60,9 +67,9 @@ def trained(way: str, seed: int, x: torch.Tensor, y: torch.Tensor) -> nn.Module:
             net.train()
             logits = net(x[rows])
             loss = functional.cross_entropy(logits, y[rows])
-            if way == GUIDED:
-                masked = net(without_the_least_salient(net, x[rows], y[rows]))
-                p, q = logits.log_softmax(1), masked.log_softmax(1)
+            if way in COPIES:
+                copy = net(COPIES[way](net, x[rows], y[rows]))
+                p, q = logits.log_softmax(1), copy.log_softmax(1)
                 loss = loss + functional.kl_div(q, p, reduction="batchmean", log_target=True)  # KL(p || q)
             optimizer.zero_grad()
             loss.backward()
@@ -105,7 +112,7 @@ def main() -> None:
     """Train and attack a network."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("data", metavar="MNIST.npz")
-    parser.add_argument("way", choices=("regular", GUIDED))
+    parser.add_argument("way", choices=("regular", *COPIES))
     parser.add_argument("seed", type=int)
     parser.add_argument("out", metavar="OUT.csv")
     given = parser.parse_args()

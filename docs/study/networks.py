@@ -74,26 +74,28 @@ def of_ways(rows: list[OverSeeds], means: tuple[str, ...], differences: tuple[st
 
 
 def independent(groups: Groups, path: Path) -> str:
-    """Regular and guided networks here and those of independent.py, with differences over pairs of seeds."""
+    """Networks here and those of independent.py by way, with differences to regular ones over pairs of seeds."""
     theirs: dict[str, dict[tuple[str, float], float]] = {}
     with open(path, encoding="utf-8", newline="") as file:
         for network, attack, epsilon, accuracy in csv.reader(file):
             theirs.setdefault(network, {})[attack, float(epsilon)] = float(accuracy)
     ours: dict[str, dict[tuple[str, float], float]] = {}
-    for each in (each for way in PAIR for each in groups[way]):
+    for each in (each for group in groups.values() for each in group):
         ours[each.model] = {("none", 0.0): each.clean.mean()}
         for attack, name in {"fgsm": "fgsm", "pgd": "pgd", WORST: "strongest"}.items():
             left = each.curves[attack].mean(axis=1)
             ours[each.model] |= {(name, float(at)): share for at, share in zip(each.epsilons, left, strict=True)}
-    rows = [["accuracy", "networks", *PAIR, "difference, points"]]
-    for what in summary(next(iter(theirs.values()))):
-        for who, networks in (("here", ours), ("PyTorch", theirs)):
-            values = {name: summary(outcomes)[what] for name, outcomes in networks.items()}
-            seeds = [name.removeprefix(PAIR[0]) for name in values if name.startswith(PAIR[0])]
-            pairs = [tuple(values[way + seed] for way in PAIR) for seed in seeds if PAIR[1] + seed in values]
-            cells = [percent(mean_of(each)) for each in zip(*pairs, strict=True)]
-            difference = points(mean_of([guided - regular for regular, guided in pairs]))
-            rows.append([what, f"{who}, {len(pairs)} pairs", *cells, difference])
+    first, *others = dict.fromkeys(name.rpartition("-")[0] for name in theirs)
+    rows = [["way", "accuracy", "networks", first, "this way", "difference, points"]]
+    for way in others:
+        for what in summary(next(iter(theirs.values()))):
+            for who, networks in (("here", ours), ("PyTorch", theirs)):
+                values = {name: summary(outcomes)[what] for name, outcomes in networks.items()}
+                seeds = [name.removeprefix(way) for name in values if name.rpartition("-")[0] == way]
+                pairs = [(values[first + seed], values[way + seed]) for seed in seeds if first + seed in values]
+                cells = [percent(mean_of(each)) for each in zip(*pairs, strict=True)]
+                difference = points(mean_of([other - regular for regular, other in pairs]))
+                rows.append([way, what, f"{who}, {len(pairs)} pair{'s' * (len(pairs) > 1)}", *cells, difference])
     return markdown_table(rows)
 
 

@@ -177,7 +177,7 @@ def saliency_grid(
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure, whole or not at all: as PNG, or as SVG or PDF where the name ends in `.svg` or `.pdf`.
 
-    The same figure gives the same bytes.
+    The same figure gives the same bytes. The texts of an SVG stay texts, which can be searched and read aloud.
 
     Example:
         >>> result = sr.evaluate(network, images, labels, "fgsm", [0.05, 0.1])
@@ -190,7 +190,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         raise ValueError(f"`path` must be the path of a file. Received: path={shown(path)}")
     kind = {".svg": "svg", ".pdf": "pdf"}.get(Path(path).suffix.lower(), "png")
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    with written_beside(path) as beside, rc_context({"svg.hashsalt": "salrob_tf"}):
+    with written_beside(path) as beside, rc_context({"svg.hashsalt": "salrob_tf", "svg.fonttype": "none"}):
         figure.savefig(beside, dpi=130, format=kind, metadata=undated)
 
 
