@@ -24,7 +24,6 @@ from salrob_tf.reports.tables import measures_table
 from salrob_tf.results.measures import load_means, over_seeds
 
 HERE = Path(__file__).parent
-TEST_ACCURACY = "accuracy, whole test set"
 FIRST_OF_MAPS = "sparsity of maps (Gini)"  # of what is measured, after what may say why networks are robust
 
 
@@ -56,7 +55,7 @@ def tables_of_measures(path: Path) -> dict[str, str]:
     rows = over_seeds(load_means(path))
     start = [row.name for row in rows].index(FIRST_OF_MAPS)
     maps = [row for row in rows[start:] if row.means]
-    accuracy = next(row for row in rows if row.name == TEST_ACCURACY)
+    accuracy = next(row for row in rows if row.name == networks.TEST_ACCURACY)
     first, guided, *controls = accuracy.means
     others = [row for row in rows if row not in (accuracy, *maps)]
     found: dict[str, str] = {"table1.md": networks.table_1(accuracy, path.parent.name)}
@@ -74,7 +73,9 @@ def tables_of(folder: Path) -> dict[str, str]:
     found = tables_of_outcomes(groups) | tables_of_measures(folder / "measures.csv")
     found["training.md"] = networks.training(folder / "training.csv")
     if (folder / "independent.csv").exists():
-        found["independent.md"] = networks.independent(groups, folder / "independent.csv")
+        found["independent.md"] = networks.independent(
+            groups, load_means(folder / "measures.csv"), folder / "independent.csv"
+        )
     return found
 
 

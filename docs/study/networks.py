@@ -9,10 +9,12 @@ import numpy as np
 from outcomes import Groups
 
 from salrob_tf.reports.tables import PAPER_TABLE_1, markdown_table
-from salrob_tf.results.measures import Mean, OverSeeds, mean_of
+from salrob_tf.results.measures import Mean, Means, OverSeeds, mean_of
 from salrob_tf.results.robustness import WORST
 
 PAIR = ("regular", "karkehabadi2023")
+TEST_ACCURACY = "accuracy, whole test set"
+WHOLE = "none on the whole test set"  # as independent.py calls it
 
 
 def percent(mean: Mean) -> str:
@@ -73,7 +75,7 @@ def of_ways(rows: list[OverSeeds], means: tuple[str, ...], differences: tuple[st
     ]
 
 
-def independent(groups: Groups, path: Path) -> str:
+def independent(groups: Groups, means: Means, path: Path) -> str:
     """Networks here and those of independent.py by way, with differences to regular ones over pairs of seeds."""
     theirs: dict[str, dict[tuple[str, float], float]] = {}
     with open(path, encoding="utf-8", newline="") as file:
@@ -81,7 +83,8 @@ def independent(groups: Groups, path: Path) -> str:
             theirs.setdefault(network, {})[attack, float(epsilon)] = float(accuracy)
     ours: dict[str, dict[tuple[str, float], float]] = {}
     for each in (each for group in groups.values() for each in group):
-        ours[each.model] = {("none", 0.0): each.clean.mean()}
+        way, _, seed = each.model.rpartition("-")
+        ours[each.model] = {("none", 0.0): each.clean.mean(), (WHOLE, 0.0): means[way][int(seed)][TEST_ACCURACY]}
         for attack, name in {"fgsm": "fgsm", "pgd": "pgd", WORST: "strongest"}.items():
             left = each.curves[attack].mean(axis=1)
             ours[each.model] |= {(name, float(at)): share for at, share in zip(each.epsilons, left, strict=True)}
@@ -102,7 +105,7 @@ def independent(groups: Groups, path: Path) -> str:
 def summary(accuracies: dict[tuple[str, float], float]) -> dict[str, float]:
     """What the accuracies of a network, by attack and epsilon, come to."""
     epsilons = sorted({epsilon for attack, epsilon in accuracies if attack == "pgd"})
-    found = {}
+    found = {"clean, whole test set": accuracies[WHOLE, 0.0]}
     for attack in ("fgsm", "pgd"):
         curve = [accuracies["none", 0.0], *(accuracies[attack, epsilon] for epsilon in epsilons)]
         found[f"{attack}, averaged over epsilon"] = float(np.trapezoid(curve, [0, *epsilons]) / epsilons[-1])
