@@ -76,7 +76,7 @@ def of_ways(rows: list[OverSeeds], means: tuple[str, ...], differences: tuple[st
 
 
 def independent(groups: Groups, means: Means, path: Path) -> str:
-    """Networks here and those of independent.py by way, with differences to regular ones over pairs of seeds."""
+    """Networks here and those of independent.py by way, with differences over pairs of seeds."""
     theirs: dict[str, dict[tuple[str, float], float]] = {}
     with open(path, encoding="utf-8", newline="") as file:
         for network, attack, epsilon, accuracy in csv.reader(file):
@@ -89,16 +89,18 @@ def independent(groups: Groups, means: Means, path: Path) -> str:
             left = each.curves[attack].mean(axis=1)
             ours[each.model] |= {(name, float(at)): share for at, share in zip(each.epsilons, left, strict=True)}
     first, *others = dict.fromkeys(name.rpartition("-")[0] for name in theirs)
-    rows = [["way", "accuracy", "networks", first, "this way", "difference, points"]]
-    for way in others:
+    contrasts = [(way, first) for way in others] + [(way, others[0]) for way in others[1:]]
+    rows = [["way", "minus", "accuracy", "networks", "the way's", "the other's", "difference, points"]]
+    for way, other in contrasts:
         for what in summary(next(iter(theirs.values()))):
             for who, networks in (("here", ours), ("PyTorch", theirs)):
                 values = {name: summary(outcomes)[what] for name, outcomes in networks.items()}
                 seeds = [name.removeprefix(way) for name in values if name.rpartition("-")[0] == way]
-                pairs = [(values[first + seed], values[way + seed]) for seed in seeds if first + seed in values]
+                pairs = [(values[way + seed], values[other + seed]) for seed in seeds if other + seed in values]
                 cells = [percent(mean_of(each)) for each in zip(*pairs, strict=True)]
-                difference = points(mean_of([other - regular for regular, other in pairs]))
-                rows.append([way, what, f"{who}, {len(pairs)} pair{'s' * (len(pairs) > 1)}", *cells, difference])
+                difference = points(mean_of([one - another for one, another in pairs]))
+                number = f"{who}, {len(pairs)} pair{'s' * (len(pairs) > 1)}"
+                rows.append([way, other, what, number, *cells, difference])
     return markdown_table(rows)
 
 
