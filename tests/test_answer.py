@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 STUDY = Path(__file__).parent.parent / "docs" / "study"
 README = STUDY.parent.parent / "README.md"
@@ -63,6 +66,11 @@ def test_intervals_in_prose_are_those_of_the_tables_beside_them(derive):
         assert all(prose & said(each) for each in tables[len(tables) - len(named) :]), "from what nothing is"
         counts[section] = len(prose)
     assert min(counts[sections[0]], counts[answer]) >= 2 and sum(counts.values()) >= 30
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_p_values_are_corrected_as_statsmodels_does(derive, p_values):
+    np.testing.assert_allclose(derive.outcomes.holm(p_values), multipletests(p_values, method="holm")[1])
 
 
 def test_what_is_kept_is_small_and_of_no_machine():

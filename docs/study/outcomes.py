@@ -71,16 +71,30 @@ def points(estimate: float, low: float, high: float) -> str:
 
 
 def effects(groups: Groups) -> str:
-    """The difference of each way to the first one, averaged over epsilon, by attack."""
+    """The difference of each way to the first one, averaged over epsilon, by attack.
+
+    Of the last attack also p, corrected for all ways of the table (Holm).
+    """
     every = {attack: compared(by_attack(groups, attack)) for attack in attacks_of(groups)}
-    rows = [[f"minus {next(iter(groups))}, points; pairs less robust", *every]]
-    for found in zip(*every.values(), strict=True):
+    *_, last = every
+    corrected = holm([each.endpoint.p_value for each in every[last]])
+    rows = [[f"minus {next(iter(groups))}, points; pairs less robust", *every, f"{last}, p after Holm"]]
+    for found, p_value in zip(zip(*every.values(), strict=True), corrected, strict=True):
         cells = [
             f"{points(each.endpoint.estimate, *each.endpoint.interval())}, {np.sum(each.by_seed < 0)} of {each.seeds}"
             for each in found
         ]
-        rows.append([found[0].second, *cells])
+        rows.append([found[0].second, *cells, "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"])
     return markdown_table(rows)
+
+
+def holm(p_values: list[float]) -> np.ndarray:
+    """P values corrected for how many there are (Holm 1979)."""
+    order = np.argsort(p_values)
+    raised = np.sort(p_values) * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(np.maximum.accumulate(raised), 1)
+    return corrected
 
 
 def by_epsilon(groups: Groups, attack: str) -> str:
