@@ -12,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 STUDY = Path(__file__).parent.parent / "docs" / "study"
 README = STUDY.parent.parent / "README.md"
+SHOWN = re.compile(r"!\[[^]]*\]\((.*?)\)")
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,8 @@ def test_p_values_are_corrected_as_statsmodels_does(derive, p_values):
 def test_what_is_kept_is_small_and_of_no_machine():
     kept = [path for path in STUDY.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert sum(path.stat().st_size for path in kept) < 1_000_000
+    text = (STUDY.parent / "study.md").read_text(encoding="utf-8")
+    assert {path for path in kept if path.suffix == ".svg"} == {STUDY.parent / name for name in SHOWN.findall(text)}
     for path in kept:
         content = path.read_bytes()
         if path.suffix == ".npz":

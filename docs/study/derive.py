@@ -122,11 +122,14 @@ def figures_of(folder: Path) -> dict[str, Figure]:
 
 
 def main() -> None:
-    """Write figures beside the results, and tables into study.md: the same bytes each time."""
+    """Write the figures that pages show beside the results, and tables into study.md: the same bytes each time."""
+    page = HERE.parent / "study.md"
+    text = page.read_text(encoding="utf-8")
     for folder in sorted(path.parent for path in HERE.glob("*/results.json")):
         for name, figure in figures_of(folder).items():
-            sr.save_figure(figure, folder / name)
-    write_text(HERE.parent / "study.md", with_tables((HERE.parent / "study.md").read_text(encoding="utf-8")))
+            if f"(study/{folder.name}/{name})" in text:
+                sr.save_figure(figure, folder / name)
+    write_text(page, with_tables(text))
 
 
 if __name__ == "__main__":
