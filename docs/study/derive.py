@@ -7,6 +7,7 @@ where its last epoch ended, and which share of the bright pixels (above 0.5) of 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from functools import cache
@@ -58,7 +59,8 @@ def tables_of_measures(path: Path) -> dict[str, str]:
     accuracy = next(row for row in rows if row.name == networks.TEST_ACCURACY)
     first, guided, *controls = accuracy.means
     others = [row for row in rows if row not in (accuracy, *maps)]
-    found: dict[str, str] = {"table1.md": networks.table_1(accuracy, path.parent.name)}
+    data = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))["data"]["name"]
+    found: dict[str, str] = {"table1.md": networks.table_1(accuracy, data, path.parent.name)}
     for name, some in (("mechanism", others), ("maps", maps)):
         found[f"{name}.md"] = measures_table(networks.of_ways(some, (first, guided), (guided,)))
         if controls:

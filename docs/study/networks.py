@@ -31,9 +31,9 @@ def _interval(mean: Mean, form: str) -> str:
     return "" if np.isnan(mean.low) else f" [{100 * mean.low:{form}}, {100 * mean.high:{form}}]"
 
 
-def table_1(row: OverSeeds, name: str) -> str:
-    """Test accuracies beside the paper's."""
-    called, *accuracies = PAPER_TABLE_1.get(name, (name,))
+def table_1(row: OverSeeds, called: str, name: str) -> str:
+    """Test accuracies on data that is called so, beside the paper's of that name."""
+    _, *accuracies = PAPER_TABLE_1.get(name, (called,))
     paper = dict(zip(PAIR, accuracies, strict=False))
     rows = [["way", f"{called} here", f"minus {next(iter(row.means))}, points"]]
     for way, mean in row.means.items():

@@ -73,12 +73,13 @@ def points(estimate: float, low: float, high: float) -> str:
 def effects(groups: Groups) -> str:
     """The difference of each way to the first one, averaged over epsilon, by attack.
 
-    Of the last attack also p, corrected for all ways of the table (Holm).
+    Of the last attack also p, corrected for all ways of the table (Holm), if there are several.
     """
     every = {attack: compared(by_attack(groups, attack)) for attack in attacks_of(groups)}
     *_, last = every
     corrected = holm([each.endpoint.p_value for each in every[last]])
-    rows = [[f"minus {next(iter(groups))}, points; pairs less robust", *every, f"{last}, p after Holm"]]
+    title = f"{last}, p after Holm" if len(corrected) > 1 else f"{last}, p"
+    rows = [[f"minus {next(iter(groups))}, points; pairs less robust", *every, title]]
     for found, p_value in zip(zip(*every.values(), strict=True), corrected, strict=True):
         cells = [
             f"{points(each.endpoint.estimate, *each.endpoint.interval())}, {np.sum(each.by_seed < 0)} of {each.seeds}"
