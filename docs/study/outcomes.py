@@ -11,6 +11,7 @@ import numpy as np
 import salrob_tf as sr
 from salrob_tf.reports.tables import markdown_table
 from salrob_tf.results.comparison import Comparison
+from salrob_tf.results.families import holm
 from salrob_tf.results.methods import MethodComparison
 from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.studies.study import compare_ways
@@ -87,15 +88,6 @@ def effects(groups: Groups) -> str:
         ]
         rows.append([found[0].second, *cells, "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"])
     return markdown_table(rows)
-
-
-def holm(p_values: list[float]) -> np.ndarray:
-    """P values corrected for how many there are (Holm 1979)."""
-    order = np.argsort(p_values)
-    raised = np.sort(p_values) * np.arange(len(p_values), 0, -1)
-    corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(np.maximum.accumulate(raised), 1)
-    return corrected
 
 
 def by_epsilon(groups: Groups, attack: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from salrob_tf.results.alike import check_comparable
+from salrob_tf.results.families import holm
 from salrob_tf.results.flags import DOUBTFUL, Flag
 from salrob_tf.results.robustness import WORST, Robustness
 
@@ -79,7 +80,7 @@ class Comparison:
             return (
                 f"These two networks, {self.second} and {self.first}: no verdict, nothing above epsilon 0 was attacked."
             )
-        found = [item for item, sure in zip(attacked, _holm([d.p_value for d in attacked]), strict=True) if sure]
+        found = [item for item, p in zip(attacked, holm([d.p_value for d in attacked]), strict=True) if p <= 0.05]
         more = sum(item.difference > 0 for item in found)
         less = len(found) - more
         if not found:
@@ -215,13 +216,3 @@ def _difference(attack: str, epsilon: float, first: np.ndarray, second: np.ndarr
     width = float(stats.norm.ppf(0.975) * spread)
     interval = (max(-1.0, centre - width), min(1.0, centre + width))
     return Difference(attack, epsilon, (gained - lost) / samples, interval, float(p_value))
-
-
-def _holm(p_values: list[float], level: float = 0.05) -> list[bool]:
-    order = np.argsort(p_values, kind="stable")
-    passed = np.zeros(len(p_values), bool)
-    for rank, index in enumerate(order):
-        if p_values[index] > level / (len(p_values) - rank):
-            break
-        passed[index] = True
-    return [bool(sure) for sure in passed]

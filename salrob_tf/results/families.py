@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,15 @@ class EpsilonDifference:
         low, high = self.interval
         ends = f"[{low:+.1%}, {high:+.1%}]" if self.told else "none: all seeds differ alike"
         return f"{epsilon_text(self.epsilon):>8} {self.difference:+11.1%}  {ends}"
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """P values corrected for how many there are (Holm 1979)."""
+    order = np.argsort(p_values)
+    raised = np.sort(p_values) * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(np.maximum.accumulate(raised), 1)
+    return corrected
 
 
 def family_of(epsilons: Iterable[float], differences: np.ndarray) -> tuple[EpsilonDifference, ...]:
