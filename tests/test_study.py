@@ -520,8 +520,24 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     begun = {"regular": found[:2], "guided": found[2:], "noise": [replace(found[3], model="noise-1")]}
     assert "controls.md" not in derive.tables_of_outcomes(begun), "one network more, of a third way"
     assert "regular-1" in derive.tables_of_outcomes({"regular": found[:2], "guided": found[3:]})["verdict.md"]
+    assert "guided-1, which" in run("../docs/study/gather.py", single, out, kept, check=False)
+    for (_, name), record in records(out).items():  # as if another machine had done no other network than this one
+        if name != "guided-1":
+            shutil.rmtree(folder_of(out, record))
+    run("../docs/study/gather.py", manifest, out, tmp_path / "pair")
+    three, three_means = sr.load_results(tmp_path / "pair"), load_means(tmp_path / "pair" / "measures.csv")
+    assert [each.model for each in three] == ["regular-0", "guided-0", "guided-1"]
+    for each, result in zip(three, [found[0], *found[2:]], strict=True):
+        for attack, correct in result.correct.items():
+            np.testing.assert_array_equal(each.correct[attack], correct)
+    alone = three_means["guided"].pop(1)
+    assert three_means == {way: {0: seeds[0]} for way, seeds in means.items()}
+    held = set(means["guided"][1]) - set(alone)
+    assert alone.items() <= means["guided"][1].items() and held == set(means["guided"][1]) - set(means["regular"][1])
+    kept_rows = dict(line.split(",", 1) for line in (tmp_path / "pair" / "training.csv").read_text().splitlines())
+    assert kept_rows == {name: row for name, row in rows.items() if name != "regular-1"}
     shutil.rmtree(out / "jobs")
-    assert "none of the networks of" in run("../docs/study/gather.py", single, out, kept, check=False)
+    assert "none of the networks of" in run("../docs/study/gather.py", manifest, out, kept, check=False)
 
 
 @pytest.mark.usefixtures("measured_shortly")

@@ -1,7 +1,8 @@
 """Keep what derive.py needs of a study: `python docs/study/gather.py MANIFEST STUDY docs/study/NAME`.
 
 Takes the networks of the manifest's ways and seeds that study.py trained and attacked in STUDY so far, by whichever
-version of the code, and measures them by this one, once each (under STUDY/measured).
+version of the code, and measures them by this one, once each (under STUDY/measured). What is kept already of other
+networks of the manifest stays, so that a study may be carried out in parts, on several machines.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ import tensorflow as tf
 import salrob_tf as sr
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.files import write_text, written_beside
-from salrob_tf.results.measures import Measured, load_measured, means_csv
+from salrob_tf.results.measures import Measured, load_means, load_measured, means_csv
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.saliency.masking import lowest, mask_size
 from salrob_tf.saliency.ranking import saliency_scores
@@ -36,6 +37,15 @@ from salrob_tf.studies.study import check_study
 
 BRIGHT, LOOKED_AT = 0.5, 1000  # what counts as a stroke, and at how many test images masks are looked at
 HISTORY = ("accuracy", "cross_entropy", "kl")
+HEAD = "network,epoch,accuracy,cross-entropy,divergence,strokes masked"
+
+
+class Kept(NamedTuple):
+    """What is kept of networks, by name: outcomes of attacks, means of measures, and a row of training.csv."""
+
+    results: dict[str, Robustness]
+    means: dict[str, dict[str, float]]
+    rows: dict[str, str]
 
 
 def attacked(folder: Path, study: Study, data: Dataset) -> dict[str, tuple[Path, Path]]:
@@ -103,50 +113,83 @@ def training_row(data: Dataset, classifier: sr.Classifier, network: Path, run: R
     return ",".join([classifier.name, str(int(last["epoch"]) + 1), *(f"{each:.5f}" for each in numbers)])
 
 
+def gathered(folder: Path, study: Study, data: Dataset) -> Kept:
+    """What is to be kept of the networks in a study's folder."""
+    found, code = attacked(folder, study, data), code_of("studies/evidence.py").split()[0]
+    kept = Kept({}, {}, {})
+    measured: dict[str, dict[int, Measured]] = {way: {} for way in study.ways}  # the first one, too, if it has none
+    for way, seed, name in networks_of(study):
+        if name in found:
+            print(name, flush=True)
+            network, attacks = found[name]
+            classifier = sr.Classifier(network, name)
+            (result,) = sr.load_results(attacks)
+            kept.results[name] = result = replace(result, model=name, path=None)
+            once = measured_once(folder / "measured" / f"{attacks.name}-{code}.npz", data, classifier, result, study)
+            measured[way][seed] = once
+            kept.means[name] = {"accuracy, whole test set": accuracy(data, classifier)}
+            kept.rows[name] = training_row(data, classifier, network, study.runs()[name])
+    largest_epsilon = max((each.epsilons.max() for each in kept.results.values()), default=0.0)
+    for way, seeds in means_of(measured, largest_epsilon).items():
+        for seed, means in seeds.items():
+            kept.means[f"{way}-{seed}"] |= means
+    return kept
+
+
+def networks_of(study: Study) -> list[tuple[str, int, str]]:
+    """Way, seed and name of each network of a study, those of a way together."""
+    return [(way, seed, f"{way}-{seed}") for way in study.ways for seed in study.seeds]
+
+
+def kept_in(folder: Path) -> Kept:
+    """What a folder keeps of networks."""
+    if not (folder / "results.json").exists():
+        return Kept({}, {}, {})
+    means = {
+        f"{way}-{seed}": own
+        for way, seeds in load_means(folder / "measures.csv").items()
+        for seed, own in seeds.items()
+    }
+    _, *rows = (folder / "training.csv").read_text(encoding="utf-8").splitlines()
+    return Kept({each.model: each for each in sr.load_results(folder)}, means, {row.split(",")[0]: row for row in rows})
+
+
+def keep(folder: Path, kept: Kept, study: Study, data_name: str, manifest: str) -> None:
+    """Write what is kept of networks, in the order of a study."""
+    networks = [each for each in networks_of(study) if each[-1] in kept.results]
+    means: dict[str, dict[int, dict[str, float]]] = {}
+    for way, seed, name in networks:
+        means.setdefault(way, {})[seed] = kept.means[name]
+    arguments = {"manifest": f"studies/{manifest}"}
+    sr.save_results(folder, [kept.results[name] for *_, name in networks], data_name=data_name, arguments=arguments)
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results.pop("worst_case", None)  # smaller: it follows from correct.npz
+    for curve in results["curves"]:
+        curve["interval"] = np.round(curve["interval"], 10).tolist()
+    write_text(folder / "results.json", json.dumps(results, indent=0, separators=(",", ":")) + "\n")
+    write_text(folder / "measures.csv", means_csv(means))
+    write_text(folder / "training.csv", "\n".join([HEAD, *(kept.rows[name] for *_, name in networks)]) + "\n")
+
+
 def main() -> None:
     """Gather."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for name in ("manifest", "study", "kept"):
         parser.add_argument(name, type=Path)
     given = parser.parse_args()
-    manifest, folder, kept = given.manifest, given.study, given.kept
-    study = read_manifest(manifest)
+    study = read_manifest(given.manifest)
     data = sr.load_data(study.data, study.image_size)
-    check_study(folder, data)
-    found, code = attacked(folder, study, data), code_of("studies/evidence.py").split()[0]
-    groups: dict[str, list[Robustness]] = {}
-    measured: dict[str, dict[int, Measured]] = {}
-    rows = ["network,epoch,accuracy,cross-entropy,divergence,strokes masked"]
-    accuracies = {}
-    for way in study.ways:
-        for seed in study.seeds:
-            name = f"{way}-{seed}"
-            if name not in found:
-                continue
-            print(name, flush=True)
-            network, attacks = found[name]
-            classifier = sr.Classifier(network, name)
-            (result,) = sr.load_results(attacks)
-            result = replace(result, model=name, path=None)
-            groups.setdefault(way, []).append(result)
-            once = measured_once(folder / "measured" / f"{attacks.name}-{code}.npz", data, classifier, result, study)
-            measured.setdefault(way, {})[seed] = once
-            accuracies[way, seed] = accuracy(data, classifier)
-            rows.append(training_row(data, classifier, network, study.runs()[name]))
-    if not groups:
-        sys.exit(f"gather.py: none of the networks of {manifest} was trained and attacked in {folder} so far")
-    means = {
-        way: {seed: {"accuracy, whole test set": accuracies[way, seed], **own} for seed, own in seeds.items()}
-        for way, seeds in means_of(measured, result.epsilons.max()).items()
-    }
-    every = [result for group in groups.values() for result in group]
-    arguments = {"manifest": f"studies/{manifest.name}"}
-    sr.save_results(kept, every, data_name=data.name, arguments=arguments)
-    results = json.loads((kept / "results.json").read_text(encoding="utf-8"))
-    results.pop("worst_case", None)  # smaller: it follows from correct.npz
-    write_text(kept / "results.json", json.dumps(results, indent=0, separators=(",", ":")) + "\n")
-    write_text(kept / "measures.csv", means_csv(means))
-    write_text(kept / "training.csv", "\n".join(rows) + "\n")
+    check_study(given.study, data)
+    before = kept_in(given.kept)
+    if strange := set(before.results) - set(study.runs()):
+        sys.exit(f"gather.py: {given.kept} keeps {min(strange)}, which {given.manifest} has not: give another folder")
+    new = gathered(given.study, study, data)
+    if not new.results:
+        sys.exit(
+            f"gather.py: none of the networks of {given.manifest} was trained and attacked in {given.study} so far"
+        )
+    both = Kept(*({**old, **of_now} for old, of_now in zip(before, new, strict=True)))
+    keep(given.kept, both, study, data.name, given.manifest.name)
 
 
 if __name__ == "__main__":
