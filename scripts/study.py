@@ -58,7 +58,8 @@ def main() -> None:
     def begin(job: Any, left: int) -> None:
         minutes = studies.status(args.out, jobs).minutes_left  # known once a job of each kind is finished
         how_long = f", about {minutes:.0f} minutes for one process" if minutes is not None and minutes >= 1 else ""
-        print(f"{DOING[job.kind]} {job.name}, {left} jobs left{how_long}", flush=True)
+        again = " again, which another version of the code has done before" if job.is_repeated(args.out) else ""
+        print(f"{DOING[job.kind]} {job.name}{again}, {left} jobs left{how_long}", flush=True)
 
     def failed(job: Any, why: str) -> None:
         print(f"{job.name} failed: {why}", flush=True)

@@ -477,6 +477,27 @@ def test_lists_make_a_way_for_each_combination(tmp_path):
     )
 
 
+def test_a_training_that_another_version_did_is_said_to_be_repeated(whole, manifest, tmp_path, capsys):
+    out = tmp_path / "study"
+    shutil.copytree(whole, out)
+    for kind, name in (("train", "guided-1"), ("attack", "guided-1")):
+        folder = folder_of(out, records(out)[kind, name])
+        folder.rename(folder.with_name(f"{kind[0] * 16}"))
+    record = out / "jobs" / ("t" * 16) / "job.json"
+    record.write_text(record.read_text().replace('"code": "', '"code": "of another day '))
+    run("study.py", manifest, "--out", out, "--resume")
+    said = capsys.readouterr().out
+    assert "training guided-1 again, which another version of the code has done before, 2 jobs left" in said
+    assert "attacking guided-1, 1 jobs left" in said and said.count("again") == 1
+    assert_same(whole, out)
+    for path in out.glob("jobs/*/job.json"):
+        path.write_text('{"finished": true}')  # says nothing of what was done
+    assert not any(
+        job.is_repeated(out)
+        for job in jobs.jobs_of(read_manifest(manifest), sr.load_data(read_manifest(manifest).data))
+    )
+
+
 @pytest.mark.usefixtures("measured_shortly")
 def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest, single, tmp_path, monkeypatch):
     out, kept = tmp_path / "study", tmp_path / "rows"

@@ -124,7 +124,10 @@ def figures_of(folder: Path) -> dict[str, Figure]:
 
 
 def main() -> None:
-    """Write the figures that pages show beside the results, and tables into study.md: the same bytes each time, on one machine."""
+    """Write the figures that pages show beside the results, and tables into study.md.
+
+    The same bytes each time on one machine; another's may differ in the identifiers of an SVG file.
+    """
     page = HERE.parent / "study.md"
     text = page.read_text(encoding="utf-8")
     for folder in sorted(path.parent for path in HERE.glob("*/results.json")):

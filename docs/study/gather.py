@@ -188,7 +188,7 @@ def main() -> None:
         sys.exit(
             f"gather.py: none of the networks of {given.manifest} was trained and attacked in {given.study} so far"
         )
-    both = Kept(*({**old, **of_now} for old, of_now in zip(before, new, strict=True)))
+    both = Kept(before.results | new.results, before.means | new.means, before.rows | new.rows)
     keep(given.kept, both, study, data.name, given.manifest.name)
 
 

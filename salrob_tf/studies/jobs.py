@@ -63,13 +63,16 @@ class Job:
 
     def record(self, study: Path) -> dict[str, Any]:
         """What is known of it: how often it was begun, whether it is finished, and how often it failed with what."""
-        path = self.folder(study) / JOB
-        try:
-            found = read_json_object(path, "the record of a job", "") if path.exists() else {}
-        except ValueError:
-            found = {}  # damaged: the job is done again
-        counts = {key: found[key] if type(found.get(key)) is int else 0 for key in ("begun", "failures")}
-        return {**found, **counts, "finished": found.get("finished") is True}
+        return record_in(self.folder(study))
+
+    def is_repeated(self, study: Path) -> bool:
+        """Whether another version of the code has finished the same training."""
+        return self.kind == "train" and any(
+            other["finished"]
+            and (found := other.get("content", {})) != self.content
+            and _but_code(found) == _but_code(self.content)
+            for other in (record_in(path.parent) for path in study.glob(f"jobs/*/{JOB}"))
+        )
 
     def state(self, study: Path) -> str:
         """One of `STATES`."""
@@ -120,6 +123,20 @@ class Job:
         record, why = self.record(study), " ".join(f"{type(error).__name__}: {error}".split())[:500]
         write_json(self.folder(study) / JOB, {**record, "failures": record["failures"] + 1, "error": why})
         return why
+
+
+def record_in(folder: Path) -> dict[str, Any]:
+    """`Job.record` of the job whose folder this is."""
+    try:
+        found = read_json_object(folder / JOB, "the record of a job", "") if (folder / JOB).exists() else {}
+    except ValueError:
+        found = {}  # damaged: the job is done again
+    counts = {key: found[key] if type(found.get(key)) is int else 0 for key in ("begun", "failures")}
+    return {**found, **counts, "finished": found.get("finished") is True}
+
+
+def _but_code(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key != "code"}
 
 
 def jobs_of(study: Study, data: Dataset) -> list[Job]:
