@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
+import salrob_tf as sr
 from salrob_tf.results.families import holm
+from salrob_tf.results.measures import load_means
+from salrob_tf.results.robustness import WORST
 
 STUDY = Path(__file__).parent.parent / "docs" / "study"
 README = STUDY.parent.parent / "README.md"
@@ -74,6 +77,40 @@ def test_intervals_in_prose_are_those_of_the_tables_beside_them(derive):
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_p_values_are_corrected_as_statsmodels_does(p_values):
     np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1])
+
+
+def test_networks_of_a_second_implementation_are_summed_up_as_those_here(derive, tmp_path):
+    groups = derive.outcomes.ways_of(sr.load_results(STUDY / "mnist"))
+    means = load_means(STUDY / "mnist" / "measures.csv")
+    named = {"fgsm": "fgsm", "pgd": "pgd", "strongest": WORST}
+
+    def table(gain):
+        """Of networks that have what those here have, but for a gain of `noise` under PGD."""
+        lines = []
+        for way in ("regular", "noise"):
+            for seed, each in enumerate(groups[way][:3]):
+                whole = means[way][seed]["accuracy, whole test set"]
+                lines += [(each.model, "none", 0, each.clean.mean()), (each.model, derive.networks.WHOLE, 0, whole)]
+                for attack, curve in named.items():
+                    more = gain if (way, attack) == ("noise", "pgd") else 0
+                    shares = each.curves[curve].mean(axis=1) + more
+                    lines += [(each.model, attack, at, share) for at, share in zip(each.epsilons, shares, strict=True)]
+        path = tmp_path / "independent.csv"
+        path.write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
+        rows = derive.networks.independent(groups, means, path).splitlines()[2:]
+        return [[cell.strip() for cell in row.split("|")[3:-1]] for row in rows]
+
+    rows = table(0)
+    assert len(rows) == 10 and {row[1] for row in rows} == {"here, 3 pairs", "PyTorch, 3 pairs"}
+    assert all(here[2:] == theirs[2:] for here, theirs in zip(rows[::2], rows[1::2], strict=True))
+    spoiled = table(0.06)
+    steps = {
+        row[0]: float(row[-1].split()[0]) - float(before[-1].split()[0])
+        for before, row in zip(rows[1::2], spoiled[1::2], strict=True)
+    }
+    assert steps.pop("pgd, averaged over epsilon") == pytest.approx(5.5, abs=0.011)  # at 0 it has no part
+    assert steps.pop("pgd at 0.15") == pytest.approx(6, abs=0.011)
+    assert set(steps.values()) == {0}
 
 
 def test_what_is_kept_is_small_and_of_no_machine():

@@ -25,6 +25,7 @@ from salrob_tf.reports.tables import measures_table
 from salrob_tf.results.measures import load_means, over_seeds
 
 HERE = Path(__file__).parent
+LONGER = ("longer", "guided-longer")  # held against each other, too
 FIRST_OF_MAPS = "sparsity of maps (Gini)"  # of what is measured, after what may say why networks are robust
 
 
@@ -43,11 +44,14 @@ def tables_of_outcomes(groups: Groups) -> dict[str, str]:
     found |= {"effects.md": outcomes.effects(groups), "verdicts.md": outcomes.sentences(groups)}
     for attack in first.curves:
         found[f"by_epsilon_{attack.replace(' ', '_')}.md"] = outcomes.by_epsilon(groups, attack)
+    *_, worst = first.curves  # of several attacks, what none of them broke
     others = dict(list(groups.items())[1:])  # the guided way, and what is held against it
     if compared(others):
         found |= {"controls.md": outcomes.effects(others), "controls_verdicts.md": outcomes.sentences(others)}
-        *_, worst = first.curves  # of several attacks, what none of them broke
         found["controls_by_epsilon.md"] = outcomes.by_epsilon(others, worst)
+    longer = {way: groups[way] for way in LONGER if way in groups}
+    if longer and compared(longer):
+        found |= {"longer.md": outcomes.effects(longer), "longer_by_epsilon.md": outcomes.by_epsilon(longer, worst)}
     return found
 
 

@@ -11,6 +11,7 @@ import argparse
 import csv
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ class Kept(NamedTuple):
     """What is kept of networks, by name: outcomes of attacks, means of measures, and a row of training.csv."""
 
     results: dict[str, Robustness]
-    means: dict[str, dict[str, float]]
+    means: dict[str, Mapping[str, float]]
     rows: dict[str, str]
 
 
@@ -132,7 +133,7 @@ def gathered(folder: Path, study: Study, data: Dataset) -> Kept:
     largest_epsilon = max((each.epsilons.max() for each in kept.results.values()), default=0.0)
     for way, seeds in means_of(measured, largest_epsilon).items():
         for seed, means in seeds.items():
-            kept.means[f"{way}-{seed}"] |= means
+            kept.means[f"{way}-{seed}"] = {**kept.means[f"{way}-{seed}"], **means}
     return kept
 
 
@@ -157,7 +158,7 @@ def kept_in(folder: Path) -> Kept:
 def keep(folder: Path, kept: Kept, study: Study, data_name: str, manifest: str) -> None:
     """Write what is kept of networks, in the order of a study."""
     networks = [each for each in networks_of(study) if each[-1] in kept.results]
-    means: dict[str, dict[int, dict[str, float]]] = {}
+    means: dict[str, dict[int, Mapping[str, float]]] = {}
     for way, seed, name in networks:
         means.setdefault(way, {})[seed] = kept.means[name]
     arguments = {"manifest": f"studies/{manifest}"}
