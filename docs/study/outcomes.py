@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import salrob_tf as sr
+from salrob_tf.checks import epsilon_text
 from salrob_tf.reports.tables import markdown_table
 from salrob_tf.results.comparison import Comparison
 from salrob_tf.results.families import holm
@@ -93,7 +94,7 @@ def effects(groups: Groups) -> str:
 def by_epsilon(groups: Groups, attack: str) -> str:
     """The difference at each epsilon, each interval corrected for all epsilons."""
     found = compared(by_attack(groups, attack))
-    rows = [[f"{attack}, points", *(f"{epsilon:g}" for epsilon in found[0].epsilons)]]
+    rows = [[f"{attack}, points", *map(epsilon_text, found[0].epsilons)]]
     for each in found:
         cells = [
             points(item.difference, *item.interval) if item.told else f"{100 * item.difference:+.1f}"
@@ -124,7 +125,7 @@ def audits(groups: Groups, attack: str) -> str:
     every = {way: [each.audits[attack] for each in group] for way, group in groups.items()}
     epsilons = sorted({epsilon for found in every.values() for each in found for epsilon in each.epsilons})
     most = "one curve too high by at most"
-    rows = [["broken of standing", *(f"{each:g}" for each in epsilons), "networks", most]]
+    rows = [["broken of standing", *map(epsilon_text, epsilons), "networks", most]]
     for way, found in every.items():
         counts: dict[float, list[tuple[int, int]]] = {epsilon: [] for epsilon in epsilons}
         for each in found:
