@@ -499,7 +499,7 @@ def test_a_training_that_another_version_did_is_said_to_be_repeated(whole, manif
 
 
 @pytest.mark.usefixtures("measured_shortly")
-def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest, single, tmp_path, monkeypatch):
+def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest, single, tmp_path, monkeypatch, capsys):
     out, kept = tmp_path / "study", tmp_path / "rows"
     shutil.copytree(whole, out)
     for path in out.glob("jobs/*/job.json"):  # by another version of the code, whose digests are others
@@ -519,14 +519,19 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     assert 0 < float(rows["guided-1"].split(",")[-1]) < 1
     before = (kept / "measures.csv").read_bytes()
     monkeypatch.setattr("salrob_tf.studies.evidence.measure", None)
-    run("../docs/study/gather.py", manifest, out, kept)
-    assert (kept / "measures.csv").read_bytes() == before
+    assert "no networks of" in (said := run("../docs/study/gather.py", manifest, out, kept, check=False))
+    assert "that are not kept yet" in said and (kept / "measures.csv").read_bytes() == before
     others = {"training": ("epochs = 2", "epochs = 3"), "attack": ("epsilons = [", "epsilons = [0.01, ")}
     for name, (old, new) in others.items():  # one folder holds several studies, of networks of the same names
         path = tmp_path / f"{name}.toml"
         path.write_text(manifest.read_text().replace(old, new))
         assert path.read_text() != manifest.read_text()
-        assert "none of the networks of" in run("../docs/study/gather.py", path, out, kept, check=False)
+        assert "no networks of" in run("../docs/study/gather.py", path, out, tmp_path / "none", check=False)
+    longer = tmp_path / "training.toml"
+    assert "keeps a regular-0 that is none of" in run("../docs/study/gather.py", longer, out, kept, check=False)
+    alone = tmp_path / "alone.toml"
+    alone.write_text(manifest.read_text().replace("[ways.guided]\nsaliency = true\n", ""))
+    run("../docs/study/gather.py", alone, out, tmp_path / "first")
     run("../docs/study/gather.py", single, out, tmp_path / "pair")
     monkeypatch.syspath_prepend(str(SCRIPTS.parent / "docs/study"))
     derive = importlib.import_module("derive")  # makes tables and figures of whatever was gathered
@@ -541,11 +546,21 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     begun = {"regular": found[:2], "guided": found[2:], "noise": [replace(found[3], model="noise-1")]}
     assert "controls.md" not in derive.tables_of_outcomes(begun), "one network more, of a third way"
     assert "regular-1" in derive.tables_of_outcomes({"regular": found[:2], "guided": found[3:]})["verdict.md"]
-    assert "guided-1, which" in run("../docs/study/gather.py", single, out, kept, check=False)
+    assert "keeps a regular-1 that is none of" in run("../docs/study/gather.py", single, out, kept, check=False)
+    foreign = kept / "results.json"  # of networks that were trained on other data
+    mine = foreign.read_text()
+    foreign.write_text(mine.replace(f'"data":"{data.sha256}"', '"data":"0"'))
+    assert foreign.read_text() != mine
+    assert "keeps a regular-0 that is none of" in run("../docs/study/gather.py", manifest, out, kept, check=False)
+    foreign.write_text(mine)
     for (_, name), record in records(out).items():  # as if another machine had done no other network than this one
         if name != "guided-1":
             shutil.rmtree(folder_of(out, record))
     run("../docs/study/gather.py", manifest, out, tmp_path / "pair")
+    run("../docs/study/gather.py", manifest, out, tmp_path / "first")
+    said = capsys.readouterr().out
+    assert said.endswith("guided-1\nguided-1, without what compares it with regular-1\n")
+    assert len(sr.load_results(tmp_path / "first")) == 3
     three, three_means = sr.load_results(tmp_path / "pair"), load_means(tmp_path / "pair" / "measures.csv")
     assert [each.model for each in three] == ["regular-0", "guided-0", "guided-1"]
     for each, result in zip(three, [found[0], *found[2:]], strict=True):
@@ -558,7 +573,7 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     kept_rows = dict(line.split(",", 1) for line in (tmp_path / "pair" / "training.csv").read_text().splitlines())
     assert kept_rows == {name: row for name, row in rows.items() if name != "regular-1"}
     shutil.rmtree(out / "jobs")
-    assert "none of the networks of" in run("../docs/study/gather.py", manifest, out, kept, check=False)
+    assert "no networks of" in run("../docs/study/gather.py", manifest, out, tmp_path / "none", check=False)
 
 
 @pytest.mark.usefixtures("measured_shortly")

@@ -1,8 +1,9 @@
 """Keep what derive.py needs of a study: `python docs/study/gather.py MANIFEST STUDY docs/study/NAME`.
 
 Takes the networks of the manifest's ways and seeds that study.py trained and attacked in STUDY so far, by whichever
-version of the code, and measures them by this one, once each (under STUDY/measured). What is kept already of other
-networks of the manifest stays, so that a study may be carried out in parts, on several machines.
+version of the code, and measures them by this one, once each (under STUDY/measured). Networks that are kept already
+stay as they are, so that a study may be carried out in parts, on several machines. Both networks of a pair should be of
+one part, or what is measured of the two together is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import csv
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ import tensorflow as tf
 import salrob_tf as sr
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.files import write_text, written_beside
+from salrob_tf.results.alike import check_comparable
 from salrob_tf.results.measures import Measured, load_means, load_measured, means_csv
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.saliency.masking import lowest, mask_size
@@ -114,18 +116,21 @@ def training_row(data: Dataset, classifier: sr.Classifier, network: Path, run: R
     return ",".join([classifier.name, str(int(last["epoch"]) + 1), *(f"{each:.5f}" for each in numbers)])
 
 
-def gathered(folder: Path, study: Study, data: Dataset) -> Kept:
-    """What is to be kept of the networks in a study's folder."""
+def gathered(folder: Path, study: Study, data: Dataset, before: Kept) -> Kept:
+    """What is to be kept of the networks in a study's folder that are not kept before."""
     found, code = attacked(folder, study, data), code_of("studies/evidence.py").split()[0]
+    first = next(iter(study.ways))
     kept = Kept({}, {}, {})
     measured: dict[str, dict[int, Measured]] = {way: {} for way in study.ways}  # the first one, too, if it has none
     for way, seed, name in networks_of(study):
-        if name in found:
-            print(name, flush=True)
+        if name in found and name not in before.results:
+            split = f", without what compares it with {first}-{seed}" * (f"{first}-{seed}" in before.results)
+            print(f"{name}{split}", flush=True)
             network, attacks = found[name]
             classifier = sr.Classifier(network, name)
             (result,) = sr.load_results(attacks)
             kept.results[name] = result = replace(result, model=name, path=None)
+            check_comparable(next(iter((before.results | kept.results).values())), result)
             once = measured_once(folder / "measured" / f"{attacks.name}-{code}.npz", data, classifier, result, study)
             measured[way][seed] = once
             kept.means[name] = {"accuracy, whole test set": accuracy(data, classifier)}
@@ -155,21 +160,41 @@ def kept_in(folder: Path) -> Kept:
     return Kept({each.model: each for each in sr.load_results(folder)}, means, {row.split(",")[0]: row for row in rows})
 
 
-def keep(folder: Path, kept: Kept, study: Study, data_name: str, manifest: str) -> None:
+def settings_of(study: Study) -> dict[str, dict[str, Any]]:
+    """How the networks of each way are trained, as JSON holds it."""
+    runs = {way: asdict(study.runs()[f"{way}-{study.seeds[0]}"]) for way in study.ways}
+    return {way: {key: value for key, value in run.items() if key != "seed"} for way, run in runs.items()}
+
+
+def strange_in(folder: Path, before: Kept, study: Study, data: Dataset) -> str | None:
+    """A network that a folder keeps and the study has not: of another name, trained otherwise, or on other data."""
+    if not before.results:
+        return None
+    arguments = json.loads((folder / "results.json").read_text(encoding="utf-8"))["arguments"]
+    wanted, trained = settings_of(study), arguments["ways"]
+    for name in before.results:
+        way = name.rpartition("-")[0]
+        known = name in study.runs() and trained[way].items() <= wanted[way].items()
+        if not known or arguments["data"] != data.sha256:
+            return name
+    return None
+
+
+def keep(folder: Path, kept: Kept, study: Study, data: Dataset, manifest: str) -> None:
     """Write what is kept of networks, in the order of a study."""
     networks = [each for each in networks_of(study) if each[-1] in kept.results]
     means: dict[str, dict[int, Mapping[str, float]]] = {}
     for way, seed, name in networks:
         means.setdefault(way, {})[seed] = kept.means[name]
-    arguments = {"manifest": f"studies/{manifest}"}
-    sr.save_results(folder, [kept.results[name] for *_, name in networks], data_name=data_name, arguments=arguments)
+    write_text(folder / "measures.csv", means_csv(means))  # before the results, which say of what networks all speaks
+    write_text(folder / "training.csv", "\n".join([HEAD, *(kept.rows[name] for *_, name in networks)]) + "\n")
+    arguments = {"manifest": f"studies/{manifest}", "data": data.sha256, "ways": settings_of(study)}
+    sr.save_results(folder, [kept.results[name] for *_, name in networks], data_name=data.name, arguments=arguments)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     results.pop("worst_case", None)  # smaller: it follows from correct.npz
     for curve in results["curves"]:
         curve["interval"] = np.round(curve["interval"], 10).tolist()
     write_text(folder / "results.json", json.dumps(results, indent=0, separators=(",", ":")) + "\n")
-    write_text(folder / "measures.csv", means_csv(means))
-    write_text(folder / "training.csv", "\n".join([HEAD, *(kept.rows[name] for *_, name in networks)]) + "\n")
 
 
 def main() -> None:
@@ -182,15 +207,17 @@ def main() -> None:
     data = sr.load_data(study.data, study.image_size)
     check_study(given.study, data)
     before = kept_in(given.kept)
-    if strange := set(before.results) - set(study.runs()):
-        sys.exit(f"gather.py: {given.kept} keeps {min(strange)}, which {given.manifest} has not: give another folder")
-    new = gathered(given.study, study, data)
+    if strange := strange_in(given.kept, before, study, data):
+        sys.exit(f"gather.py: {given.kept} keeps a {strange} that is none of {given.manifest}: give another folder")
+    try:
+        new = gathered(given.study, study, data, before)
+    except ValueError as error:
+        sys.exit(f"gather.py: {error}")
     if not new.results:
-        sys.exit(
-            f"gather.py: none of the networks of {given.manifest} was trained and attacked in {given.study} so far"
-        )
+        more = "that are not kept yet " * bool(before.results)
+        sys.exit(f"gather.py: no networks of {given.manifest} {more}were trained and attacked in {given.study} so far")
     both = Kept(before.results | new.results, before.means | new.means, before.rows | new.rows)
-    keep(given.kept, both, study, data.name, given.manifest.name)
+    keep(given.kept, both, study, data, given.manifest.name)
 
 
 if __name__ == "__main__":

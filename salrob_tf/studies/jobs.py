@@ -69,7 +69,8 @@ class Job:
         """Whether another version of the code has finished the same training."""
         return self.kind == "train" and any(
             other["finished"]
-            and (found := other.get("content", {})) != self.content
+            and isinstance(found := other.get("content"), dict)
+            and found != self.content
             and _but_code(found) == _but_code(self.content)
             for other in (record_in(path.parent) for path in study.glob(f"jobs/*/{JOB}"))
         )
