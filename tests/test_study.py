@@ -546,6 +546,9 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     begun = {"regular": found[:2], "guided": found[2:], "noise": [replace(found[3], model="noise-1")]}
     assert "controls.md" not in derive.tables_of_outcomes(begun), "one network more, of a third way"
     assert "regular-1" in derive.tables_of_outcomes({"regular": found[:2], "guided": found[3:]})["verdict.md"]
+    longer = derive.tables_of_outcomes({"longer": found[:2], "guided-longer": found[2:]})
+    named = several["effects.md"].replace("regular", "longer").replace("| guided", "| guided-longer")
+    assert longer["longer.md"] == named and longer["longer_by_epsilon.md"].count("[") > 0
     assert "keeps a regular-1 that is none of" in run("../docs/study/gather.py", single, out, kept, check=False)
     foreign = kept / "results.json"  # of networks that were trained on other data
     mine = foreign.read_text()

@@ -171,10 +171,10 @@ def strange_in(folder: Path, before: Kept, study: Study, data: Dataset) -> str |
     if not before.results:
         return None
     arguments = json.loads((folder / "results.json").read_text(encoding="utf-8"))["arguments"]
-    wanted, trained = settings_of(study), arguments["ways"]
+    names, wanted, trained = study.runs().keys(), settings_of(study), arguments["ways"]
     for name in before.results:
         way = name.rpartition("-")[0]
-        known = name in study.runs() and trained[way].items() <= wanted[way].items()
+        known = name in names and trained[way].items() <= wanted[way].items()
         if not known or arguments["data"] != data.sha256:
             return name
     return None
