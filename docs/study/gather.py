@@ -163,7 +163,8 @@ def kept_in(folder: Path) -> Kept:
 def settings_of(study: Study) -> dict[str, dict[str, Any]]:
     """How the networks of each way are trained, as JSON holds it."""
     runs = {way: asdict(study.runs()[f"{way}-{study.seeds[0]}"]) for way in study.ways}
-    return {way: {key: value for key, value in run.items() if key != "seed"} for way, run in runs.items()}
+    settings = {way: {key: value for key, value in run.items() if key != "seed"} for way, run in runs.items()}
+    return json.loads(json.dumps(settings))
 
 
 def strange_in(folder: Path, before: Kept, study: Study, data: Dataset) -> str | None:
