@@ -154,7 +154,13 @@ def test_networks_are_measured_and_compared_over_seeds(whole, manifest, tmp_path
     assert means["guided"][1]["gradient norm, L1"] == pytest.approx(norms["guided-1"], rel=1e-5)
     assert measures_table(over_seeds(means)) == (out / "measures.md").read_text()
     assert "Ways of training: means over networks" in page_of_folders([out])
-    for wrong in ("network,measure,mean\n", "network,mean\n", "network,measure,mean\nregular-0,zeros,many\n"):
+    for wrong in (
+        "",
+        "network,zeros\n",
+        "network\nregular-0\n",
+        "network,zeros\nregular-0,many\n",
+        "network,zeros\nregular-0\n",
+    ):
         (tmp_path / "wrong.csv").write_text(wrong)
         with pytest.raises(ValueError, match="These are no means of networks .* Received: .*wrong.csv"):
             load_means(tmp_path / "wrong.csv")

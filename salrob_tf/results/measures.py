@@ -21,7 +21,7 @@ SMALLEST = "smallest epsilon found (none: twice the largest)"
 
 Table = Mapping[str, Mapping[str, np.ndarray]]  # arrays by network, or part, and name
 Means = Mapping[str, Mapping[int, Mapping[str, float]]]  # by way of training, seed, and what: a network's, over images
-COLUMNS = ["network", "measure", "mean"]
+NETWORK = "network"  # the first column of what `means_csv` writes
 
 
 def flattened(name: str, table: Table) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
@@ -115,13 +115,14 @@ class OverSeeds(NamedTuple):
 
 
 def means_csv(groups: Means) -> str:
-    """Means of networks, as the content of a `.csv` file."""
+    """Means of networks, as the content of a `.csv` file: a row per network, empty where it lacks what others have."""
+    networks = {f"{way}-{seed}": means for way, seeds in groups.items() for seed, means in seeds.items()}
+    measures = list(dict.fromkeys(name for means in networks.values() for name in means))
     file = io.StringIO()
     rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    for way, seeds in groups.items():
-        for seed, means in seeds.items():
-            rows.writerows((f"{way}-{seed}", name, f"{mean:.7g}") for name, mean in means.items())
+    rows.writerow([NETWORK, *measures])
+    for network, means in networks.items():
+        rows.writerow([network, *(f"{means[name]:.7g}" if name in means else "" for name in measures)])
     return file.getvalue()
 
 
@@ -134,12 +135,13 @@ def load_means(path: Path) -> Means:
     groups: dict[str, dict[int, dict[str, float]]] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            head, *rows = csv.reader(file)
-        if head != COLUMNS or not rows:
-            raise ValueError(f"columns must be {', '.join(COLUMNS)}, with rows below them")
-        for network, measure, mean in rows:
+            (first, *measures), *rows = csv.reader(file)
+        if first != NETWORK or not measures or not rows:
+            raise ValueError(f"the first column must be {NETWORK}, each other one a measure, with rows below them")
+        for network, *means in rows:
             way, _, seed = network.rpartition("-")
-            groups.setdefault(way, {}).setdefault(int(seed), {})[measure] = float(mean)
+            own = {name: float(mean) for name, mean in zip(measures, means, strict=True) if mean}
+            groups.setdefault(way, {})[int(seed)] = own
     except (ValueError, csv.Error) as error:
         raise ValueError(f"These are no means of networks ({error}). Received: {path}") from error
     return groups
