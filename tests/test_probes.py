@@ -13,6 +13,7 @@ from conftest import make_images
 from scipy import stats
 
 import salrob_tf as sr
+from salrob_tf.evaluation.probes import BUDGET
 from salrob_tf.studies.trials import attack_all, make_trial
 
 EPSILONS = [0.1, 0.15, 0.2, 0.25]
@@ -50,6 +51,13 @@ def test_plain_networks_are_not_suspected_and_all_probes_are_run(ready, many):
     assert f"({looked['gradient_evaluations']:,} gradients, " in str(result) and "checks: passed: one step" in str(
         result
     )
+
+
+def test_few_images_are_looked_at_also_where_tries_make_each_of_them_dear(ready):
+    """Shares of what probes may take leave fewer images than say something; all that is left has room for them."""
+    result = sr.evaluate(ready[0], *make_images(256, seed=1), [sr.PGD(steps=10, restarts=5)], EPSILONS)
+    assert set(outcomes(result).values()) == {"passed"} and len(outcomes(result)) == 5, outcomes(result)
+    assert 0.05 < result.description["checks"]["share"] <= BUDGET
 
 
 @pytest.fixture(scope="module")

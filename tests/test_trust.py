@@ -326,7 +326,8 @@ class LostInHalf(keras.layers.Layer):
 def test_gradients_are_compared_with_noise_in_the_type_that_the_attack_takes(trained):
     model = sr.Classifier(keras.Sequential([keras.Input((8, 8, 1)), LostInHalf(), trained[0]]))
     result, _ = found(model, trained, "bim", craft_dtype="bfloat16", survivors_only=False)
-    assert [(flag.id, flag.severity) for flag in result.flags] == [("no better than noise", "not to be believed")]
+    found_by = {flag.id: flag.severity for flag in result.flags}
+    assert found_by == dict.fromkeys(["no better than noise", "unbounded"], "not to be believed")
     exact, rescued = found(model, trained, "bim")[0], found(model, trained, "bim", craft_dtype="bfloat16")[0]
     assert not exact.flags and [flag.id for flag in rescued.flags] == ["poor gradients"]
     np.testing.assert_allclose(rescued.accuracy("bim"), exact.accuracy("bim"), atol=1 / 64 + 1e-9)

@@ -26,7 +26,7 @@ from salrob_tf.evaluation.search import Sweep
 from salrob_tf.results.flags import DOUBTFUL, NOT_BELIEVED, Flag
 
 BUDGET = 0.12  # gradients of probes at most, as a share of the sweep's
-# Of what is left of it, what each may take at most.
+# Of what is left of it, what each may take, unless the fewest images that say something take more.
 SHARES = {"bounds": 0.2, "unbounded": 0.3, "silent success": 0.3, "more steps": 0.5, "second loss": 1.0}
 PASSES = 0.3  # forward passes of probes at most, for each gradient of the sweep: a pass costs a third of a gradient
 QUERIES, FEWEST_QUERIES = 500, 100  # of Square
@@ -145,7 +145,7 @@ class Probes:
         """Where the ball is the whole range no image should stand; at half of it accuracy should be that of chance."""
         attack, whole = self.attack, 1.0 if self.attack.norm == np.inf else float(np.sqrt(self.images[0].size))
         radii = [0.5, 1.0] if attack.norm == np.inf else [whole]
-        rows = self._affordable("unbounded", np.arange(len(self.images)), len(radii))
+        rows = self._affordable("unbounded", np.arange(len(self.images)), len(radii) * self._sweep(attack))
         if not len(rows) or (sweep := self._attacked(attack, rows, radii)) is None:
             return Probe("unbounded", 0)
         stood = [int(np.sum(sweep.brackets.broken > place)) for place in range(len(radii))]
@@ -208,7 +208,7 @@ class Probes:
     def bounds(self) -> Probe:
         """What it crafts should be within its ball and in [0, 1], measured from outside (Carlini et al. 2019)."""
         attack, allowed = self.attack, 10 * BALL_TOLERANCE
-        rows = self._affordable("bounds", np.arange(min(FEWEST, len(self.images))), 1, attack)
+        rows = self._affordable("bounds", np.arange(min(FEWEST, len(self.images))), self._try(attack))
         if not len(rows):
             return Probe("bounds", 0)
         images = self.images[rows]
@@ -217,8 +217,7 @@ class Probes:
                 self.plan.classifier, images, self.labels[rows], self._epsilon, seed=self.plan.seed,
                 batch_size=self.plan.batch_size, draws=self.draws.gradient,
             )  # fmt: skip
-            each = attack.steps * attack.gradients_per_step(self.plan.classifier.num_classes) * self.draws.gradient
-            self.counts.gradient_evaluations += len(rows) * each
+            self.counts.gradient_evaluations += len(rows) * self._try(attack)
             changes = (crafted.astype(np.float64) - images).reshape(len(rows), -1)
             size = float(np.linalg.norm(changes, ord=attack.norm, axis=1).max())
             outside = max(0.0, size - self._epsilon, -float(crafted.min()), float(crafted.max()) - 1)
@@ -232,7 +231,7 @@ class Probes:
 
     def _broken_more(self, id: str, attack: Attack, meaning: str, remedy: str) -> Probe:
         """What an attack breaks of images that stand; a flag if that is more than the error of their share."""
-        rows = self._affordable(id, self.standing, 1, attack)
+        rows = self._affordable(id, self.standing, self._sweep(attack))
         if not len(rows) or (sweep := self._attacked(attack, rows, [self._epsilon])) is None:
             return Probe(id, 0)
         broken, share = int(np.sum(sweep.brackets.broken == 0)), len(self.standing) / len(self.images)
@@ -259,17 +258,26 @@ class Probes:
             f"Believe {known}, which takes no gradient" if known else "Attack it with square, which takes no gradient"
         )
 
-    def _affordable(self, id: str, rows: np.ndarray, radii: int, attack: Attack | None = None) -> np.ndarray:
-        """As many of some rows as a probe may attack at so many epsilons; none where they are too few."""
-        attack, classes = attack or self.attack, self.plan.classifier.num_classes
-        steps = attack.tries(classes) * attack.steps * attack.gradients_per_step(classes) * self.draws.gradient
-        left = SHARES[id] * (self.budget - self.counts.gradient_evaluations)
-        rows = rows[: int(left / (radii * steps))]
-        return rows if len(rows) >= FEWEST else rows[:0]
+    def _try(self, attack: Attack) -> int:
+        """How many gradients an attack takes on an image in one try."""
+        return attack.steps * attack.gradients_per_step(self.plan.classifier.num_classes) * self.draws.gradient
+
+    def _sweep(self, attack: Attack) -> int:
+        """The same at one epsilon in all its tries, as many as it takes at an image that stands."""
+        return attack.tries(self.plan.classifier.num_classes) * self._try(attack)
+
+    def _affordable(self, id: str, rows: np.ndarray, gradients: int) -> np.ndarray:
+        """As many of some rows as a probe may attack with so many gradients each; none where they are too few."""
+        left = self.budget - self.counts.gradient_evaluations
+        most = int(SHARES[id] * left / gradients)
+        if most < FEWEST <= left / gradients:
+            most = FEWEST
+        return rows[:most] if len(rows[:most]) >= FEWEST else rows[:0]
 
     def _attacked(self, attack: Attack, rows: np.ndarray, radii: list[float]) -> Sweep | None:
         """A sweep over some images, or nothing where a gradient or a logit is not finite."""
-        plan, dtype = self.plan, self.plan.links[self.label or ""].dtype if attack.uses_gradients else "float32"
+        plan, last = self.plan, self.plan.chains[self.label or ""][-1]  # its gradients are what stands has met
+        dtype = last.dtype if attack.uses_gradients else "float32"
         return attempt(
             attack, plan.classifier, self.images[rows], self.labels[rows], radii, seed=plan.seed + 1,
             batch_size=plan.batch_size, dtype=dtype, draws=self.draws, counts=self.counts,
