@@ -137,7 +137,10 @@ def audits(groups: Groups, attack: str) -> str:
 
 
 def probes(groups: Groups) -> str:
-    """What was looked at to see whether attacks can be believed, by way and how many networks had which outcome."""
+    """What was looked at to see whether attacks can be believed, by way and how many networks had which outcome.
+
+    A check that a version of the code did not have has no outcome.
+    """
     found: dict[str, list[dict[str, str]]] = {way: [] for way in groups}
     for way, group in groups.items():
         for each in group:
@@ -148,7 +151,7 @@ def probes(groups: Groups) -> str:
     names = list(dict.fromkeys(name for group in found.values() for each in group for name in each))
     rows = [["outcomes of networks", *names]]
     for way, several in found.items():
-        counted = [Counter(each[name] for each in several).most_common() for name in names]
+        counted = [Counter(each[name] for each in several if name in each).most_common() for name in names]
         rows.append([way, *(", ".join(f"{count} {outcome}" for outcome, count in each) for each in counted)])
     return markdown_table(rows)
 
