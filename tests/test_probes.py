@@ -13,7 +13,6 @@ from conftest import make_images
 from scipy import stats
 
 import salrob_tf as sr
-from salrob_tf.evaluation.probes import BUDGET
 from salrob_tf.studies.trials import attack_all, make_trial
 
 EPSILONS = [0.1, 0.15, 0.2, 0.25]
@@ -53,11 +52,23 @@ def test_plain_networks_are_not_suspected_and_all_probes_are_run(ready, many):
     )
 
 
+def looked_at(result):
+    return {probe["id"]: probe["images"] for probe in result.description["checks"]["probes"]}
+
+
 def test_few_images_are_looked_at_also_where_tries_make_each_of_them_dear(ready):
     """Shares of what probes may take leave fewer images than say something; all that is left has room for them."""
     result = sr.evaluate(ready[0], *make_images(256, seed=1), [sr.PGD(steps=10, restarts=5)], EPSILONS)
     assert set(outcomes(result).values()) == {"passed"} and len(outcomes(result)) == 5, outcomes(result)
-    assert 0.05 < result.description["checks"]["share"] <= BUDGET
+    images = looked_at(result)
+    assert images["bounds"] == images["unbounded"] == images["more steps"] == 10 <= images["second loss"]
+    assert result.description["checks"]["share"] <= 0.15
+
+
+def test_other_checks_take_nothing_from_a_second_loss_that_cannot_spare_it(ready):
+    result = sr.evaluate(ready[0], *make_images(128, seed=1), [sr.PGD(steps=10)], [0.15], survivors_only=False)
+    images = looked_at(result)
+    assert images["second loss"] >= 10 and images["bounds"] == images["unbounded"] == images["more steps"] == 0, images
 
 
 @pytest.fixture(scope="module")

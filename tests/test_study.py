@@ -160,6 +160,8 @@ def test_networks_are_measured_and_compared_over_seeds(whole, manifest, tmp_path
         "network\nregular-0\n",
         "network,zeros\nregular-0,many\n",
         "network,zeros\nregular-0\n",
+        "network,zeros,zeros\nregular-0,1,2\n",
+        "network,zeros\nregular-0,1\nregular-0,2\n",
     ):
         (tmp_path / "wrong.csv").write_text(wrong)
         with pytest.raises(ValueError, match="These are no means of networks .* Received: .*wrong.csv"):

@@ -26,7 +26,7 @@ from salrob_tf.evaluation.search import Sweep
 from salrob_tf.results.flags import DOUBTFUL, NOT_BELIEVED, Flag
 
 BUDGET = 0.12  # gradients of probes at most, as a share of the sweep's
-# Of what is left of it, what each may take, unless the fewest images that say something take more.
+# Of what is left of it, what each may take. All but bounds may take more for the fewest images that say something.
 SHARES = {"bounds": 0.2, "unbounded": 0.3, "silent success": 0.3, "more steps": 0.5, "second loss": 1.0}
 PASSES = 0.3  # forward passes of probes at most, for each gradient of the sweep: a pass costs a third of a gradient
 QUERIES, FEWEST_QUERIES = 500, 100  # of Square
@@ -177,10 +177,7 @@ class Probes:
 
     def second_loss(self) -> Probe:
         """A margin loss should find no more than cross-entropy did (Carlini et al. 2019)."""
-        attacks = self.plan.attacks.values()
-        if not self.attack.maximises_cross_entropy or any(
-            each.takes_loss and not each.maximises_cross_entropy for each in attacks
-        ):
+        if not self._one_loss:
             return Probe("second loss", 0)
         other = replace(self.attack, loss="margin")
         meaning = f"with a margin loss {{0}} breaks {{1}} of {{2}} images that no attack broke at {self._radius}"
@@ -258,6 +255,12 @@ class Probes:
             f"Believe {known}, which takes no gradient" if known else "Attack it with square, which takes no gradient"
         )
 
+    @property
+    def _one_loss(self) -> bool:
+        """Whether what left least follows the cross-entropy, as all of the run that follow a loss."""
+        each_loss = [each.maximises_cross_entropy for each in self.plan.attacks.values() if each.takes_loss]
+        return self.attack.maximises_cross_entropy and all(each_loss)
+
     def _try(self, attack: Attack) -> int:
         """How many gradients an attack takes on an image in one try."""
         return attack.steps * attack.gradients_per_step(self.plan.classifier.num_classes) * self.draws.gradient
@@ -270,14 +273,16 @@ class Probes:
         """As many of some rows as a probe may attack with so many gradients each; none where they are too few."""
         left = self.budget - self.counts.gradient_evaluations
         most = int(SHARES[id] * left / gradients)
-        if most < FEWEST <= left / gradients:
+        kept = FEWEST * self._sweep(self.attack) if self._one_loss else 0  # for the second loss
+        if id != "bounds" and most < FEWEST and FEWEST * gradients <= left - kept:
             most = FEWEST
         return rows[:most] if len(rows[:most]) >= FEWEST else rows[:0]
 
     def _attacked(self, attack: Attack, rows: np.ndarray, radii: list[float]) -> Sweep | None:
         """A sweep over some images, or nothing where a gradient or a logit is not finite."""
-        plan, last = self.plan, self.plan.chains[self.label or ""][-1]  # its gradients are what stands has met
-        dtype = last.dtype if attack.uses_gradients else "float32"
+        plan = self.plan
+        links = [link for link in plan.chains[self.label or ""] if link.attack == self.attack]
+        dtype = links[-1].dtype if attack.uses_gradients else "float32"  # the last that what nearly fell has met
         return attempt(
             attack, plan.classifier, self.images[rows], self.labels[rows], radii, seed=plan.seed + 1,
             batch_size=plan.batch_size, dtype=dtype, draws=self.draws, counts=self.counts,

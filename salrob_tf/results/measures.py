@@ -136,8 +136,11 @@ def load_means(path: Path) -> Means:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             (first, *measures), *rows = csv.reader(file)
-        if first != NETWORK or not measures or not rows:
-            raise ValueError(f"the first column must be {NETWORK}, each other one a measure, with rows below them")
+        names = [row[0] for row in rows if row]
+        if first != NETWORK or not measures or not rows or any(len({*each}) < len(each) for each in (measures, names)):
+            raise ValueError(
+                f"the first column must be {NETWORK}, each other one a measure, and each row a network, once"
+            )
         for network, *means in rows:
             way, _, seed = network.rpartition("-")
             own = {name: float(mean) for name, mean in zip(measures, means, strict=True) if mean}
