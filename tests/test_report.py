@@ -444,10 +444,10 @@ def test_evidence_of_something_else_is_not_shown(own_folder):
 
 def test_what_is_damaged_or_gone_is_said_and_the_rest_is_shown(own_folder):
     (own_folder / "evidence.npz").write_bytes(make_evidence().to_bytes()[:500])
-    whole = "network,measure,mean\nregular-0,margin,1\nguided-0,margin,2\n"
+    whole = "network,margin,zeros\nregular-0,1,\nguided-0,2,\n"
     for damage, words in {
-        "network,mean\n": "These are no means of networks",
-        whole.replace("guided-0,margin", "guided-0,zeros"): "Each network needs the same measures.",
+        "network,margin\n": "These are no means of networks",
+        whole.replace("guided-0,2,", "guided-0,,2"): "Each network needs the same measures.",
         whole + 'guided-0,"' + "x" * 200_000: "These are no means of networks",
         whole.replace("guided-0", "other-0"): "measures.csv is of other networks than the results: other-0.",
     }.items():
