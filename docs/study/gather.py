@@ -192,10 +192,22 @@ def keep(folder: Path, kept: Kept, study: Study, data: Dataset, manifest: str) -
     arguments = {"manifest": f"studies/{manifest}", "data": data.sha256, "ways": settings_of(study)}
     sr.save_results(folder, [kept.results[name] for *_, name in networks], data_name=data.name, arguments=arguments)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    results.pop("worst_case", None)  # smaller: it follows from correct.npz
-    for curve in results["curves"]:
-        curve["interval"] = np.round(curve["interval"], 10).tolist()
-    write_text(folder / "results.json", json.dumps(results, indent=0, separators=(",", ":")) + "\n")
+    write_text(folder / "results.json", compact(results))
+
+
+def compact(results: dict[str, Any]) -> str:
+    """What results.json says but for the worst case, which follows from correct.npz, with a line for each curve."""
+    told = {key: value for key, value in results.items() if key != "worst_case"}
+    told["curves"] = [{**each, "interval": np.round(each["interval"], 10).tolist()} for each in told["curves"]]
+
+    def line(value: object) -> str:
+        return json.dumps(value, separators=(",", ":"))
+
+    parts = {
+        key: "[\n" + ",\n".join(map(line, value)) + "\n]" if isinstance(value, list) else line(value)
+        for key, value in told.items()
+    }
+    return "{\n" + ",\n".join(f'"{key}":{value}' for key, value in parts.items()) + "\n}\n"
 
 
 def main() -> None:
