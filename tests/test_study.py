@@ -508,8 +508,11 @@ def test_a_training_that_another_version_did_is_said_to_be_repeated(whole, manif
 
 @pytest.mark.usefixtures("measured_shortly")
 def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest, single, tmp_path, monkeypatch, capsys):
-    out, kept = tmp_path / "study", tmp_path / "rows"
+    out, kept, bare = tmp_path / "study", tmp_path / "rows", manifest
     shutil.copytree(whole, out)
+    for path in (manifest, single):
+        (tmp_path / path.name).write_text(path.read_text().replace("evidence = false\n", ""))
+    manifest, single = (tmp_path / path.name for path in (manifest, single))
     for path in out.glob("jobs/*/job.json"):  # by another version of the code, whose digests are others
         path.write_text(path.read_text().replace('"code": "', '"code": "of another day '))
     run("../docs/study/gather.py", manifest, out, kept)
@@ -557,6 +560,21 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     longer = derive.tables_of_outcomes({"longer": found[:2], "guided-longer": found[2:]})
     named = several["effects.md"].replace("regular", "longer").replace("| guided", "| guided-longer")
     assert longer["longer.md"] == named and longer["longer_by_epsilon.md"].count("[") > 0
+    run("../docs/study/gather.py", bare, out, tmp_path / "rows-autoattack")  # as another attack of the same networks
+    bare_tables = derive.tables_of(tmp_path / "rows-autoattack")
+    assert not {"mechanism.md", "maps.md"} & set(bare_tables) and bare_tables["table1.md"] == several["table1.md"]
+    before, after = found[2].curves["worst of all"][0], np.arange(20) % 3 > 0
+    after = found[2].clean & after
+    (alone,) = derive.outcomes.by_attack({"guided": found[2:3]}, "pgd")["guided"]
+    again = [replace(alone, epsilons=alone.epsilons[:1], correct={"pgd": after[None]})]
+    *_, row = derive.outcomes.beside({"guided": again}, {"guided": found[2:]}).splitlines()
+    lost = np.sum(before & ~after)
+    assert lost and row.split(" | ")[1:] == [
+        "1", "0.1", f"{before.sum()} of {len(before)}", f"{after.sum()} of {len(before)}",
+        f"{lost} of {before.sum()} ({lost})", f"{np.sum(after & ~before)} of {after.sum()} |",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="other images or epsilons"):
+        derive.outcomes.beside({"guided": again}, {"guided": [replace(found[2], sha256="0")]})
     assert "keeps a regular-1 that is none of" in run("../docs/study/gather.py", single, out, kept, check=False)
     foreign = kept / "results.json"  # of networks that were trained on other data
     mine = foreign.read_text()

@@ -26,6 +26,7 @@ from salrob_tf.results.measures import load_means, over_seeds
 
 HERE = Path(__file__).parent
 LONGER = ("longer", "guided-longer")  # held against each other, too
+FURTHER = "-autoattack"  # ends the name of a folder of networks that another one without it attacked before
 FIRST_OF_MAPS = "sparsity of maps (Gini)"  # of what is measured, after what may say why networks are robust
 
 
@@ -58,7 +59,8 @@ def tables_of_outcomes(groups: Groups) -> dict[str, str]:
 def tables_of_measures(path: Path) -> dict[str, str]:
     """What tables say of the means of networks, by name."""
     rows = over_seeds(load_means(path))
-    start = [row.name for row in rows].index(FIRST_OF_MAPS)
+    names = [row.name for row in rows]
+    start = names.index(FIRST_OF_MAPS) if FIRST_OF_MAPS in names else len(names)
     maps = [row for row in rows[start:] if row.means]
     accuracy = next(row for row in rows if row.name == networks.TEST_ACCURACY)
     first, guided, *controls = accuracy.means
@@ -66,6 +68,8 @@ def tables_of_measures(path: Path) -> dict[str, str]:
     data = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))["data"]["name"]
     found: dict[str, str] = {"table1.md": networks.table_1(accuracy, data, path.parent.name)}
     for name, some in (("mechanism", others), ("maps", maps)):
+        if not some:  # of a study without evidence
+            continue
         found[f"{name}.md"] = measures_table(networks.of_ways(some, (first, guided), (guided,)))
         if controls:
             found[f"{name}_controls.md"] = measures_table(networks.of_ways(some, (), tuple(controls)))
@@ -78,6 +82,9 @@ def tables_of(folder: Path) -> dict[str, str]:
     groups = outcomes.ways_of(sr.load_results(folder))
     found = tables_of_outcomes(groups) | tables_of_measures(folder / "measures.csv")
     found["training.md"] = networks.training(folder / "training.csv")
+    before = folder.with_name(folder.name.removesuffix(FURTHER))
+    if before != folder:
+        found["beside.md"] = outcomes.beside(groups, outcomes.ways_of(sr.load_results(before)))
     if (folder / "independent.csv").exists():
         found["independent.md"] = networks.independent(
             groups, load_means(folder / "measures.csv"), folder / "independent.csv"

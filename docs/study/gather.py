@@ -131,8 +131,9 @@ def gathered(folder: Path, study: Study, data: Dataset, before: Kept) -> Kept:
             (result,) = sr.load_results(attacks)
             kept.results[name] = result = replace(result, model=name, path=None)
             check_comparable(next(iter((before.results | kept.results).values())), result)
-            once = measured_once(folder / "measured" / f"{attacks.name}-{code}.npz", data, classifier, result, study)
-            measured[way][seed] = once
+            if study.evidence:
+                path = folder / "measured" / f"{attacks.name}-{code}.npz"
+                measured[way][seed] = measured_once(path, data, classifier, result, study)
             kept.means[name] = {"accuracy, whole test set": accuracy(data, classifier)}
             kept.rows[name] = training_row(data, classifier, network, study.runs()[name])
     largest_epsilon = max((each.epsilons.max() for each in kept.results.values()), default=0.0)

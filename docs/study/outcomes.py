@@ -136,6 +136,35 @@ def audits(groups: Groups, attack: str) -> str:
     return markdown_table(rows)
 
 
+def beside(groups: Groups, before: Groups) -> str:
+    """What attacks left at each epsilon, and what others before them left of the same images.
+
+    Counts outcomes, one of a network and an image, over all networks of a way.
+    """
+    known = {each.model: each for group in before.values() for each in group}
+    *_, attack = next(iter(groups.values()))[0].curves  # of several attacks, what none of them broke
+    left, broken = f"left by {attack}", f"broken by {attack} of what was left before (most of one network)"
+    rows = [["way", "networks", "epsilon", "left before", left, broken, f"broken before of what is {left}"]]
+    for way, group in groups.items():
+        for place, epsilon in enumerate(group[0].epsilons):
+            old = np.stack([_left(known[each.model], epsilon, each) for each in group])
+            new = np.stack([each.curves[attack][place] for each in group])
+            lost, won = old & ~new, new & ~old
+            counts = [f"{each.sum()} of {each.size}" for each in (old, new)]
+            last = [f"{lost.sum()} of {old.sum()} ({lost.sum(axis=1).max()})", f"{won.sum()} of {new.sum()}"]
+            rows.append([way, str(len(group)), epsilon_text(epsilon), *counts, *last])
+    return markdown_table(rows)
+
+
+def _left(before: Robustness, epsilon: float, now: Robustness) -> np.ndarray:
+    """What a network had right at an epsilon after all attacks, at the images of another result."""
+    places = np.flatnonzero(np.isclose(before.epsilons, epsilon, rtol=1e-9))
+    if before.sha256 != now.sha256 or not np.array_equal(before.indices, now.indices) or not len(places):
+        raise ValueError(f"{now.model} was attacked at other images or epsilons before")
+    *_, worst = before.curves.values()
+    return worst[places[0]]
+
+
 def probes(groups: Groups) -> str:
     """What was looked at to see whether attacks can be believed, by way and how many networks had which outcome.
 
