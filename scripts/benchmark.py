@@ -1,4 +1,4 @@
-"""Print the ratios that the README quotes, each from one run on this machine, on one trained MNIST network.
+"""Print ratios of docs/performance.md, each from one run on this machine, on one trained MNIST network.
 
 The sweep is compared with its floor, with a plain loop over CleverHans' functions and, where the extra `bench` is
 installed, with Foolbox on TensorFlow; guided training steps with regular ones. Rivals take turns, and ratios are

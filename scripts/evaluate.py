@@ -20,7 +20,7 @@ def arguments() -> argparse.Namespace:
     add("--output", metavar="NAME", help="of models with several outputs, the one to attack; one for all (default: the "
         "only one that can be logits or probabilities)")  # fmt: skip
     add("--norm", default="inf", choices=["inf", "2"], help="default %(default)s")
-    add("--restarts", type=int, default=1, help="of PGD and SPSA (default %(default)s)")
+    add("--restarts", type=int, default=1, help="of PGD, APGD, Square and SPSA (default %(default)s)")
     add("--seed", type=int, default=0, help="of the choice of images and of random starts (default %(default)s)")
     add("--search", default="bisect", choices=["bisect", "full"],
         help="of survivors: find each image's smallest epsilon, or go up one by one (default %(default)s)")  # fmt: skip

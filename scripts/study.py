@@ -6,6 +6,7 @@ Jobs that are finished are never repeated. Several processes, on several hosts, 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from _common import Parser, SweepBar, fit_verbosity, folder, quiet_start, run_main
@@ -36,6 +37,13 @@ def arguments() -> argparse.Namespace:
     return args
 
 
+def plans(args: argparse.Namespace, jobs: Sequence[Any], comparisons: Sequence[Any]) -> list[str]:
+    """What `--plan` asks for, of each comparison."""
+    from salrob_tf.studies.study import plan_of
+
+    return [plan_of(args.out, jobs, each, args.plan / 100) for each in comparisons] if args.plan is not None else []
+
+
 def main() -> None:
     """Carry out a study."""
     args = arguments()
@@ -51,7 +59,8 @@ def main() -> None:
         studies.check_study(args.out, data)
         jobs = jobs_of(study, data)
         print(studies.status(args.out, jobs), flush=True)
-        print(*studies.write_results(args.out, study, data, jobs), sep="\n\n")
+        comparisons = studies.write_results(args.out, study, data, jobs)
+        print(*comparisons, *plans(args, jobs, comparisons), sep="\n\n")
         return
     jobs = studies.open_study(args.out, study, data, args.resume)
 
@@ -76,10 +85,7 @@ def main() -> None:
         options = {"verbose": fit_verbosity(), "progress": SweepBar}
         studies.carry_out(args.out, study, data, jobs, begin=begin, failed=failed, **options)
     comparisons = studies.write_results(args.out, study, data, jobs)
-    said = [str(studies.status(args.out, jobs)), *map(str, comparisons)]
-    if args.plan is not None:
-        said += [studies.plan_of(args.out, jobs, each, args.plan / 100) for each in comparisons]
-    print("\n\n".join(["", *said]))
+    print("", studies.status(args.out, jobs), *comparisons, *plans(args, jobs, comparisons), sep="\n\n")
     print(f"\nwritten to {args.out}")
     if any(job.state(args.out) != "finished" for job in jobs):
         raise ValueError("Not all jobs could be done: --resume tries them again, --status says which")

@@ -273,6 +273,8 @@ def test_a_study_trains_attacks_compares_and_repeats_nothing(whole, manifest, so
     printed = capsys.readouterr().out
     assert "regular and guided. For a 95 % interval of 10 points to each side:\nby more seeds: " in printed
     assert " minutes more" in printed
+    run("study.py", manifest, "--out", whole, "--status", "--plan", 10)
+    assert "regular and guided. For a 95 % interval of 10 points" in capsys.readouterr().out
     assert "training regular" not in printed and "jobs: 8 finished" in printed and "Ways of training" in printed
     assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*.keras")}
     assert all(each["begun"] == 1 for each in records(whole).values())

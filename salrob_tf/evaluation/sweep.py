@@ -76,7 +76,7 @@ def evaluate(
             unless given.
         norm: `np.inf` (`"inf"`) or 2, for attacks given by name.
         steps: Steps of the iterative attacks given by name.
-        restarts: Random restarts of PGD and SPSA where given by name.
+        restarts: Random restarts of PGD, APGD, Square and SPSA where given by name.
         seed: Seed of random starts, the same for every model, 0 to 2^63 - 1.
         batch_size: Images per gradient, at most.
         survivors_only: Attack only what still stands: an image misclassified as it is, or broken at a smaller

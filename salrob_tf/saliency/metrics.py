@@ -174,7 +174,7 @@ def agreement_with_object(maps: np.ndarray, objects: np.ndarray) -> tuple[np.nda
 
 @dataclass(frozen=True)
 class Stability:
-    """How much maps change where images change little, per image; lower is more stable.
+    """How much maps change where images change little, per image; lower is more stable, but of `correlation`.
 
     Attributes:
         maps: Largest relative change of the map for a relative change of the image (relative input stability).
