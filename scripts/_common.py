@@ -100,12 +100,12 @@ def add_data(parser: Parser, **settings: Any) -> None:
 
 
 def add_network(parser: Parser) -> None:
-    """Add the options that say which network."""
+    """Add the options that say which network, and by which recipe it is guided."""
     add = parser.add_argument
     add("--network", default="cnn", help=names("network"))
     add("--weights", metavar="PRESET",
         help=names("weights", "start {} from: imagenet, or a folder of KerasHub's save_to_preset"))  # fmt: skip
-    add("--recipe", default="karkehabadi2023", help=names("recipe", "of guided training: {} (default %(default)s)"))
+    add("--recipe", default="karkehabadi2023", help=names("recipe", "of guided training: {} (default karkehabadi2023)"))
 
 
 def add_attacks(parser: Parser) -> None:
@@ -114,7 +114,7 @@ def add_attacks(parser: Parser) -> None:
     attacks = ["fgsm", "bim", "pgd", "mim"]
     add("--attacks", nargs="+", default=attacks, help=names("attacks", f"{{}} (default {' '.join(attacks)})"))
     add("--epsilons", nargs="+", type=float, metavar="EPSILON", help="for images in [0, 1]; default 0.05 to 0.3 for "
-        "grey images, 1/255 to 16/255 for colour")  # fmt: skip
+        "grey images, 1/255 to 16/255 for colour (L2: 0.5 to 3, 32/255 to 256/255)")  # fmt: skip
     add("--survivors-only", action=argparse.BooleanOptionalAction, default=True,
         help="attack only what still stands (default), or everything at every epsilon, as in the paper")  # fmt: skip
     add("--steps", type=int, default=40, help="of the iterative attacks (default %(default)s)")

@@ -54,6 +54,11 @@ def launch(command: Sequence[str], workers: int) -> int:
         return abs(processes[failed].returncode)
 
 
+def is_launched() -> bool:
+    """Whether `launch` started this process."""
+    return LAUNCHER in os.environ
+
+
 def end_with_launcher() -> None:
     """In a process that `launch` started: end when the launcher is gone, however it went."""
     launcher = os.environ.get(LAUNCHER)

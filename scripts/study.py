@@ -6,7 +6,6 @@ Jobs that are finished are never repeated. Several processes, on several hosts, 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 from _common import Parser, SweepBar, fit_verbosity, folder, quiet_start, run_main
@@ -37,13 +36,6 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def plans(args: argparse.Namespace, jobs: Sequence[Any], comparisons: Sequence[Any]) -> list[str]:
-    """What `--plan` asks for, of each comparison."""
-    from salrob_tf.studies.study import plan_of
-
-    return [plan_of(args.out, jobs, each, args.plan / 100) for each in comparisons] if args.plan is not None else []
-
-
 def main() -> None:
     """Carry out a study."""
     args = arguments()
@@ -52,20 +44,25 @@ def main() -> None:
         from salrob_tf.studies import study as studies
         from salrob_tf.studies.jobs import DOING, DONE, jobs_of
         from salrob_tf.studies.manifest import read_manifest
+        from salrob_tf.studies.status import plans_of, status
 
     study = read_manifest(args.manifest)
     data = load_data(study.data, study.image_size)
+
+    def planned(jobs: Any, comparisons: Any) -> list[str]:
+        return [] if args.plan is None else plans_of(args.out, jobs, comparisons, args.plan / 100)
+
     if args.status:
         studies.check_study(args.out, data)
         jobs = jobs_of(study, data)
-        print(studies.status(args.out, jobs), flush=True)
+        print(status(args.out, jobs), flush=True)
         comparisons = studies.write_results(args.out, study, data, jobs)
-        print(*comparisons, *plans(args, jobs, comparisons), sep="\n\n")
+        print(*comparisons, *planned(jobs, comparisons), sep="\n\n")
         return
     jobs = studies.open_study(args.out, study, data, args.resume)
 
     def begin(job: Any, left: int) -> None:
-        minutes = studies.status(args.out, jobs).minutes_left  # known once a job of each kind is finished
+        minutes = status(args.out, jobs).minutes_left  # known once a job of each kind is finished
         how_long = f", about {minutes:.0f} minutes for one process" if minutes is not None and minutes >= 1 else ""
         again = " again, which another version of the code has done before" if job.is_repeated(args.out) else ""
         print(f"{DOING[job.kind]} {job.name}{again}, {left} jobs left{how_long}", flush=True)
@@ -85,7 +82,7 @@ def main() -> None:
         options = {"verbose": fit_verbosity(), "progress": SweepBar}
         studies.carry_out(args.out, study, data, jobs, begin=begin, failed=failed, **options)
     comparisons = studies.write_results(args.out, study, data, jobs)
-    print("", studies.status(args.out, jobs), *comparisons, *plans(args, jobs, comparisons), sep="\n\n")
+    print("", status(args.out, jobs), *comparisons, *planned(jobs, comparisons), sep="\n\n")
     print(f"\nwritten to {args.out}")
     if any(job.state(args.out) != "finished" for job in jobs):
         raise ValueError("Not all jobs could be done: --resume tries them again, --status says which")

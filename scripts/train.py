@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 from _common import Parser, add_data, add_network, fit_verbosity, folder, names, quiet_start, run_main
-from _launch import end_with_launcher, launch
+from _launch import end_with_launcher, is_launched, launch
+
+GUIDANCE = ("recipe", "mask_fraction", "kl_weight")
 
 
 def arguments() -> argparse.Namespace:
@@ -17,9 +19,10 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add_data(parser, required=True)
     add_network(parser)
+    parser.set_defaults(recipe=None)  # so that one shows that is given where nothing is guided
     add("--saliency", action="store_true", help="train with saliency guidance")
-    add("--mask-fraction", type=float, default=0.5, help="share of the pixels masked (default %(default)s)")
-    add("--kl-weight", type=float, default=1.0, help="lambda of Eq. 1 (default %(default)s)")
+    add("--mask-fraction", type=float, help="of guided training: share of the pixels masked (default 0.5)")
+    add("--kl-weight", type=float, help="of guided training: lambda of Eq. 1 (default 1.0)")
     add("--control", help=names("control", "another way of training that guidance is held against: {}"))
     add("--strength", type=float, metavar="X", help="of the control")
     add("--epochs", type=int, default=100, help="default %(default)s")
@@ -39,7 +42,14 @@ def arguments() -> argparse.Namespace:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with the run in --out")
     existing.add_argument("--overwrite", action="store_true", help="remove the run in --out first")
-    return parser.parse_args()
+    args = parser.parse_args()
+    given = [key for key in GUIDANCE if getattr(args, key) is not None]
+    if given and not args.saliency:
+        parser.error(f"--{given[0].replace('_', '-')} needs --saliency: nothing else is guided")
+    if args.workers > 1 and "TF_CONFIG" in os.environ and not is_launched():
+        parser.error(f"--workers starts processes of this machine, and TF_CONFIG is set: give one of the two. "
+                     f"Received: --workers {args.workers}")  # fmt: skip
+    return args
 
 
 def main() -> None:
@@ -61,9 +71,7 @@ def main() -> None:
         network=args.network,
         weights=args.weights,
         saliency=args.saliency,
-        recipe=args.recipe,
-        mask_fraction=args.mask_fraction,
-        kl_weight=args.kl_weight,
+        **{key: value for key in GUIDANCE if (value := getattr(args, key)) is not None},
         epochs=args.epochs,
         batch_size=args.batch_size,
         optimizer=args.optimizer,

@@ -179,6 +179,11 @@ def test_a_script_trains_one_and_another_attacks_it(tmp_path):
         ({"strength": 1.0}, "A control has a strength"),
         ({"control": "adversarial", "strength": 1.0, "saliency": True}, "no saliency guidance"),
         ({"control": "adversarial", "strength": -1}, "`strength` must be"),
+        ({"control": "label_smoothing", "strength": 1.2}, "`strength` must be .* below 1"),
+        ({"mask_fraction": 1.5}, "`mask_fraction` must be"),
+        ({"kl_weight": -1}, "`kl_weight` must be"),
+        ({"saliency": "no"}, "`saliency` must be"),
+        ({"augment": 1}, "`augment` must be"),
     ],
 )
 def test_runs_that_make_no_sense_are_refused(settings, message):
@@ -201,11 +206,15 @@ def test_strengths_out_of_range_are_refused(name, settings):
         sr.CONTROLS[name](make_network(), **settings)
 
 
-def test_images_outside_the_range_are_refused_by_adversarial_training():
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+def test_images_outside_the_range_are_refused_by_adversarial_training(options):
     images, labels = make_images(8)
+    model = make_control("adversarial")
+    model.compile("sgd", **options)
     for given in (255 * images, 2 * images - 1):
         with pytest.raises(ValueError, match=r"takes images in \[0, 1\]. Received: values as far as"):
-            make_control("adversarial").fit(given, labels, verbose=0)
+            model.fit(given, labels, verbose=0)
+    model.fit(images, labels, verbose=0)
 
 
 def test_weights_count_in_penalties_and_half_precision_keeps_them():

@@ -1,6 +1,7 @@
 """What `fit` and `compile` may bring, each against a hand-written eager loop: losses, logs and weights."""
 
 import csv
+import functools
 from functools import cache
 
 import keras
@@ -447,6 +448,11 @@ def test_schedules_are_followed_saved_and_checked(tmp_path):
     with pytest.warns(UserWarning, match=r"it gets kl_weight=1, its value in epoch 1. Decorate"):
         model.save(tmp_path / "plain.keras")
     assert keras.saving.load_model(tmp_path / "plain.keras").kl_weight == 1.0
+    partial = sr.SaliencyGuided(make_network(), kl_weight=functools.partial(max, 0.5))
+    partial.set_epoch(2)
+    with pytest.warns(UserWarning, match="it gets kl_weight=2, its value in epoch 2"):
+        partial.save(tmp_path / "partial.keras")
+    assert keras.saving.load_model(tmp_path / "partial.keras").kl_weight == 2.0
 
 
 @keras.saving.register_keras_serializable()

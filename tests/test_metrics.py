@@ -292,6 +292,8 @@ def test_the_share_of_a_perturbation_on_salient_pixels():
     maps[0, :1], moved[0, :1], moved[0, 5, 5] = 1, 0.1, 0.2
     found = share_on_salient(x, moved, maps)
     assert found[0] == pytest.approx(10 * 0.01 / (10 * 0.01 + 0.04)) and np.isnan(found[1])
+    with pytest.raises(ValueError, match=r"`maps` \(2, 10, 10\)\. Received: .*maps=ndarray of bool"):
+        share_on_salient(x, moved, maps[..., np.newaxis] > 0)
     assert share_on_salient(x, moved, maps > 0)[0] == pytest.approx(found[0])
     everywhere = share_on_salient(x, x + 0.1, np.random.default_rng(0).random((2, 10, 10, 1)), 0.25)
     np.testing.assert_allclose(everywhere, 0.25)

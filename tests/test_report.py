@@ -59,6 +59,11 @@ def test_points_of_a_line_chart_are_where_they_belong():
     texts = [each.text for each in root.iter("text")]
     assert texts[:6] == ["0", "20", "40", "60", "80", "100"] and texts[-1] == "x"
     assert any(each.get("class") == "s0 hollow" for each in root.iter("g"))
+    (band,) = [each for each in root.iter("polygon") if each.get("class") == "band"]
+    assert len(numbers(band.get("points"))) == 12
+    nothing = replace(line, low=np.array([0, np.nan, 0]), high=np.array([1, np.nan, 1]))
+    bands = ElementTree.fromstring(line_chart("n", [nothing], "x", 0.0, 1.0)).iter("polygon")
+    assert [len(numbers(each.get("points"))) for each in bands] == [4, 4]
     differences = ElementTree.fromstring(line_chart("d", [replace(line, y=line.y - 0.5)], "x", -0.5, 0.5))
     assert "+40" in [each.text for each in differences.iter("text")]
     assert sum(each.get("class") == "zero" for each in differences.iter("line")) == 1
@@ -71,6 +76,7 @@ def test_intervals_lie_around_zero():
     (circle,), ends = root.iter("circle"), [each for each in root.iter("line") if each.get("class") is None]
     assert float(circle.get("cx")) < float(zero.get("x1")) and len(ends) == 1
     assert "0" in [each.text for each in root.iter("text")] and len(list(root.iter("rect"))) == 1
+    assert root.get("aria-label").endswith("a: -1 (-2 to +0) points; b: +2 points".replace("a:", f"{'a' * 60}:"))
 
 
 def test_signed_values_have_colours():

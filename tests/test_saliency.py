@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import keras
 import numpy as np
@@ -152,6 +153,20 @@ def test_masked_copy_fills_in_range_and_keeps_the_rest_bit_for_bit(fill, unit, f
             if fill == "channel_range":
                 low, high = (np.broadcast_to(f(image, axis=(0, 1)), image.shape)[hidden] for f in (np.min, np.max))
             assert np.all(filled[hidden] >= low) and np.all(filled[hidden] <= high)
+
+
+@settings(deadline=None)
+@given(height=st.integers(1, 300), width=st.integers(2, 300))
+def test_the_least_share_that_is_named_is_taken(height, width):
+    with pytest.raises(ValueError, match="which masks nothing") as refused:
+        mask_size(RECIPES["random"], 1e-9, (height, width, 1), some=True)
+    least = float(re.search(r"units, ([\d.e-]+)\. Received", str(refused.value))[1])
+    assert 1 <= mask_size(RECIPES["random"], least, (height, width, 1), some=True) <= 2
+
+
+def test_no_unit_is_filled_from_the_range_of_none():
+    with pytest.raises(ValueError, match="ranking='every', fill='kept_range'"):
+        Recipe(ranking="every", fill="kept_range")
 
 
 def test_fill_is_uniform_over_the_range():

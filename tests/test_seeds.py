@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas
@@ -14,6 +15,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
 import salrob_tf as sr
+from salrob_tf.reports.effects import differences_of, points_of, specifications_of
 from salrob_tf.reports.specification import specification_curve
 from salrob_tf.results.crossed import Components, components_of, mean_of
 from salrob_tf.results.flags import Flag
@@ -233,6 +235,31 @@ def test_where_one_epsilon_does_not_vary_the_others_and_the_verdict_have_their_i
     told = [item.told for item in found.family]
     assert told == [False, *[True] * 7, False, False] and str(found).count("none: all seeds differ alike") == 3
     assert [each["interval"] is not None for each in found.record()["epsilons"]] == told
+    _, points = points_of(found)
+    assert np.isfinite(points[:, 2]).tolist() == np.isfinite(points[:, 3]).tolist() == told
+    (shown,) = differences_of([found])
+    assert "nan" not in shown.chart and shown.chart.count('class="band"') == 1
+    (bands,) = sr.difference_curves([found]).axes[0].collections
+    assert np.isfinite(bands.get_paths()[0].vertices).all()
+
+
+def test_ways_that_differ_alike_in_all_seeds_are_shown_without_interval():
+    alike = sr.compare_methods(groups_of(np.full((3, 50), 0.1), np.full((3, 50), 0.2)))
+    rng = np.random.default_rng(12)
+    other = sr.compare_methods(groups_of(rng.uniform(0.04, 0.2, (3, 50)), rng.uniform(0.1, 0.25, (3, 50))))
+    rows = specifications_of([alike, other], {}).rows
+    assert sorted(np.isfinite([row.low, row.high]).all() for row in rows) == [False, True]
+    figure = specification_curve([alike, other], {other.second: {}})
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines].count(2) == 2, "one bar, and the line at 0"
+
+
+def test_means_that_differ_by_rounding_alone_have_no_paired_t():
+    same = sr.compare_methods(groups_of(np.full((3, 50), 0.1), np.full((3, 50), 0.2)))
+    areas = np.zeros((2, 3, 50))
+    areas[1] = 0.3
+    areas[1, 1] += 1e-14
+    same = replace(same, areas=areas)
+    assert 0 < np.ptp(same.by_seed) < 1e-12 and same.paired_t is None
 
 
 def test_networks_given_twice_have_no_interval_though_their_images_vary():

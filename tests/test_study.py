@@ -648,6 +648,8 @@ def test_manifests_that_are_here_and_in_the_docs_can_be_read(tmp_path):
         ('data = "mnist5k"\nseeds = 0\n[ways.a]\n', "`seeds` must be a whole number"),
         ('data = "mnist5k"\n[ways.a]\nrecipe = "none"\n', "recipe"),
         ('data = "mnist5k"\n[ways.a]\nepochs = "many"\n', "epochs"),
+        ('data = "mnist5k"\n[ways.a]\nmask_fraction = 1.5\n', "`mask_fraction` must be"),
+        ('data = "mnist5k"\n[ways.a]\n[ways.b]\nsaliency = true\nmask_fraction = 1e-5\n', "[ways.b]: `mask_fraction`"),
         ('data = "mnist5k"\n[ways.a]\nepochs = []\n', "must not be empty"),
         ('data = "mnist5k"\nways = 3\n', "`ways` must be a table"),
         ('data = "mnist5k"\n[ways]\na = 3\n', "`ways.a` must be a table"),

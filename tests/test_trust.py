@@ -60,6 +60,19 @@ def test_nothing_is_said_of_plain_networks(ready):
         assert {result.doubt(label) for label in result.correct} == {None}
 
 
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_the_nearest_adversarials_are_held_against_noise_of_their_own_norm(ready, norm):
+    result, _ = found(ready[0], ready, "fab", [0.001], norm=norm)
+    assert result.accuracy("fab")[0] == result.clean_accuracy and not result.flags
+
+
+def test_one_step_says_nothing_of_attacks_in_another_norm(ready):
+    attacks = [sr.FGSM(), sr.PGD(norm=2, steps=8)]
+    result, _ = found(ready[0], ready, attacks, [0.1, 0.2, 0.3])
+    assert result.accuracy("fgsm")[-1] < result.accuracy("pgd")[-1] - 0.2 and not result.flags
+    assert "one step" not in [probe["id"] for probe in result.description["checks"]["probes"]]
+
+
 @pytest.fixture(scope="module")
 def nowhere(trained):
     """The network with gradients that lead nowhere."""
@@ -76,7 +89,10 @@ def test_gradients_that_lead_nowhere_are_not_believed(ready, nowhere, attack, no
     result, said = found(nowhere, ready, attack, radii, **enough)
     (flag,) = result.flags
     assert (flag.id, flag.severity, flag.attack) == ("no better than noise", "not to be believed", attack)
-    assert "lead nowhere. Attack it with spsa" in said[0] and result.doubt(attack) == "not to be believed"
+    assert (
+        f"lead nowhere. Attack it with {'spsa' if norm == 'inf' else 'square'}" in said[0]
+        and result.doubt(attack) == "not to be believed"
+    )
     assert "not to be believed" in str(result)
     honest = sr.evaluate(*ready, attack, radii, **enough)
     assert honest.accuracy(attack)[-1] < result.accuracy(attack)[-1] - 0.3
@@ -135,6 +151,10 @@ def test_logits_too_small_for_cross_entropy_are_said(trained, ready):
     exact = sr.evaluate(*ready, ["pgd", "pgd-margin"], EPSILONS, steps=8)
     np.testing.assert_array_equal(result.correct["pgd-margin"], exact.correct["pgd-margin"])
     assert result.accuracy("pgd").sum() > exact.accuracy("pgd").sum() + 0.1
+    for also, word in ([], "Try"), (["mim-margin-l2"], "Believe"):
+        result, _ = found(small, trained, ["mim-l2", *also])
+        (own,) = [flag for flag in result.flags if flag.id == "small logits"]
+        assert own.remedy.startswith(f"{word} mim-margin-l2"), "which is a name that attacks have"
 
 
 def test_logits_that_float32_hardly_tells_apart_are_said(trained):

@@ -74,7 +74,7 @@ class Attack(AttackSettings):
         batch_size: int = 256,
         draws: int = 1,
     ) -> np.ndarray:
-        """Craft adversarial images, all steps for every image.
+        """Craft adversarial images, going on where an image is broken (SPSA and Carlini-Wagner may stop early).
 
         Args:
             model: A `Classifier`, or anything that `Classifier` takes. Pass a `Classifier` to many calls, so that
@@ -82,7 +82,7 @@ class Attack(AttackSettings):
             images: `(N, height, width, channels)`, floats in [0, 1], or 8-bit integers for a `Classifier` whose
                 `bounds` are 0 and 255.
             labels: True labels, integers `(N,)`.
-            epsilon: Radius of the ball, 0 or more, in the units of the images.
+            epsilon: Radius of the ball, 0 or more, in the units of [0, 1], of 8-bit images, too.
             targets: Target classes of a targeted attack, `(N,)`; by default the likeliest wrong ones.
             seed: Seed of random starts. A start depends on the seed, the image's index and `restart` alone; it
                 is drawn in the unit ball and scaled by epsilon.
@@ -94,10 +94,13 @@ class Attack(AttackSettings):
                 al. 2018, expectation over transformation).
 
         Returns:
-            The adversarial images of the last step, float32, in [0, 1] and within `epsilon` of `images`.
+            Adversarial images, float32, in [0, 1] and within `epsilon` of `images`, but for `fab` and `cw`, which look
+            for the nearest whatever `epsilon` is: those of the last step, of `apgd` and `spsa` one that was
+            misclassified on the way, if any was.
 
         Raises:
-            ValueError: If an argument is not valid, or the model has no gradient.
+            ValueError: If an argument is not valid, the model has no finite gradient (`cw`, whose loss has one, is run
+                all the same where it has none), or a setting makes float32 overflow.
         """
         classifier = as_classifier(model)
         images = classifier.check(images)
@@ -241,8 +244,8 @@ class Attack(AttackSettings):
         if np.isnan(images).any():
             share = np.isnan(images).any(axis=(1, 2, 3)).mean()
             raise ValueError(
-                f"{self.label} must lead to images of numbers: one of its settings makes float32 overflow. Received: "
-                f"NaN in {share:.1%} of them, with {shown(self)}"
+                f"{self.label} must lead to images of numbers: a setting makes float32 overflow, or gradients are not "
+                f"finite. Received: NaN in {share:.1%} of them, with {shown(self)}"
             )
 
 

@@ -32,10 +32,12 @@ class CWL2(Attack):
 
     Attributes:
         steps: Iterations of Adam for each constant.
-        constants: Steps of the binary search for the constant that weighs the margin against the distance.
+        constants: How many constants, which weigh the margin against the distance, are tried for each image: by
+            CleverHans' search, which after a success goes on from ten times the middle.
         learning_rate: Of Adam.
         initial_constant: Where that search starts.
-        confidence: By how much the margin must be won.
+        confidence: Up to which lead over the label the loss goes on; any misclassification is a success, as in
+            CleverHans.
     """
 
     name: ClassVar[str] = "cw"

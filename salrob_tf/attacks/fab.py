@@ -32,7 +32,7 @@ class FAB(Attack):
     Attributes:
         most_bias: The most that a step is drawn to the boundary as seen from the image (alpha_max), in [0, 1].
         overshoot: How far steps lead, over the distance to the boundary (eta), 1 or more.
-        backward: Where an adversarial is gone on from, on the way from the image to it (beta), in (0, 1).
+        backward: Where an adversarial is gone on from, on the way from the image to it (beta), in (0, 1].
     """
 
     name: ClassVar[str] = "fab"

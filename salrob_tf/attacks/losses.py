@@ -30,6 +30,7 @@ def dlr(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def dlr_targeted(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """The margin of the target over a gap that does not vanish with it, of four or more logits (ibid., Eq. 7).
 
+    The best other class is in the place of the label, which it is for an image that stands.
     Over the gap of `dlr` it is the same number for all images whose target is third, and its gradient is zero.
     """
     ordered = tf.math.top_k(logits, 4).values

@@ -43,7 +43,8 @@ def make_attack(
         name: A key of `ATTACKS`, to which `-margin` or `-dlr` (the loss), `-targeted`, and for MIM `-l2` (the
             normalisation of Karkehabadi's Eq. 4) may be added, in this order, as in `"pgd-dlr-targeted"`; or an
             ensemble, `autoattack` or `worst-case`.
-        norm: `np.inf` or 2; `cw` is for 2 whatever is asked. `cw` and `spsa` have a loss of their own.
+        norm: `np.inf` or 2; `cw` is for 2 whatever is asked. `cw`, `fab`, `spsa` and `square` have a loss of
+            their own, and `cw` and `square` are untargeted.
         steps: Steps of the iterative attacks; `cw`, ensembles and the members of AutoAttack (`apgd`, `fab`, `square`)
             keep theirs.
         restarts: Random restarts of those that start at random.
@@ -57,7 +58,7 @@ def make_attack(
     check_flag("audit", audit)
     if isinstance(name, Entry):
         return name
-    if name in ENSEMBLES:
+    if isinstance(name, str) and name in ENSEMBLES:
         return WorstCase(norm, audit) if name == WorstCase.label else ENSEMBLES[name](norm)
     base, *suffixes = str(name).split("-")
     if base in ATTACKS:

@@ -23,10 +23,11 @@ class AttackSettings:
     Attributes:
         norm: Norm of the ball, `np.inf` or 2, or as text `"inf"` or `"2"`.
         steps: Number of steps; 1 for one-step attacks.
-        relative_step: Step size over epsilon, in (0, 1]; `None` is `default_step / steps`, at most 1.
+        relative_step: Step size over epsilon, in (0, 1]; `None` is `default_step / steps`, at most 1 (APGD finds its
+            own).
         restarts: How many starts are tried; 1 for attacks that start at the image. An image counts as broken if
             any of them breaks it.
-        loss: The loss that is maximised, a key of `LOSSES`.
+        loss: The loss that is maximised, or at a target class minimised, a key of `LOSSES`.
         targeted: Whether images are driven to a target class, instead of away from their label. What counts as
             broken stays the same: not classified as the label.
         target_classes: How many target classes a targeted attack tries, from the likeliest wrong one on; `None` is 9,
@@ -77,10 +78,11 @@ class AttackSettings:
             raise ValueError(
                 f"Only a targeted attack has target classes. Received: target_classes={self.target_classes}"
             )
-        if self.restarts * (self.target_classes or MOST_TARGETS) > MOST_TRIES:
+        targets = (self.target_classes or MOST_TARGETS) if self.targeted else 1
+        if self.restarts * targets > MOST_TRIES:
             raise ValueError(
-                f"`restarts` times `target_classes` must be {MOST_TRIES} or less. Received: {self.restarts} times "
-                f"{self.target_classes or MOST_TARGETS}"
+                f"`restarts` times `target_classes` must be {MOST_TRIES} or less. "
+                f"Received: {self.restarts} times {targets}"
             )
         if self.relative_step is not None:
             self._settle(relative_step=check_number("relative_step", self.relative_step, above=0, high=1))

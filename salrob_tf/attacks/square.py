@@ -58,7 +58,7 @@ class Square(Attack):
         halved = np.searchsorted(HALVED_AFTER, queries, side="left")
         sides = np.rint(np.sqrt(self.share / 2.0**halved * height * width)).astype(np.int32)
         if self.norm == 2:
-            sides = np.maximum(sides, 3) | 1  # odd, so that a window has a middle
+            sides = np.maximum(sides, 3) | 1  # odd, so that a window has a middle, but where the image is smaller
         return np.where(queries > 0, np.clip(sides, 1, min(height, width)), 0)
 
     def init(self, classifier: Classifier, batch: Batch, seed: int) -> State:

@@ -72,9 +72,9 @@ def check_indices(indices: Any, samples: int) -> np.ndarray:
         return np.arange(samples)
     found = as_array(indices, "indices")
     valid = found.shape == (samples,) and found.dtype.kind in "iu"
-    if not valid or found.min() < 0 or found.max() >= 2 ** (63 - TRY_BITS):
+    if not valid or (found.size and (found.min() < 0 or found.max() >= 2 ** (63 - TRY_BITS))):
         raise ValueError(
-            f"`indices` must be one whole number per image, {samples} in all, 0 or more. Received: "
-            f"indices={shown(found)}{f', from {found.min()} to {found.max()}' if valid else ''}"
+            f"`indices` must be one whole number per image, {samples} in all, from 0 to 2^{63 - TRY_BITS} - 1. "
+            f"Received: indices={shown(found)}{f', from {found.min()} to {found.max()}' if valid else ''}"
         )
     return found.astype(np.int64)

@@ -19,10 +19,11 @@ class WorstCase(Ensemble):
     """The whole curve of the worst case, with gradients spent where an image is near to falling.
 
     A short Auto-PGD brackets the smallest epsilon that breaks each image. Below it, Auto-PGD on the targeted DLR loss
-    (Croce and Hein 2020, Eq. 7) drives it to all classes that AutoAttack would, and Auto-PGD on the cross-entropy goes
-    on with what that has left near to falling; tries that do not come near soon are given up. The bracket does not
-    choose: where cross-entropy has no gradient, it sees nothing. What all that misses is estimated on a random part of
-    the images, which the AutoAttack that suits the model goes on with from other random starts.
+    (Croce and Hein 2020, Eq. 7; of three classes or two the margin) drives it to all classes that AutoAttack would, and
+    Auto-PGD on the cross-entropy goes on with what that has left near to falling; tries that do not come near soon are
+    given up. The bracket does not choose: where cross-entropy has no gradient, it sees nothing. What all that misses is
+    estimated on a random part of the images, which the AutoAttack that suits the model goes on with from other random
+    starts.
 
     Example:
         >>> [member.label for member in sr.WorstCase().members(sr.Classifier(network))]

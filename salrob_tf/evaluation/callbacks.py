@@ -39,7 +39,7 @@ class RobustAccuracy(keras.callbacks.Callback):
     Args:
         images: `(N, height, width, channels)`, floats in [0, 1], or 8-bit integers where `bounds` are 0 and 255.
         labels: True labels, integers `(N,)`.
-        attack: A name that `evaluate` knows, or an `Attack`.
+        attack: A name that `evaluate` knows, or an `Attack`, `AutoAttack` or `WorstCase`.
         epsilon: Radius of the ball, 0 or more, in the units of [0, 1]; of several, the radius ends each metric's name,
             as in `robust_accuracy_0.1`.
         every: Epochs between two measurements, 1 or more.
@@ -51,7 +51,8 @@ class RobustAccuracy(keras.callbacks.Callback):
 
     Raises:
         ValueError: If an argument is not valid; when the training begins, if the model cannot be attacked or is not
-            that of `classifier`; in the first batch, if another metric has this name.
+            that of `classifier`; in the first batch, if another metric has this name, or, of
+            another callback, at the end of the first epoch.
     """
 
     def __init__(

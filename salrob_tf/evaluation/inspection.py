@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -165,5 +166,5 @@ def _small_logits(classifier: Classifier, logits: np.ndarray, attacks: Mapping[s
 
 
 def _instead(label: str, attacks: Mapping[str, Attack], why: str) -> str:
-    margin = label.replace("-targeted", "") + "-margin"
+    margin = replace(attacks[label], loss="margin", targeted=False, target_classes=1).label
     return f"Believe {margin} instead" if margin in attacks else f"Try {margin}, {why}"

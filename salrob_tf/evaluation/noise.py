@@ -17,7 +17,7 @@ from salrob_tf.models.classifier import Classifier
 from salrob_tf.results.flags import DOUBTFUL, NOT_BELIEVED, NOTE, Flag
 
 FEWEST = 25  # images, of fewer of which nothing is said
-FEWEST_NOISES, MOST_NOISES = 20, 200  # draws of noise per image, half of them in the corners of the ball
+FEWEST_NOISES, MOST_NOISES = 20, 200  # draws of noise per image, in L-infinity half in the corners of the ball
 RANKING_NOISE = 5  # passes at most that tell which draw of noise is worst
 FEW, POWER = 3, 10  # images that noise must break, and leave, for a comparison to mean anything
 LEVEL = 0.005  # many radii may be tried
@@ -47,7 +47,8 @@ class Noise:
     def broken(self, attack: Attack, epsilon: float) -> np.ndarray | None:
         """Which images the worst draw of noise in the ball breaks, judged as adversarials are, boolean `(N,)`.
 
-        There are as many draws as an attack looks whether an image is broken. It is `None` where a logit is not finite.
+        There are as many draws as an attack looks whether an image is broken, 20 to 200. It is `None` where a logit is
+        not finite.
         """
         looks = attack.tries(self.classifier.num_classes) * (1 if self.draws.judging > 1 else attack.steps)
         key = attack.norm, float(epsilon), int(np.clip(looks, FEWEST_NOISES, MOST_NOISES))
@@ -154,7 +155,7 @@ class Noise:
             sweep = self._attacked(cheap, dtype, self.images, whole)
             sizes = np.zeros(len(self.images))
             if sweep is not None:
-                sizes = np.linalg.norm((sweep.found - self.images).reshape(len(sizes), -1), axis=1)
+                sizes = np.linalg.norm((sweep.found - self.images).reshape(len(sizes), -1), attack.norm, axis=1)
             radius = float(np.median(sizes[sizes > 0])) if sizes.any() else whole
             yield radius, None if sweep is None else (sizes > 0) & (sizes <= radius)
             return

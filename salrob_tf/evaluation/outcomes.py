@@ -17,19 +17,19 @@ from salrob_tf.results.flags import DOUBTFUL, Flag
 
 
 def one_step(plan: Plan, correct: Mapping[str, np.ndarray]) -> list[Probe]:
-    """Attacks in many steps should break no less than one step along the same gradient (Athalye et al. 2018).
+    """Attacks in many steps should break no less than one untargeted step in the same ball (Athalye et al. 2018).
 
     Args:
         plan: What was done.
         correct: What each attack left, boolean `(K, N)`, epsilon ascending.
 
     Returns:
-        A probe of each attack in many steps, where there is one in one step.
+        A probe of each attack in many steps, where there is one in one step of the same norm.
     """
     single = [label for label, attack in plan.attacks.items() if attack.one_gradient and not attack.targeted]
     found = []
     for label in (label for label, attack in plan.attacks.items() if attack.stepwise and attack.uses_gradients):
-        for one in single:
+        for one in (one for one in single if plan.attacks[one].norm == plan.attacks[label].norm):
             less = np.sum(correct[label] & ~correct[one], axis=1)
             more = np.sum(correct[one] & ~correct[label], axis=1)
             tests = [stats.binom.sf(a - 1, a + b, 0.5) if a + b else 1.0 for a, b in zip(less, more, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -189,20 +189,27 @@ def _text_of(norm: float) -> str:
     return next(text for text, value in NORMS.items() if value == norm)
 
 
-def default_epsilons(input_shape: tuple[int, ...]) -> tuple[float, ...]:
-    """Radii that tell networks apart: 0.05 to 0.3 on grey images, 1, 2, 4, 6, 8 and 16 255ths on others."""
-    grey = input_shape[-1] == 1
-    return (0.05, 0.1, 0.15, 0.2, 0.25, 0.3) if grey else tuple(step / 255 for step in (1, 2, 4, 6, 8, 16))
+def default_epsilons(input_shape: tuple[int, ...], attacks: Iterable[Entry]) -> tuple[float, ...]:
+    """Radii that tell networks apart, on grey images and on others.
+
+    In L-infinity 0.05 to 0.3 by 0.05, and 1, 2, 4, 6, 8 and 16 255ths; where all attacks are for L2, ten times as much
+    on grey images, and 32, 64, 96, 128, 192 and 256 255ths.
+    """
+    grey, l2 = input_shape[-1] == 1, all(attack.norm == 2 for attack in attacks)
+    if grey:
+        return (0.5, 1.0, 1.5, 2.0, 2.5, 3.0) if l2 else (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+    return tuple(step / 255 for step in ((32, 64, 96, 128, 192, 256) if l2 else (1, 2, 4, 6, 8, 16)))
 
 
 def check_epsilons(epsilons: float | Sequence[float] | np.ndarray) -> np.ndarray:
     """Return radii as a float64 array `(K,)`, in their order.
 
     Raises:
-        ValueError: If there are none, or one is negative, NaN, or infinite in float32.
+        ValueError: If there are none, or one is no number, negative, NaN, or infinite in float32.
     """
     try:
-        radii = np.atleast_1d(np.asarray(epsilons, np.float64))
+        given = np.asarray(epsilons)
+        radii = np.atleast_1d(given.astype(np.float64)) if given.dtype.kind in "iufO" else np.full(1, np.nan)
     except (OverflowError, TypeError, ValueError):
         radii = np.full(1, np.nan)
     largest = np.finfo(np.float32).max

@@ -204,7 +204,7 @@ class Probes:
 
     def bounds(self) -> Probe:
         """What it crafts should be within its ball and in [0, 1], measured from outside (Carlini et al. 2019)."""
-        attack, allowed = self.attack, 10 * BALL_TOLERANCE
+        attack, allowed = self.attack, 10 * BALL_TOLERANCE * max(1.0, self._epsilon)
         rows = self._affordable("bounds", np.arange(min(FEWEST, len(self.images))), self._try(attack))
         if not len(rows):
             return Probe("bounds", 0)

@@ -72,29 +72,31 @@ def evaluate(
         labels: True labels, integers `(N,)`; none with a dataset.
         attacks: Names of attacks, or `Attack`, `AutoAttack` or `WorstCase` objects, which bring settings of their own;
             one or several.
-        epsilons: Radii of the balls, 0 or more, in the units of the images, in any order; `default_epsilons`
-            unless given.
-        norm: `np.inf` (`"inf"`) or 2, for attacks given by name.
-        steps: Steps of the iterative attacks given by name.
+        epsilons: Radii of the balls, 0 or more, in the units of [0, 1], of 8-bit images, too, in any order;
+            `default_epsilons` unless given.
+        norm: `np.inf` (`"inf"`) or 2, for attacks given by name; `cw` is for 2 whatever is asked.
+        steps: Steps of BIM, PGD, MIM and SPSA where given by name; all others keep theirs.
         restarts: Random restarts of PGD, APGD, Square and SPSA where given by name.
         seed: Seed of random starts, the same for every model, 0 to 2^63 - 1.
         batch_size: Images per gradient, at most.
         survivors_only: Attack only what still stands: an image misclassified as it is, or broken at a smaller
             epsilon, counts as broken, and one that breaks stops costing gradients. `False` attacks every image at
             every epsilon by itself and judges the last step, as in the paper's figures; accuracy may then rise with it.
-            Ensembles attack only what still stands in any case.
+            Ensembles attack only what still stands in any case, `fab` and `cw` are run once for all epsilons, and of
+            `apgd` and `spsa` what breaks on the way counts.
         search: Of survivors: `"bisect"` finds the smallest epsilon that breaks an image from where the attack before
             broke it, on the assumption that an image which survives one epsilon survives all smaller ones; `"full"`
             goes up one by one.
-        craft_dtype: What gradients of iterative attacks are computed in, `"float32"` or `"bfloat16"`, which is faster
-            on hardware made for it (AVX-512 BF16, recent GPUs) and a little weaker. An image counts as broken only
-            if the model itself, in float32, misclassifies it.
+        craft_dtype: What gradients of BIM, PGD, MIM and APGD are computed in, `"float32"` or `"bfloat16"`, which is
+            faster on hardware made for it (AVX-512 BF16, recent GPUs) and a little weaker. An image counts as broken
+            only if the model itself, in float32, misclassifies it.
         indices: Index of each image in its dataset, by default 0 to N - 1: random starts go with it.
         name: What results call the model.
         checkpoint: Folder that keeps finished parts; called again with it, the sweep goes on and gives the same.
         adversarials: Folder for adversarial images, a file `<attack>-<shard>.npz` for each attack and shard with
-            `indices` and `images`: with `survivors_only` one per image, `(N, height, width, channels)`, of the
-            smallest epsilon that breaks it (the image itself where none does), else `(K, N, ...)`, epsilon ascending.
+            `indices` and `images`: with `survivors_only`, and of ensembles, one per image, `(N, height, width,
+            channels)`, of the smallest epsilon that breaks it (the image itself where none does), else `(K, N, ...)`,
+            epsilon ascending.
         progress: Called with the attack's label, image-attack pairs whose fate is known, all of them (`None` if the
             dataset does not tell), and the images of the shard at hand that still stand.
 
@@ -117,8 +119,8 @@ def evaluate(
     classifier = as_classifier(model)
     size = min(batch_size * SHARD_BATCHES, LARGEST_SHARD)
     shards, total = shards_of(images, labels, size, classifier.num_classes)
-    radii = check_epsilons(default_epsilons(classifier.input_shape) if epsilons is None else epsilons)
     chosen = choose_attacks(attacks, norm=norm, steps=steps, restarts=restarts)
+    radii = check_epsilons(default_epsilons(classifier.input_shape, chosen.values()) if epsilons is None else epsilons)
     classifier.refresh()
     plan = plan_of(
         classifier, chosen, radii, seed=seed, batch_size=batch_size, survivors_only=survivors_only, search=search,

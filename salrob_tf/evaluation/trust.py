@@ -88,15 +88,15 @@ def flags_of(
     """
     noise = Noise(plan.classifier, sample.images, sample.labels, plan.seed, draws, plan.batch_size)
     found: dict[str, list[Flag]] = {}
-    believed = None
+    believed: dict[float, str] = {}
     for label in sorted(plan.attacks, key=lambda label: plan.attacks[label].uses_gradients):
         attack, dtype = plan.links[label].attack, plan.links[label].dtype
-        without = _without_gradients(plan.attacks, believed)
+        without = _without_gradients(plan.attacks, believed, attack.norm)
         found[label] = zero_gradients(sample, plan, label, costs[label].zero_gradients, without)
         if not at_chance and not any(flag.severity == NOT_BELIEVED for flag in found[label]):  # or no more need be said
             found[label] += noise.flag(label, attack, dtype, sample.left(label), plan.ascending, without)
         if not attack.uses_gradients and not any(flag.withholds for flag in found[label]):
-            believed = label
+            believed[attack.norm] = label
         found[label] += _members(plan, label, draws) + _at_boundary(plan, label, draws)
     gradients = sum(cost.gradient_evaluations for cost in costs.values())
     left = {label: sample.left(label) for label in plan.attacks}
@@ -186,8 +186,9 @@ def poor_gradients(label: str, name: str, fell: int, tried: int) -> Flag:
     return Flag("poor gradients", NOTE, fell / tried, 0, meaning, "Leave craft_dtype at float32", label)
 
 
-def _without_gradients(attacks: Mapping[str, Attack], believed: str | None) -> str:
-    if believed:
-        return f"Believe {believed}, which takes no gradient"
-    run = next((label for label, attack in attacks.items() if not attack.uses_gradients), None)
-    return f"See what is said of {run}" if run else "Attack it with spsa, which takes no gradient"
+def _without_gradients(attacks: Mapping[str, Attack], believed: Mapping[float, str], norm: float) -> str:
+    if norm in believed:
+        return f"Believe {believed[norm]}, which takes no gradient"
+    runs = (label for label, attack in attacks.items() if not attack.uses_gradients and attack.norm == norm)
+    run, other = next(runs, None), "spsa" if norm == np.inf else "square"
+    return f"See what is said of {run}" if run else f"Attack it with {other}, which takes no gradient"

@@ -65,7 +65,8 @@ class Classifier:
             inside a Keras model.
 
     Raises:
-        ValueError: If there is no model, or it does not turn images into logits or probabilities.
+        ValueError: If there is no model, it does not turn images into logits or probabilities, or an argument is not
+            valid or does not fit it.
     """
 
     def __init__(
@@ -243,7 +244,8 @@ class Classifier:
             Classes `(N,)`, int64.
 
         Raises:
-            ValueError: If the images do not fit the model, or it gives probabilities, NaN or infinity.
+            ValueError: If the images do not fit the model, it gives probabilities, NaN or infinity, or `batch_size` is
+                not valid.
         """
         images, batch_size = self.check(images), check_whole("batch_size", batch_size, 1)
         self.refresh()

@@ -116,8 +116,8 @@ def check_gives_logits(model: keras.Model) -> tuple[tuple[int, ...], int]:
         Shape of one image, `(height, width, channels)`, and the number of logits.
 
     Raises:
-        ValueError: If the model is not built, has several inputs or outputs, takes images of any size, or ends in
-            softmax.
+        ValueError: If the model is not built, has several inputs or outputs, takes images of any size, has fewer
+            than two classes, or ends in softmax.
     """
     if (preprocessor := preprocessor_of(model)) is not None:
         warnings.warn(
@@ -174,7 +174,8 @@ class Wrapper(keras.Model):
         **kwargs: Passed on to `keras.Model`, such as `name`.
 
     Raises:
-        ValueError: If `model` is not built, has several inputs or outputs, or ends in softmax.
+        ValueError: If `model` is not built, has several inputs or outputs, takes images of any size, has fewer than two
+            classes, or ends in softmax.
     """
 
     def __init__(self, model: keras.Model, **kwargs: Any) -> None:

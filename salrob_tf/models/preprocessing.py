@@ -126,8 +126,8 @@ def layers_that_rescale(preprocessor: Any, model: keras.Model, low: float, high:
         high: Largest value of its images.
 
     Yields:
-        The class of a layer, and whether it is made for a wider range: it leaves these images in one narrower than
-        0.1, or is centred above theirs.
+        The class of a layer, and whether it is made for a wider range: as a rescaling, it leaves these images
+        in one narrower than 0.1; as that or a normalisation, it is centred above theirs.
     """
     before = layers_of(preprocessor) if isinstance(preprocessor, keras.Layer) else ()
     for layer in [*before, *operations(model)]:

@@ -136,7 +136,7 @@ def _normalisation(converter: Any, channels: int) -> keras.layers.Layer:
 def _from_preset(keras_hub: Any, weights: str | Path) -> tuple[Any, Any]:
     """The backbone of a preset with its weights, and its image converter, or `None` where it has none."""
     imagenet = str(weights) == "imagenet"
-    if not imagenet and not Path(weights).is_dir():
+    if not imagenet and not (isinstance(weights, str | Path) and Path(weights).is_dir()):
         raise ValueError(
             "Unknown weights. Valid: imagenet, or the folder of a preset that KerasHub's "
             f"ResNetBackbone.save_to_preset wrote. Received: weights={weights}"

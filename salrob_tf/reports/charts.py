@@ -30,8 +30,8 @@ class Line:
         label: Its name.
         x: Where, ascending `(K,)`.
         y: What, `(K,)`.
-        low: Lower end of its band `(K,)`.
-        high: Upper end.
+        low: Lower end of its band `(K,)`, NaN where it has none.
+        high: Upper end, NaN there, too.
         style: Number of its colour, marker and dash.
         hollow: Whether its markers are, which is said of what is doubtful.
         attack: The attack whose images a page's script shows where a point, an epsilon, is clicked.
@@ -74,10 +74,12 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str, low: float, high
     parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
     for line in lines:
         at = [across(float(x)) for x in line.x]
-        upper, lower, middles = ([down(float(v)) for v in each] for each in (line.high, line.low, line.y))
-        there = [*zip(at, upper, strict=True), *zip(reversed(at), reversed(lower), strict=True)]
+        middles = [down(float(v)) for v in line.y]
         parts.append(f'<g class="s{line.style % 5}{" hollow" if line.hollow else ""}">')
-        parts.append(f'<polygon class="band" points="{_points(there)}"/>')
+        known = np.flatnonzero(np.isfinite(line.low) & np.isfinite(line.high))
+        for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
+            upper, lower = ([(at[k], down(float(ends[k]))) for k in run] for ends in (line.high, line.low))
+            parts.append(f'<polygon class="band" points="{_points([*upper, *reversed(lower)])}"/>')
         parts.append(f'<polyline points="{_points(zip(at, middles, strict=True))}"/>')
         marks = [_mark(line.style)(x, y) for x, y in zip(at, middles, strict=True)]
         if line.attack is not None:
@@ -119,8 +121,7 @@ def interval_chart(title: str, rows: Sequence[Interval], unit: str = "points") -
     room = 0.05 * (high - low or 1.0)
     across = _scale(low - room, high + room, left, width - 14)
     said = "; ".join(
-        f"{row.label}: {row.estimate:+.2g} ({row.low:+.2g} to {row.high:+.2g}) {unit}{', doubtful' * row.doubtful}"
-        for row in rows
+        f"{row.label}: {row.estimate:+.2g}{_ends(row)} {unit}{', doubtful' * row.doubtful}" for row in rows
     )
     parts = [_open(title, said, width, height)]
     for value in _ticks(low - room, high + room):
@@ -140,6 +141,10 @@ def interval_chart(title: str, rows: Sequence[Interval], unit: str = "points") -
             parts.append(f'<line x1="{across(row.low):.1f}" x2="{across(row.high):.1f}" y1="{y}" y2="{y}"/>')
         parts.append(MARKS[1 if row.strong else 0](x, y) + "</g>")
     return "".join([*parts, "</svg>"])
+
+
+def _ends(row: Interval) -> str:
+    return f" ({row.low:+.2g} to {row.high:+.2g})" if np.isfinite([row.low, row.high]).all() else ""
 
 
 def legend_mark(style: int) -> str:

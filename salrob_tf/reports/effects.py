@@ -20,11 +20,13 @@ from salrob_tf.results.robustness import WORST
 def points_of(each: Comparison | MethodComparison) -> tuple[str, np.ndarray]:
     """Which attack a comparison is shown by, and rows of epsilon, difference, and its ends, ascending `(K, 4)`.
 
+    Ends are NaN where nothing tells how far a difference may be off, as all networks differ alike.
     Of two networks it is the worst of all attacks, or the first; of ways of training the endpoint's, each epsilon
     corrected for all.
     """
     if isinstance(each, MethodComparison):
-        label, rows = each.attack, [(item.epsilon, item.difference, *item.interval) for item in each.family]
+        label, nothing = each.attack, (np.nan, np.nan)
+        rows = [(item.epsilon, item.difference, *(item.interval if item.told else nothing)) for item in each.family]
     else:
         attacks = [item.attack for item in each.differences]
         label = WORST if WORST in attacks else attacks[0]
@@ -67,7 +69,7 @@ def differences_of(comparisons: Sequence[Comparison | MethodComparison]) -> list
         if not len(points):
             continue
         x, y, low, high = points.T
-        bound = float(np.ceil(10 * max(np.abs(points[:, 2:]).max(), 0.05)) / 10)
+        bound = float(np.ceil(10 * max(np.nanmax(np.abs(points[:, 1:])), 0.05)) / 10)
         title, doubt = f"{each.second} minus {each.first}", doubt_in(each)
         lines = [Line(title, x, y, low, high, 3, bool(doubt))]
         chart = line_chart(f"Difference in points, {title}", lines, AXIS, -bound, bound)
@@ -134,7 +136,7 @@ def specifications_of(
     keys = list(varied(list(choices.values())))
     rows = []
     for each in sorted(ways, key=lambda way: way.endpoint.estimate):
-        low, high = each.endpoint.interval()
+        low, high = each.endpoint.interval() if each.varies else (np.nan, np.nan)
         chosen = [str(choices[each.second].get(key, "")) for key in keys]
         ends = 100 * each.endpoint.estimate, 100 * low, 100 * high
         rows.append(Specification(each.second, *ends, each.outcome, doubt_in(each), chosen))

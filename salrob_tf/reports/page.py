@@ -116,6 +116,7 @@ def _template() -> Any:
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["mark"] = _mark
     page.filters["isolated"] = isolated
+    page.filters["points"] = lambda value: f"{value:+.1f}" if np.isfinite(value) else ""
     page.filters["signed"] = lambda value: f"{value:+.2g}" if np.isfinite(value) else ""
     page.filters["percent"] = lambda share: f"{100 * share:.1f}"
     page.globals["style"] = Markup(loader.get_source(page, "report.css")[0])

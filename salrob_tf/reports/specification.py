@@ -49,9 +49,10 @@ def specification_curve(
     upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": heights})
     places = np.arange(len(ordered))
     for place, each in zip(places, ordered, strict=True):
-        low, high = each.endpoint.interval()
         colour = COLOUR_OF.get(each.outcome, "#777777")
-        upper.plot([place, place], [100 * low, 100 * high], color=colour, linewidth=1.2)
+        if each.varies:  # or nothing tells how far it may be off
+            low, high = each.endpoint.interval()
+            upper.plot([place, place], [100 * low, 100 * high], color=colour, linewidth=1.2)
         upper.plot(place, 100 * each.endpoint.estimate, "o" if each.outcome in COLOUR_OF else "s", color=colour, ms=4)
     upper.axhline(0, color="black", linewidth=0.6)
     first = ordered[0]

@@ -121,7 +121,7 @@ def check_groups(groups: Mapping[str, Sequence[Robustness]]) -> Robustness:
     results = [check_result(result) for group in groups.values() for result in group]
     first = results[0]
     for result in results[1:]:
-        attacks = _lists("attacks", list(first.correct), list(result.correct))
+        attacks = _lists("attacks", sorted(first.correct), sorted(result.correct))
         _refuse("shown together", first, result, [*attacks, *_epsilons(first, result), *_images(first, result)])
     return first
 

@@ -79,7 +79,7 @@ class MethodComparison:
     @property
     def paired_t(self) -> tuple[tuple[float, float], float] | None:
         """95 % interval and p of the paired t over seeds, which takes the images as given; `None` of like seeds."""
-        if not np.ptp(self.by_seed):
+        if np.ptp(self.by_seed) < 1e-12:  # sums in another order round otherwise
             return None
         test = stats.ttest_1samp(self.by_seed, 0)
         interval = test.confidence_interval(CONFIDENCE)

@@ -75,7 +75,8 @@ def _check_audit(curve: dict[str, Any], where: str, costs: dict[str, Any]) -> No
     _check(audit, inside, by=str, images=int, epsilons=list, standing=list, broken=list, costs=dict)
     _check({**LATER_COSTS, **audit["costs"]}, f"{inside}costs.", **costs)
     counts = [audit["standing"], audit["broken"]]
-    valid = all(type(count) is int and 0 <= count <= audit["images"] for part in counts for count in part)
+    valid = audit["images"] > 0 and all(type(count) is int and count >= 0 for part in counts for count in part)
+    valid = valid and all(broken <= standing <= audit["images"] for standing, broken in zip(*counts, strict=False))
     if not valid or not all(map(is_number, audit["epsilons"])) or {len(audit["epsilons"])} != set(map(len, counts)):
         raise ValueError(f"results.json: {inside[:-1]} is not one count of the audited images for each of its epsilons")
 

@@ -95,9 +95,9 @@ class Robustness:
             raise ValueError(f"`members` must be Members, by attack. Received: members={shown(self.members)}")
         if not all(isinstance(audit, Audit) for audit in self.audits.values()):
             raise ValueError(f"`audits` must be Audits, by attack. Received: audits={shown(self.audits)}")
-        if set(self.correct) != set(self.attacks):
+        if not self.correct or set(self.correct) != set(self.attacks):
             raise ValueError(
-                "`correct` must hold a matrix, and `attacks` settings, for the same labels. "
+                "`correct` must hold a matrix, and `attacks` settings, for the same labels, one or more. "
                 f"Received: correct of {shown(list(self.correct))}, attacks of {shown(list(self.attacks))}"
             )
         samples, radii = as_array(self.clean, "clean").shape, as_array(self.epsilons, "epsilons").shape

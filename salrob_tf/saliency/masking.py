@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -31,8 +33,9 @@ def mask_size(recipe: Recipe, mask_fraction: float, image_shape: tuple[int, ...]
     if count >= units:
         raise ValueError(f"A mask must leave some of the {units} units. Received: mask_count={count}")
     if some and recipe.mask_count is None and mask_fraction and not count:
+        scale = 10 ** (1 + math.ceil(math.log10(units)))
         raise ValueError(
-            f"`mask_fraction` must be 0 or at least one of the {units} units, {1 / units:.2g}. "
+            f"`mask_fraction` must be 0 or at least one of the {units} units, {math.ceil(scale / units) / scale:g}. "
             f"Received: mask_fraction={mask_fraction}, which masks nothing"
         )
     return count

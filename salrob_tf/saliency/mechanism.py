@@ -133,16 +133,22 @@ def share_on_salient(
     Args:
         images: `(N, height, width, channels)`.
         adversarial: Of that shape.
-        maps: Saliency maps of that shape, or `(N, height, width)`; or where the object is, boolean.
+        maps: Saliency maps of that shape, or `(N, height, width)`; or where the object is, boolean of the latter.
         fraction: Of the pixels that count as most salient, above 0 and below 1. Of a boolean map, all its pixels do.
 
     Returns:
         `(N,)`; NaN where nothing was changed.
 
     Raises:
-        ValueError: If `fraction` is out of its range.
+        ValueError: If `fraction` is out of its range, or shapes do not fit.
     """
     check_number("fraction", fraction, above=0, below=1)
+    shapes = [images.shape[:-1], *[images.shape] * (maps.dtype != bool)]
+    if np.shape(adversarial) != images.shape or maps.shape not in shapes:
+        raise ValueError(
+            f"`adversarial` must be {images.shape}, and `maps` {' or '.join(map(str, shapes))}. "
+            f"Received: adversarial={shown(adversarial)}, maps={shown(maps)}"
+        )
     squared = ((np.asarray(adversarial, float) - images) ** 2).sum(axis=-1)
     if maps.dtype == bool:
         salient = maps

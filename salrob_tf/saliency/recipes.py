@@ -52,8 +52,8 @@ class Recipe:
             `keras.random.SeedGenerator`.
 
     Raises:
-        ValueError: If a field has a value that is not listed, `mask_count` is no whole number, 0 or more, or
-            `fill_value` is not finite, or below 0 as a standard deviation.
+        ValueError: If a field has a value that is not listed, `mask_count` is no whole number, 0 or more, `fill_value`
+            is not finite, or below 0 as a standard deviation, or no unit is kept whose range could fill the others.
     """
 
     ranking: Literal["magnitude", "signed", "random", "fixed", "highest", "darkest", "every"] = "magnitude"
@@ -74,6 +74,11 @@ class Recipe:
             valid, value = get_args(hints[field.name]), getattr(self, field.name)
             if valid and all(isinstance(option, str) for option in valid):
                 check_choice(field.name, value, valid)
+        if self.ranking == "every" and self.fill == "kept_range":
+            raise ValueError(
+                "A recipe that masks every unit keeps none whose range could fill them: choose another fill. "
+                f"Received: ranking={self.ranking!r}, fill={self.fill!r}"
+            )
         least = {"low": 0} if self.fill == "added" else {}
         numbers = {"fill_value": check_number("fill_value", self.fill_value, **least)}
         if self.mask_count is not None:

@@ -159,6 +159,29 @@ def jobs_of(study: Study, data: Dataset) -> list[Job]:
     return found
 
 
+def check_jobs(study: Study, data: Dataset) -> None:
+    """See whether each way of training and each attack suits the data, before the first minute of training.
+
+    Raises:
+        ValueError: If one does not; naming the way.
+    """
+    for attack in study.attack.entries().values():
+        attack.check_classes(data.num_classes)
+    for name, run in study.runs().items():
+        way, _, seed = name.rpartition("-")
+        if int(seed) == study.seeds[0]:
+            try:
+                run.build(data)
+            except ValueError as error:
+                raise ValueError(f"[ways.{way}]: {error}") from error
+
+
+JUDGED: dict[str, Callable[[Job, Path], object]] = {
+    "attack": Job.result,
+    "measure": Job.measured,
+}  # what others rest on
+
+
 def trial_of(study: Study, data: Dataset) -> Trial:
     """What all networks of a study meet."""
     plan = study.attack

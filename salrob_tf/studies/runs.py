@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from salrob_tf.checks import check_number, check_whole
+from salrob_tf.checks import check_flag, check_number, check_whole
 from salrob_tf.data.datasets import Dataset
 from salrob_tf.data.pipeline import batches, file_errors
 from salrob_tf.files import environment, write_json
@@ -81,7 +81,8 @@ class Run:
         seed: Seed of weights, dropout, shuffling, augmentation and masks.
 
     Raises:
-        ValueError: If a name is unknown or a number is out of its range.
+        ValueError: If a name is unknown, a number is out of its range, or values do not go together: `keep="best"`
+            without validation, `weights` for a network that takes none, a control without a strength or with guidance.
     """
 
     network: str = "cnn"
@@ -126,8 +127,13 @@ class Run:
             check_whole(key, getattr(self, key), 1, 2**31 - 1)
         check_whole("seed", self.seed, high=2**32 - 1)
         check_number("learning_rate", self.learning_rate, above=0)
+        check_number("mask_fraction", self.mask_fraction, low=0, below=1)
+        check_number("kl_weight", self.kl_weight, low=0)
+        for key in ("saliency", "augment"):
+            check_flag(key, getattr(self, key))
         if self.strength is not None:
-            check_number("strength", self.strength, above=0)
+            most = {"below": 1} if self.control == "label_smoothing" else {}
+            check_number("strength", self.strength, above=0, **most)
 
     def build(self, data: Dataset) -> SaliencyGuided:
         """The compiled, untrained model; seeds all random states first."""

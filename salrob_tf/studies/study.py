@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from filelock import FileLock
 
@@ -21,16 +21,16 @@ from salrob_tf.results.measures import OverSeeds, means_csv, over_seeds
 from salrob_tf.results.methods import MethodComparison, compare_methods
 from salrob_tf.results.robustness import Robustness
 from salrob_tf.results.storage import save_results
-from salrob_tf.studies.claims import claimed, holder
+from salrob_tf.studies.claims import claimed
 from salrob_tf.studies.jobs import (
     CLAIM,
-    DOING,
     FAILED,
     FINISHED,
+    JUDGED,
     RUNNING,
-    STATES,
     WAITING,
     Job,
+    check_jobs,
     do,
     jobs_of,
     trial_of,
@@ -42,7 +42,6 @@ from salrob_tf.studies.result_plans import make_plan
 
 RECORD, MANIFEST = "study.json", "manifest.toml"
 FILES = ("table.md", "curves.png", "specifications.png", "measures.md", MEANS, EVIDENCE, MANIFEST, "report.html")
-JUDGED = {"attack": Job.result, "measure": Job.measured}
 POLL = 2.0  # seconds between two looks at what other processes do
 
 
@@ -50,12 +49,14 @@ def open_study(folder: Path, study: Study, data: Dataset, resume: bool) -> list[
     """The jobs of a study in a folder, which is made, or found to hold a study on the same data.
 
     Raises:
-        ValueError: If it holds one and `resume` is off, or holds something else, or that study is on other data.
+        ValueError: If it holds one and `resume` is off, or holds something else, or that study is on other data, or a
+            way of training or an attack does not suit the data.
     """
     path = folder / RECORD
+    if path.exists() and not resume:
+        raise ValueError(f"This folder holds a study: pass --resume. Received: --out {folder}")
+    check_jobs(study, data)
     if path.exists():
-        if not resume:
-            raise ValueError(f"This folder holds a study: pass --resume. Received: --out {folder}")
         check_study(folder, data)
     elif (folder / "jobs").exists() or (folder / "results.json").exists():
         raise ValueError(f"No study here wrote this, and it is in the way: choose another --out. Received: {folder}")
@@ -117,7 +118,7 @@ def carry_out(
 
 
 def look(folder: Path, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
-    """Those jobs that are not finished and can still be, and those of them that can be done now, or are being done.
+    """Those jobs that are waiting or running, and those of them that can be done now, or are being done.
 
     An attack or a measurement whose outcome is damaged counts as one that was never made.
     """
@@ -153,72 +154,6 @@ def take(
             return True, None
         begin()
         return True, do(job, folder, data, trial_of(study, data), study.attack, **options)
-
-
-class Status(NamedTuple):
-    """How far a study is.
-
-    Attributes:
-        counts: How many jobs are in each state.
-        minutes_left: What those that can still be done take on this machine, if one process does them, from what
-            finished ones of their kind took; `None` before one of each kind that is left is.
-        lines: Who does which job, and which failed why.
-    """
-
-    counts: dict[str, int]
-    minutes_left: float | None
-    lines: tuple[str, ...]
-
-    def __str__(self) -> str:
-        counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
-        left = "" if self.minutes_left is None else f"; about {self.minutes_left:.0f} minutes left for one process"
-        return "\n".join([f"jobs: {counts}{left}", *self.lines])
-
-
-def status(folder: Path, jobs: Sequence[Job]) -> Status:
-    """How far a study is."""
-    states = {job.digest: job.state(folder) for job in jobs}
-    lines = []
-    for job in jobs:
-        record, state = job.record(folder), states[job.digest]
-        if state == RUNNING:
-            lines.append(f"{DOING[job.kind]} {job.name}: {holder(job.folder(folder) / CLAIM)}")
-        elif state == FAILED:
-            lines.append(f"{DOING[job.kind]} {job.name}: failed {record['failures']} times, {record.get('error')}")
-    left, typical = None, typical_seconds(folder, jobs)
-    lost = {digest for digest, state in states.items() if state == FAILED}
-    for job in jobs:  # each after those that it needs
-        if any(need.digest in lost for need in job.needs):
-            lost.add(job.digest)
-    to_do = [job for job in jobs if states[job.digest] in (WAITING, RUNNING) and job.digest not in lost]
-    if typical and all(job.kind in typical for job in to_do):
-        left = sum(typical[job.kind] for job in to_do) / 60
-    return Status({state: list(states.values()).count(state) for state in STATES}, left, tuple(lines))
-
-
-def typical_seconds(folder: Path, jobs: Sequence[Job]) -> dict[str, float]:
-    """What jobs took on average, by kind, of those kinds of which one is finished."""
-    seconds: dict[str, list[float]] = {}
-    for job in jobs:
-        took = job.record(folder).get("seconds")
-        if job.state(folder) == FINISHED and isinstance(took, int | float):
-            seconds.setdefault(job.kind, []).append(float(took))
-    return {kind: sum(each) / len(each) for kind, each in seconds.items()}
-
-
-def plan_of(folder: Path, jobs: Sequence[Job], comparison: MethodComparison, half_width: float) -> str:
-    """What brings the interval of a comparison to a half width, as a share, and how long it takes on this machine."""
-    names = f"{comparison.first} and {comparison.second}"
-    own = [job for job in jobs if job.name.rpartition("-")[0] in (comparison.first, comparison.second)]
-    minutes = {kind: seconds / 60 for kind, seconds in typical_seconds(folder, own).items()}
-    try:
-        for_network = minutes.get("train", 0) + minutes.get("measure", 0)
-        shards = sum(job.kind == "shard" for job in own) / sum(job.kind == "attack" for job in own)
-        for_images = minutes.get("attack", 0) + shards * minutes.get("shard", 0)
-        plan = comparison.plan(half_width, for_network, for_images / comparison.images)
-    except ValueError as error:
-        return f"{names}: {error}"
-    return f"{names}. {plan}"
 
 
 def results_of(folder: Path, study: Study, jobs: Sequence[Job]) -> dict[str, list[Robustness]]:

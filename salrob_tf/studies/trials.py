@@ -79,7 +79,7 @@ def make_trial(
         ValueError: If an attack is unknown or there twice, or an epsilon or a number is out of its range.
     """
     chosen = choose_attacks(attacks)
-    radii = check_epsilons(default_epsilons(data.input_shape) if epsilons is None else epsilons)
+    radii = check_epsilons(default_epsilons(data.input_shape, chosen.values()) if epsilons is None else epsilons)
     rows = choose_indices(len(data.x_test), min(samples, len(data.x_test)), seed)
     return Trial(select(data.x_test, rows), data.y_test[rows], rows, chosen, radii, {"seed": seed, **options})
 

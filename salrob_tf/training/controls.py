@@ -64,7 +64,8 @@ class AdversariallyTrained(_Control):
     """Train on adversarial examples in the place of the images (Madry et al. 2018, Eq. 2.1): the positive control.
 
     They are PGD's, in the L-infinity ball of radius epsilon within [0, 1]: a random start, then `steps` steps of
-    2.5 epsilon / `steps` along the sign of the cross-entropy's gradient, with the network in inference mode.
+    2.5 epsilon / `steps` along the sign of the cross-entropy's gradient, with the network in inference mode. `fit` and
+    `evaluate` refuse images outside of [0, 1].
 
     Args:
         model: As for `SaliencyGuided`, and so are the others.
@@ -87,13 +88,22 @@ class AdversariallyTrained(_Control):
     def train_step(self, data: Any) -> dict[str, Any]:
         """A step of `SaliencyGuided` on adversarial examples."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = tf.cast(x, keras.config.floatx())
-        largest = tf.reduce_max(tf.abs(x - 0.5)) + 0.5
-        said = "Adversarial training takes images in [0, 1]. Received: values as far as "
-        checked = tf.debugging.Assert(largest <= 1, [tf.strings.join([said, tf.strings.as_string(largest)])])
-        with tf.control_dependencies([] if checked is None else [checked]):
-            x = tf.identity(x)
-        return super().train_step((self.attacked(x, y), y, sample_weight))
+        return super().train_step((self.attacked(tf.cast(x, keras.config.floatx()), y), y, sample_weight))
+
+    def around_step(self, run: Callable[[Any], Any], data: Any) -> Any:
+        """Run a step of `fit` or `evaluate`, or fail at images not in [0, 1]: XLA drops what a step asserts."""
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        checks = []
+        for images in [] if y is None else self.distribute_strategy.experimental_local_results(x):  # none of `predict`
+            largest = tf.reduce_max(tf.abs(tf.cast(images, tf.float32) - 0.5)) + 0.5
+            said = "Adversarial training takes images in [0, 1]. Received: values as far as "
+            if not tf.executing_eagerly():
+                text = tf.strings.join([said, tf.strings.as_string(largest)])
+                checks.append(tf.debugging.Assert(largest <= 1, [text]))
+            elif largest > 1:
+                raise ValueError(f"{said}{largest:g}")
+        with tf.control_dependencies(checks):
+            return super().around_step(run, data)
 
     def attacked(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Adversarial examples of images `(N, height, width, channels)` in [0, 1] with labels as `fit` takes them."""

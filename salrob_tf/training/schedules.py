@@ -31,9 +31,10 @@ def value_at(schedule: Schedule, epoch: int) -> Any:
 
 
 def savable(name: str, schedule: Schedule, epoch: int) -> Any:
-    """What a `.keras` file holds of a schedule: of a function that Keras cannot find again, its value now."""
+    """What a `.keras` file holds of a schedule: of what Keras cannot find again or rebuild, its value now."""
     plain = inspect.isfunction(schedule)
-    if plain and keras.saving.get_registered_object(keras.saving.get_registered_name(schedule)) is not schedule:
+    known = keras.saving.get_registered_object(keras.saving.get_registered_name(schedule)) if plain else None
+    if callable(schedule) and not (known is schedule if plain else hasattr(schedule, "get_config")):
         value = value_at(schedule, epoch)
         warnings.warn(
             f"A .keras file cannot hold this function: it gets {name}={value:g}, its value in epoch {epoch}. Decorate "
