@@ -77,7 +77,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, record: Any) -> None:
-    """Write a JSON file, whole or not at all; paths become strings."""
+    """Write a JSON file, whole or not at all; what JSON does not know, such as paths, becomes a string."""
     write_text(path, as_json(record))
 
 

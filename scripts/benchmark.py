@@ -39,7 +39,12 @@ def arguments() -> argparse.Namespace:
     add("--parts", nargs="+", default=parts, metavar="PART", help=f"default {' '.join(parts)}")
     add("--samples", type=int, default=1000, help="test images attacked (default %(default)s)")
     add("--epochs", type=int, default=4, help="training epochs of the network (default %(default)s)")
-    add("--rounds", type=int, default=3, help="rounds of each comparison (default %(default)s)")
+    add(
+        "--rounds",
+        type=int,
+        default=3,
+        help="rounds of each comparison of attacks; steps take several times as many (default %(default)s)",
+    )
     add("--memory-of", type=int, help=argparse.SUPPRESS)
     add("--peak-of", help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -26,8 +26,8 @@ def arguments() -> argparse.Namespace:
         help="of survivors: find each image's smallest epsilon, or go up one by one (default %(default)s)")  # fmt: skip
     add("--craft-dtype", default="float32", choices=["float32", "bfloat16"], help="of gradients (default %(default)s)")
     add("--adversarials", action="store_true", help="keep the adversarial images in --out/adversarials")
-    add("--evidence", action="store_true", help="measure saliency maps and mechanism at 200 images, and keep some "
-        "under attack, for report.py to show")  # fmt: skip
+    add("--evidence", action="store_true", help="measure saliency maps and mechanism at up to 200 images, and keep "
+        "some under attack, for report.py to show")  # fmt: skip
     add("--out", type=folder, required=True, metavar="FOLDER", help="folder to write")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with what --out holds of this sweep")

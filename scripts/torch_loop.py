@@ -1,8 +1,8 @@
 """A guided training step as the reference does it: PyTorch, Captum, and masks made image by image.
 
 Written from the description of Ismail et al. 2021, Algorithm 1, with the layers of `cnn`. `benchmark.py` starts it with
-a file of `images` and `labels` and writes a line for each step that it wants; the answer is a line with the loss.
-TensorFlow and PyTorch do not go together in one process.
+a file of `images`, `labels` and `num_classes` and writes a line for each step that it wants; the answer is a line with
+the loss. TensorFlow and PyTorch do not go together in one process.
 """
 
 from __future__ import annotations

@@ -451,6 +451,12 @@ def test_a_claim_is_kept_by_who_lives_and_taken_from_who_died(tmp_path, monkeypa
     os.utime(path, (time.time() - claims.STALE - 60,) * 2)
     with claimed(path) as ours:
         assert ours
+    for began, dead in (claims._started(os.getpid()), False), ("1", True):  # by another process of that number
+        mine = {"host": socket.gethostname(), "space": claims._space(), "process": os.getpid(), "started": began}
+        path.write_text(json.dumps(mine))
+        assert (holder(path) is None) == dead
+        with claimed(path) as ours:
+            assert ours == dead
     monkeypatch.setattr(claims, "BEAT", 0.01)
     path.unlink(missing_ok=True)
     with claimed(path) as ours:

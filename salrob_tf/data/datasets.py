@@ -180,7 +180,8 @@ def load_data(source: str | Path, image_size: int | Sequence[int] | None = None)
         A `Dataset` with images in [0, 1].
 
     Raises:
-        ValueError: If the source is unknown, cannot be had, or holds images or labels that are not valid.
+        ValueError: If the source is unknown, cannot be had, or holds images or labels that are not valid, or
+            `image_size` is not, or given for what is no folder.
     """
     if not isinstance(source, str | Path):
         raise ValueError(

@@ -150,7 +150,7 @@ def compare(first: Robustness, second: Robustness) -> Comparison:
         A `Comparison`; print it for a table and the verdict.
 
     Raises:
-        ValueError: If one is no result, or images, attacks, settings or epsilons differ.
+        ValueError: If one is no result, or images, attacks, settings, epsilons or seeds of random starts differ.
     """
     check_comparable(first, second)
     names = first.model, second.model

@@ -32,7 +32,7 @@ TABLES = ("measures", "removed")
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Some test images under some attacks, as two or more networks see them, and what was measured at images.
+    """Some test images under some attacks, as one or more networks see them, and what was measured at images.
 
     Attributes:
         networks: Names, `J` of them.

@@ -154,11 +154,11 @@ def over_seeds(groups: Means) -> list[OverSeeds]:
     """Compare ways of training by what was measured of their networks.
 
     Args:
-        groups: By way of training and by seed, the `means` of what was measured of the network. What all ways but the
-            first have is taken as a difference to it.
+        groups: By way of training and by seed, the `means` of what was measured of the network. What those of the
+            first way lack, and another way has, is taken as a difference to it.
 
     Raises:
-        ValueError: If there is none, or a network lacks what another has.
+        ValueError: If there is none, or a network lacks what the first one has.
     """
     if not groups or not all(groups.values()):
         raise ValueError(f"There must be measures of each way of training. Received: {dict.fromkeys(groups)}")

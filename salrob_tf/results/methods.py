@@ -2,7 +2,8 @@
 
 One endpoint is fixed beforehand: robust accuracy under the worst case, averaged over epsilon from 0 to the largest.
 Times that largest epsilon it is the area under the robustness curve, which is the mean smallest epsilon that breaks an
-image. Epsilons by themselves are a family beside it, and attacks by themselves are not tested.
+image, one above the largest counting as that. Epsilons by themselves are a family beside it, and attacks by themselves
+are not tested.
 """
 
 from __future__ import annotations
@@ -245,8 +246,9 @@ def compare_methods(groups: Mapping[str, Sequence[Robustness]]) -> MethodCompari
         A `MethodComparison`; print it for all of it, or read its `verdict`.
 
     Raises:
-        ValueError: If there are not two ways, the numbers of seeds differ or are below 2, images, attacks, settings or
-            epsilons differ, there are fewer than two images, or nothing above epsilon 0 was attacked.
+        ValueError: If there are not two ways, the numbers of seeds differ or are below 2, images, attacks, settings,
+            epsilons or seeds of random starts differ, there are fewer than two images, or nothing above epsilon 0 was
+            attacked.
     """
     check_groups(groups)
     counts = {name: len(group) for name, group in groups.items()}

@@ -176,7 +176,7 @@ class Robustness:
         """What checks say of the accuracies under an attack, in a word.
 
         It is `"no sign of masking"`, which is no proof, `"doubtful"`, `"not to be believed"`, or `"not checked"` where
-        the attack was too cheap for any probe, or what is saved is of an earlier version.
+        the run was too cheap for any probe, or what is saved is of an earlier version.
         """
         passed = {probe["id"] for probe in self._checks.get("probes", []) if probe["outcome"] == "passed"}
         return self.doubt(attack) or ("no sign of masking" if passed & TELLING else "not checked")

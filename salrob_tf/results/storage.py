@@ -49,8 +49,8 @@ def save_results(
         run: What a script did to the folder; see `open_results`.
 
     Raises:
-        ValueError: If there are no results, two models have one name or were attacked on other images, or an
-            argument is not valid, or a folder is in the place of a file; nothing is written then.
+        ValueError: If there are no results, two models have one name or were attacked otherwise, costs of an attack are
+            missing, an argument is not valid, or a folder is in the place of a file; nothing is written then.
     """
     folder = check_folder("folder", folder)
     for name, value in {"data_name": data_name, "split": split}.items():

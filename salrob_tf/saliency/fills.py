@@ -1,4 +1,4 @@
-"""What takes the place of pixels that a metric removes: never the fill that training used, which would be circular."""
+"""What takes the place of pixels that a metric removes: choose another fill than training used, or it is circular."""
 
 from __future__ import annotations
 

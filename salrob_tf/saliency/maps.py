@@ -42,8 +42,8 @@ def saliency_maps(
         labels: The class of each map, integers `(N,)`.
         method: `"gradient"` (Simonyan et al. 2014); `"smoothgrad"` (Smilkov et al. 2017), its mean over noisy copies;
             or `"gradcam++"` (Chattopadhay et al. 2018, Eqs. 10 and 19), from the last convolution's activations.
-        samples: Copies per image of SmoothGrad.
-        noise: Standard deviation of SmoothGrad's noise over the range of the image's values.
+        samples: Copies per image of SmoothGrad, 1 or more.
+        noise: Standard deviation of SmoothGrad's noise over the range of the image's values, 0 or more.
         seed: Seed of SmoothGrad's noise, 0 to 2^32 - 1, so that two networks see the same copies.
 
     Returns:

@@ -239,7 +239,9 @@ def stability(
 
 
 def rank_agreement(metrics: dict[str, np.ndarray]) -> np.ndarray:
-    """Spearman's correlation of each two metrics over images, `(M, M)`; where one is the same for all, 0.
+    """Spearman's correlation of each two metrics over images, `(M, M)`.
+
+    It is 0 where one of them is the same for all images, 1 where both are one number for all, and NaN where one is.
 
     Args:
         metrics: Of each name one number per image `(N,)`, higher being better in all.

@@ -31,7 +31,11 @@ def claimed(path: Path) -> Iterator[bool]:
     Yields:
         Whether it is ours; not where a process that lives has it, on this host or another.
     """
-    mine = {"host": socket.gethostname(), "space": _space(), "process": os.getpid(), "token": uuid.uuid4().hex}
+    process, token = os.getpid(), uuid.uuid4().hex
+    mine = {
+        "host": socket.gethostname(), "space": _space(), "process": process, "started": _started(process),
+        "token": token,
+    }  # fmt: skip
     if not _take(path, mine):
         yield False
         return
@@ -93,11 +97,19 @@ def _is_dead(path: Path, claim: dict[str, Any]) -> bool:
             os.kill(process, 0)
         except (OSError, OverflowError) as error:
             return not isinstance(error, PermissionError)
-        return False
+        return claim.get("started") not in (None, _started(process))  # another process has its number now
     try:
         return _now(path.parent) - path.stat().st_mtime > STALE
     except FileNotFoundError:
         return True
+
+
+def _started(process: int) -> str | None:
+    """When a process of this space began, by its host's clock, or `None` where that cannot be seen."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, ValueError, IndexError):  # no Linux, or gone
+        return None
 
 
 @cache

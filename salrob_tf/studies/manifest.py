@@ -81,8 +81,9 @@ class Study:
 def read_manifest(path: str | Path) -> Study:
     """Read a manifest, a TOML file.
 
-    It has `data`, `seeds` (a list, or how many), `evidence` (true unless it says otherwise), a table `training` of
-    fields of `Run` that all ways share, a table for each way in `ways`, and a table `attack` of fields of `AttackPlan`.
+    It has `data`, for a folder `image_size`, `seeds` (a list, or how many, 1 unless it says otherwise), `evidence`
+    (true unless it says otherwise), a table `training` of fields of `Run` that all ways share, a table for each way in
+    `ways`, and a table `attack` of fields of `AttackPlan`.
     Where a field of `Run` is a list, there is a way for each of its values, or for each combination of several, whose
     names say which.
 

@@ -212,7 +212,8 @@ def train(
     Raises:
         ValueError: If the folder holds a run and neither `resume` nor `overwrite` is on, if that run had other
             settings or data, is damaged or lacks its network, if a file there is not the run's, if another process
-            trains into it, if `run` does not fit the data, or if an image in a folder cannot be decoded.
+            trains into it, if `run` does not fit the data, an image cannot be decoded, the loss or a weight is not
+            finite, several workers are to validate, or Keras is set to end trainings early.
     """
     folder = Path(folder)
     record = check_run(folder, data, run, resume=resume, overwrite=overwrite)

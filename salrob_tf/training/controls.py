@@ -25,7 +25,7 @@ class _Control(SaliencyGuided):
         model: As for `SaliencyGuided`, and so are the others.
         strength: How strong, above 0.
         seed: See there.
-        **kwargs: See there.
+        **kwargs: Passed on to `keras.Model`, such as `name`.
 
     Raises:
         ValueError: As for `SaliencyGuided`, or if `strength` is not above 0.

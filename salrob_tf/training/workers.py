@@ -18,6 +18,9 @@ def strategy() -> tf.distribute.Strategy:
     """`MultiWorkerMirroredStrategy` where `TF_CONFIG` says that this process is one of several, else the current one.
 
     It must be made before TensorFlow is used for anything else.
+
+    Raises:
+        ValueError: If `TF_CONFIG` names no workers, or another task than one of them.
     """
     return _multi_worker() if worker_count() > 1 else tf.distribute.get_strategy()
 
@@ -44,7 +47,8 @@ def fit_on_workers(
 ) -> keras.callbacks.History:
     """What `fit` does, by a loop over `train_step`, every worker on its share of each batch.
 
-    `validation_data` is not there. A callback that stops the training on one worker stops it on all.
+    `validation_data` is not there. A callback that stops the training on one worker stops it on all, at the
+    end of the epoch.
 
     Args:
         model: A compiled model that was made in the scope of `strategy()`.
