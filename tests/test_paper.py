@@ -73,5 +73,5 @@ def test_what_is_registered_can_be_asked_for_and_stands_in_help_and_errors(monke
         text = " ".join(capsys.readouterr().out.split())
         assert [name for name in shown if name not in text] == []
     for option in ("--data", "--network", "--recipe"):
-        assert run("train.py", *names, option, "x", "--out", tmp_path / "none", check=False) == 2
+        assert run("train.py", *names, option, "x", "--saliency", "--out", tmp_path / "none", check=False) == 2
         assert "toy" in capsys.readouterr().err.partition("Received")[0]
