@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
     given = [key for key in GUIDANCE if getattr(args, key) is not None]
     if given and not args.saliency:
         parser.error(f"--{given[0].replace('_', '-')} needs --saliency: nothing else is guided")
-    if args.workers > 1 and "TF_CONFIG" in os.environ and not is_launched():
+    if args.workers > 1 and os.environ.get("TF_CONFIG") and not is_launched():
         parser.error(f"--workers starts processes of this machine, and TF_CONFIG is set: give one of the two. "
                      f"Received: --workers {args.workers}")  # fmt: skip
     return args
@@ -57,7 +57,7 @@ def main() -> None:
     args = arguments()
     if args.workers < 1:
         raise ValueError(f"--workers must be 1 or more. Received: --workers {args.workers}")
-    if args.workers > 1 and "TF_CONFIG" not in os.environ:
+    if args.workers > 1 and not os.environ.get("TF_CONFIG"):
         sys.exit(launch([sys.executable, *sys.argv], args.workers))
     end_with_launcher()
     with quiet_start():

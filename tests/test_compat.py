@@ -152,6 +152,13 @@ def test_labels_are_looked_at_inside_of_steps_where_nothing_goes_around(nothing_
     assert not model.jit_compile
 
 
+def test_images_are_looked_at_inside_of_steps_where_nothing_goes_around(nothing_around_steps):
+    model = sr.CONTROLS["adversarial"](make_network(), 0.1)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"takes images in \[0, 1\]"):
+        model.fit(2 * IMAGES - 1, LABELS, verbose=0)
+
+
 def test_steps_that_nothing_goes_around_train_alike(as_ever, nothing_around_steps, monkeypatch):
     monkeypatch.setattr("salrob_tf.training.fitting.is_asked_by_fit", lambda options: False)
     check_alike(fitted(), as_ever)

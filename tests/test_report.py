@@ -74,7 +74,10 @@ def test_intervals_lie_around_zero():
     root = ElementTree.fromstring(interval_chart("t", rows))
     (zero,) = [each for each in root.iter("line") if each.get("class") == "zero"]
     (circle,), ends = root.iter("circle"), [each for each in root.iter("line") if each.get("class") is None]
+    (square,) = root.iter("rect")
     assert float(circle.get("cx")) < float(zero.get("x1")) and len(ends) == 1
+    below, above = (abs(float(mark) - float(zero.get("x1"))) for mark in (circle.get("cx"), square.get("x")))
+    assert above + 3.2 == pytest.approx(2 * below, abs=0.3), "also where there is no interval"
     assert "0" in [each.text for each in root.iter("text")] and len(list(root.iter("rect"))) == 1
     assert root.get("aria-label").endswith("a: -1 (-2 to +0) points; b: +2 points".replace("a:", f"{'a' * 60}:"))
 

@@ -221,6 +221,9 @@ def main() -> None:
     data = sr.load_data(study.data, study.image_size)
     check_study(given.study, data)
     before = kept_in(given.kept)
+    measures = next(iter(before.means.values()), {})
+    if measures and (len(measures) > 1) != study.evidence:
+        sys.exit(f"gather.py: {given.kept} keeps networks of a study with other `evidence`: give another folder")
     if strange := strange_in(given.kept, before, study, data):
         sys.exit(f"gather.py: {given.kept} keeps a {strange} that is none of {given.manifest}: give another folder")
     try:

@@ -147,7 +147,7 @@ def beside(groups: Groups, before: Groups) -> str:
     rows = [["way", "networks", "epsilon", "left before", left, broken, f"broken before of what is {left}"]]
     for way, group in groups.items():
         for place, epsilon in enumerate(group[0].epsilons):
-            old = np.stack([_left(known[each.model], epsilon, each) for each in group])
+            old = np.stack([_left(known.get(each.model), epsilon, each) for each in group])
             new = np.stack([each.curves[attack][place] for each in group])
             lost, won = old & ~new, new & ~old
             counts = [f"{each.sum()} of {each.size}" for each in (old, new)]
@@ -156,8 +156,10 @@ def beside(groups: Groups, before: Groups) -> str:
     return markdown_table(rows)
 
 
-def _left(before: Robustness, epsilon: float, now: Robustness) -> np.ndarray:
+def _left(before: Robustness | None, epsilon: float, now: Robustness) -> np.ndarray:
     """What a network had right at an epsilon after all attacks, at the images of another result."""
+    if before is None:
+        raise ValueError(f"{now.model} was not attacked before")
     places = np.flatnonzero(np.isclose(before.epsilons, epsilon, rtol=1e-9))
     if before.sha256 != now.sha256 or not np.array_equal(before.indices, now.indices) or not len(places):
         raise ValueError(f"{now.model} was attacked at other images or epsilons before")

@@ -166,5 +166,8 @@ def _small_logits(classifier: Classifier, logits: np.ndarray, attacks: Mapping[s
 
 
 def _instead(label: str, attacks: Mapping[str, Attack], why: str) -> str:
-    margin = replace(attacks[label], loss="margin", targeted=False, target_classes=1).label
-    return f"Believe {margin} instead" if margin in attacks else f"Try {margin}, {why}"
+    attack = attacks[label]
+    plain = replace(attack, targeted=False, target_classes=1) if attack.targeted else attack
+    margin = replace(plain, loss="margin").label
+    there = margin in attacks and attacks[margin].norm == attack.norm
+    return f"Believe {margin} instead" if there else f"Try {margin}, {why}"

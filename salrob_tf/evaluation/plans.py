@@ -209,7 +209,8 @@ def check_epsilons(epsilons: float | Sequence[float] | np.ndarray) -> np.ndarray
     """
     try:
         given = np.asarray(epsilons)
-        radii = np.atleast_1d(given.astype(np.float64)) if given.dtype.kind in "iufO" else np.full(1, np.nan)
+        text = given.dtype.kind in "bUS" or any(isinstance(each, str | bool) for each in given.ravel().tolist())
+        radii = np.full(1, np.nan) if text else np.atleast_1d(given.astype(np.float64))
     except (OverflowError, TypeError, ValueError):
         radii = np.full(1, np.nan)
     largest = np.finfo(np.float32).max

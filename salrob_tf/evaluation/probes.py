@@ -250,7 +250,9 @@ class Probes:
 
     @property
     def _without(self) -> str:
-        known = next((label for label, each in self.plan.attacks.items() if not each.uses_gradients), None)
+        attacks = self.plan.attacks.items()
+        alike = (label for label, each in attacks if not each.uses_gradients and each.norm == self.attack.norm)
+        known = next(alike, None)
         return (
             f"Believe {known}, which takes no gradient" if known else "Attack it with square, which takes no gradient"
         )

@@ -135,7 +135,8 @@ def zero_gradients(sample: Sample, plan: Plan, label: str, share: float, without
             loss_classes = other.loss_classes(plan.classifier, images, sample.labels[: plan.batch_size])[:, 0]
             sizes = other.gradients(plan.classifier, images, loss_classes, plan.links[label].dtype)[1]
             if np.mean(sizes == 0) < ZERO:
-                believed = f"Believe {other.label} instead" if other.label in plan.attacks else f"Try {other.label}"
+                there = other.label in plan.attacks and plan.attacks[other.label].norm == attack.norm
+                believed = f"Believe {other.label} instead" if there else f"Try {other.label}"
                 remedy = (
                     f"{believed}: the gradient of cross-entropy vanishes where the model is sure of itself. {without}"
                 )

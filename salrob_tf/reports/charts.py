@@ -77,7 +77,7 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str, low: float, high
         middles = [down(float(v)) for v in line.y]
         parts.append(f'<g class="s{line.style % 5}{" hollow" if line.hollow else ""}">')
         known = np.flatnonzero(np.isfinite(line.low) & np.isfinite(line.high))
-        for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
+        for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1) if len(known) else []:
             upper, lower = ([(at[k], down(float(ends[k]))) for k in run] for ends in (line.high, line.low))
             parts.append(f'<polygon class="band" points="{_points([*upper, *reversed(lower)])}"/>')
         parts.append(f'<polyline points="{_points(zip(at, middles, strict=True))}"/>')
@@ -116,7 +116,7 @@ def interval_chart(title: str, rows: Sequence[Interval], unit: str = "points") -
     """
     width, left, row_height = 820, 370, 26
     height = row_height * len(rows) + 34
-    ends = [0.0, *(value for row in rows for value in (row.low, row.high) if np.isfinite(value))]
+    ends = [0.0, *(value for row in rows for value in (row.estimate, row.low, row.high) if np.isfinite(value))]
     low, high = min(ends), max(ends)
     room = 0.05 * (high - low or 1.0)
     across = _scale(low - room, high + room, left, width - 14)

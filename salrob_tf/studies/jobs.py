@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -159,21 +159,20 @@ def jobs_of(study: Study, data: Dataset) -> list[Job]:
     return found
 
 
-def check_jobs(study: Study, data: Dataset) -> None:
-    """See whether each way of training and each attack suits the data, before the first minute of training.
+def check_jobs(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]) -> None:
+    """See whether each attack, and each way of which a network is to be trained, suits the data, before the first is.
 
     Raises:
         ValueError: If one does not; naming the way.
     """
     for attack in study.attack.entries().values():
         attack.check_classes(data.num_classes)
-    for name, run in study.runs().items():
-        way, _, seed = name.rpartition("-")
-        if int(seed) == study.seeds[0]:
-            try:
-                run.build(data)
-            except ValueError as error:
-                raise ValueError(f"[ways.{way}]: {error}") from error
+    to_train = [job.name for job in jobs if job.kind == "train" and job.state(folder) != FINISHED]
+    for way, name in {name.rpartition("-")[0]: name for name in to_train}.items():
+        try:
+            study.runs()[name].build(data)
+        except ValueError as error:
+            raise ValueError(f"[ways.{way}]: {error}") from error
 
 
 JUDGED: dict[str, Callable[[Job, Path], object]] = {

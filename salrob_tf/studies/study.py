@@ -53,16 +53,16 @@ def open_study(folder: Path, study: Study, data: Dataset, resume: bool) -> list[
             way of training or an attack does not suit the data.
     """
     path = folder / RECORD
-    if path.exists() and not resume:
-        raise ValueError(f"This folder holds a study: pass --resume. Received: --out {folder}")
-    check_jobs(study, data)
     if path.exists():
+        if not resume:
+            raise ValueError(f"This folder holds a study: pass --resume. Received: --out {folder}")
         check_study(folder, data)
     elif (folder / "jobs").exists() or (folder / "results.json").exists():
         raise ValueError(f"No study here wrote this, and it is in the way: choose another --out. Received: {folder}")
-    else:
-        write_json(path, {"data": data.sha256})  # before anything that it speaks of
     jobs = jobs_of(study, data)
+    check_jobs(folder, study, data, jobs)
+    if not path.exists():
+        write_json(path, {"data": data.sha256})  # before anything that it speaks of
     for job in jobs:
         job.folder(folder).mkdir(parents=True, exist_ok=True)
         if job.state(folder) == FAILED:

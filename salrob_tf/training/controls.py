@@ -64,8 +64,8 @@ class AdversariallyTrained(_Control):
     """Train on adversarial examples in the place of the images (Madry et al. 2018, Eq. 2.1): the positive control.
 
     They are PGD's, in the L-infinity ball of radius epsilon within [0, 1]: a random start, then `steps` steps of
-    2.5 epsilon / `steps` along the sign of the cross-entropy's gradient, with the network in inference mode. `fit` and
-    `evaluate` refuse images outside of [0, 1].
+    2.5 epsilon / `steps` along the sign of the cross-entropy's gradient, with the network in inference mode. Labelled
+    images outside of [0, 1] are refused, by `fit` and `evaluate`.
 
     Args:
         model: As for `SaliencyGuided`, and so are the others.
@@ -87,6 +87,7 @@ class AdversariallyTrained(_Control):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """A step of `SaliencyGuided` on adversarial examples."""
+        data = self.in_step(lambda batch: batch, data)  # of what `fit` gave, not of what is made of it
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         return super().train_step((self.attacked(tf.cast(x, keras.config.floatx()), y), y, sample_weight))
 
@@ -94,7 +95,9 @@ class AdversariallyTrained(_Control):
         """Run a step of `fit` or `evaluate`, or fail at images not in [0, 1]: XLA drops what a step asserts."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         checks = []
-        for images in [] if y is None else self.distribute_strategy.experimental_local_results(x):  # none of `predict`
+        for images in [] if y is None else self.distribute_strategy.experimental_local_results(x):
+            if not tf.is_tensor(images) or not (images.dtype.is_floating or images.dtype.is_integer):
+                continue  # the step says so
             largest = tf.reduce_max(tf.abs(tf.cast(images, tf.float32) - 0.5)) + 0.5
             said = "Adversarial training takes images in [0, 1]. Received: values as far as "
             if not tf.executing_eagerly():

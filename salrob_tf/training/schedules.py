@@ -36,9 +36,10 @@ def savable(name: str, schedule: Schedule, epoch: int) -> Any:
     known = keras.saving.get_registered_object(keras.saving.get_registered_name(schedule)) if plain else None
     if callable(schedule) and not (known is schedule if plain else hasattr(schedule, "get_config")):
         value = value_at(schedule, epoch)
+        remedy = "Decorate the function" if plain else "Give a function that is decorated"
         warnings.warn(
-            f"A .keras file cannot hold this function: it gets {name}={value:g}, its value in epoch {epoch}. Decorate "
-            f"the function with keras.saving.register_keras_serializable(). Received: {name}={schedule}",
+            f"A .keras file cannot hold this function: it gets {name}={value:g}, its value in epoch {epoch}. {remedy} "
+            f"with keras.saving.register_keras_serializable(). Received: {name}={schedule}",
             stacklevel=2,
         )
         return value
