@@ -239,7 +239,9 @@ def test_where_one_epsilon_does_not_vary_the_others_and_the_verdict_have_their_i
     assert np.isfinite(points[:, 2]).tolist() == np.isfinite(points[:, 3]).tolist() == told
     (shown,) = differences_of([found])
     assert "nan" not in shown.chart and shown.chart.count('class="band"') == 1
-    (bands,) = sr.difference_curves([found]).axes[0].collections
+    figure = sr.difference_curves([found])
+    (bands,) = figure.axes[0].collections
+    assert figure.get_supxlabel().endswith("bands: 95 %, none where all seeds differ alike")
     assert np.isfinite(bands.get_paths()[0].vertices).all()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -23,7 +24,7 @@ def difference_curves(comparisons: Sequence[Comparison | MethodComparison], titl
     More than three have a panel each, with the same axes: their bands would hide each other.
 
     Of two networks it is that under the worst of all attacks, or the first; of ways of training that of the endpoint's
-    attack, each epsilon corrected for all.
+    attack, each epsilon corrected for all; where all seeds differ alike, as where no image stands, there is no band.
 
     Example:
         >>> first, second = (sr.evaluate(network, images, labels, "fgsm", 0.1, name=name) for name in ("one", "two"))
@@ -59,7 +60,8 @@ def difference_curves(comparisons: Sequence[Comparison | MethodComparison], titl
         else:
             panel.set_title(panel.lines[0].get_label(), fontsize="medium")
     remove_spare(panels, len(parts), columns)
-    figure.supxlabel(f"{AXIS}; bands: 95 %", fontsize="medium")
+    alike = any(np.isnan(points_of(each)[1]).any() for each in comparisons)
+    figure.supxlabel(f"{AXIS}\nbands: 95 %{', none where all seeds differ alike' * alike}", fontsize="medium")
     figure.supylabel("difference in points", fontsize="medium")
     figure.suptitle(title)
     return plain(figure)
