@@ -74,7 +74,7 @@ class Attack(AttackSettings):
         batch_size: int = 256,
         draws: int = 1,
     ) -> np.ndarray:
-        """Craft adversarial images, going on where an image is broken (SPSA and Carlini-Wagner may stop early).
+        """Craft adversarial images; steps go on where an image is broken, but for SPSA and Carlini-Wagner.
 
         Args:
             model: A `Classifier`, or anything that `Classifier` takes. Pass a `Classifier` to many calls, so that

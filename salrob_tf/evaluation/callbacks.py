@@ -51,8 +51,8 @@ class RobustAccuracy(keras.callbacks.Callback):
 
     Raises:
         ValueError: If an argument is not valid; when the training begins, if the model cannot be attacked or is not
-            that of `classifier`; in the first batch, if another metric has this name, or, of
-            another callback, at the end of the first epoch.
+            that of `classifier`; in the first batch, if another metric has this name, or, of another callback, at the
+            end of the first epoch.
     """
 
     def __init__(

@@ -167,18 +167,16 @@ def check_jobs(folder: Path, study: Study, data: Dataset, jobs: Sequence[Job]) -
     """
     for attack in study.attack.entries().values():
         attack.check_classes(data.num_classes)
-    to_train = [job.name for job in jobs if job.kind == "train" and job.state(folder) != FINISHED]
+    to_train, runs = [job.name for job in jobs if job.kind == "train" and job.state(folder) != FINISHED], study.runs()
     for way, name in {name.rpartition("-")[0]: name for name in to_train}.items():
         try:
-            study.runs()[name].build(data)
+            runs[name].build(data)
         except ValueError as error:
             raise ValueError(f"[ways.{way}]: {error}") from error
 
 
-JUDGED: dict[str, Callable[[Job, Path], object]] = {
-    "attack": Job.result,
-    "measure": Job.measured,
-}  # what others rest on
+# Outcomes that may be damaged, and what looks at them.
+JUDGED: dict[str, Callable[[Job, Path], object]] = {"attack": Job.result, "measure": Job.measured}
 
 
 def trial_of(study: Study, data: Dataset) -> Trial:

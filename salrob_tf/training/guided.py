@@ -59,8 +59,8 @@ class SaliencyGuided(Fitted):
         saliency: Whether training is saliency-guided.
         recipe: A name in `RECIPES` or a `Recipe`.
         mask_fraction: Share of the units that is masked, in [0, 1), or a function of the epoch, counted from 0, that
-            gives it, such as `lambda epoch: min(0.5, 0.1 * epoch)`. A function costs a full sort of the
-            ranking. It has no effect where the recipe has a `mask_count` or masks every unit.
+            gives it, such as `lambda epoch: min(0.5, 0.1 * epoch)`. A function costs a full sort of the ranking.
+            It has no effect where the recipe has a `mask_count` or masks every unit.
         kl_weight: Weight of the divergence (lambda of Eq. 1), 0 or more, or a function of the epoch that gives it.
         seed: Seed of random rankings and fills, 0 to 2^63 - 1; `None` draws one from Python's random state. Weights,
             dropout and order are seeded by `keras.utils.set_random_seed`, before the network is built.
