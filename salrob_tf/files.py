@@ -17,8 +17,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from salrob_tf.processes import is_alive, now, space
+
 LOCK = ".salrob.lock"
-LEFT = re.compile(r"\.(\d+)-(?:old-)?(.+)")
+LEFT = re.compile(r"\.(\d+)(?:@([0-9a-f]{8}))?-(?:old-)?(.+)")  # earlier versions did not say where a process was
+LONG = 86_400.0  # seconds, after which what a process of another host began to write is taken for left
 
 
 class DamagedError(ValueError):
@@ -127,14 +130,14 @@ def remove_leftovers(path: Path) -> None:
     """Remove what processes that are dead left beside `path`, whose name may hold `?` and `*`."""
     for left in path.parent.glob(f".*-{path.name}"):
         found = LEFT.fullmatch(left.name)
-        if found and fnmatchcase(found[2], path.name) and not _other_alive(int(found[1])):
+        if found and fnmatchcase(found[3], path.name) and _is_left(left, int(found[1]), found[2]):
             _delete(left)
 
 
 def left_of(path: Path) -> str | None:
     """The name that a file was to have which a process left beside it, `None` for other files."""
     found = LEFT.fullmatch(path.name)
-    return found[2] if found else None
+    return found[3] if found else None
 
 
 @contextmanager
@@ -165,7 +168,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _aside(path: Path, what: str = "") -> Path:
-    aside = path.with_name(f".{os.getpid()}-{what}{path.name}")
+    aside = path.with_name(f".{os.getpid()}@{_here()}-{what}{path.name}")
     _delete(aside)  # of a process that had this number before
     return aside
 
@@ -176,15 +179,16 @@ def _delete(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _other_alive(process: int) -> bool:
-    """Whether a process is there which is not this one."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()
+def _here() -> str:
+    """A short name of the space in which the number of this process means something."""
+    return hashlib.sha256(space().encode()).hexdigest()[:8]
+
+
+def _is_left(path: Path, process: int, where: str | None) -> bool:
+    """Whether who wrote a file or folder beside another is gone: by its process, of another host's by its age."""
+    if where in (None, _here()):
+        return process == os.getpid() or not is_alive(process)
+    return path.exists() and now(path.parent) - path.stat().st_mtime > LONG
 
 
 def _flush(path: Path) -> None:

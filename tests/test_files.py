@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from filelock import FileLock
 
+from salrob_tf import files
 from salrob_tf.files import LOCK, locked, read_json_object, remove_leftovers, write_text, written_beside
 
 
@@ -90,6 +92,23 @@ def test_leftovers_of_dead_processes_go_and_nothing_else(tmp_path, dead):
     (tmp_path / f".{dead}-pgd-00003.npz").write_text("half")
     remove_leftovers(tmp_path / "*-?????.npz")
     assert names(tmp_path) == sorted(others)
+
+
+def test_what_another_host_writes_is_left_to_it_for_a_day(tmp_path, dead, monkeypatch):
+    begun = tmp_path / f".{dead}@0123abcd-model.keras"
+    begun.write_text("half")
+    remove_leftovers(tmp_path / "model.keras")
+    assert names(tmp_path) == [begun.name]
+    os.utime(begun, (time.time() - 2 * 86_400,) * 2)
+    remove_leftovers(tmp_path / "model.keras")
+    assert names(tmp_path) == []
+    monkeypatch.setattr(files, "space", lambda: "another host")
+    with written_beside(tmp_path / "model.keras") as beside:
+        beside.write_text("theirs")
+        monkeypatch.undo()
+        write_text(tmp_path / "model.keras", "ours")  # by a process of the same number, on this host
+        assert beside.exists() and names(tmp_path) == sorted([beside.name, "model.keras"])
+    assert (tmp_path / "model.keras").read_text() == "theirs"
 
 
 def test_writing_again_removes_what_a_killed_write_left(tmp_path, dead):

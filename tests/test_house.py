@@ -21,7 +21,7 @@ import salrob_tf as sr
 PACKAGE = Path(sr.__file__).parent
 # Each folder, and those it may import; everything may import the modules that stand beside the folders, but what needs
 # no TensorFlow may not import `_compat`.
-LIGHT = {"checks", "files"}
+LIGHT = {"checks", "files", "processes"}
 BESIDE = {*LIGHT, "_compat"}
 MAY_IMPORT = {
     "data": set(),

@@ -22,6 +22,7 @@ from test_scripts import SCRIPTS, run
 
 import salrob_tf as sr
 from salrob_tf.models.networks import NETWORKS
+from salrob_tf.processes import space, started
 from salrob_tf.reports.tables import measures_table
 from salrob_tf.results.evidence import load_evidence
 from salrob_tf.results.measures import FIRST_ORDER, MARGIN, SMALLEST, Measured, load_means, load_measured, over_seeds
@@ -441,7 +442,7 @@ def test_a_claim_is_kept_by_who_lives_and_taken_from_who_died(tmp_path, monkeypa
     if not dead:
         os._exit(0)
     os.waitpid(dead, 0)
-    path.write_text(json.dumps({"host": socket.gethostname(), "space": claims._space(), "process": dead}))
+    path.write_text(json.dumps({"host": socket.gethostname(), "space": space(), "process": dead}))
     assert holder(path) is None
     with claimed(path) as ours:
         assert ours
@@ -451,8 +452,8 @@ def test_a_claim_is_kept_by_who_lives_and_taken_from_who_died(tmp_path, monkeypa
     os.utime(path, (time.time() - claims.STALE - 60,) * 2)
     with claimed(path) as ours:
         assert ours
-    for began, dead in (claims._started(os.getpid()), False), ("1", True):  # by another process of that number
-        mine = {"host": socket.gethostname(), "space": claims._space(), "process": os.getpid(), "started": began}
+    for began, dead in (started(os.getpid()), False), ("1", True):  # by another process of that number
+        mine = {"host": socket.gethostname(), "space": space(), "process": os.getpid(), "started": began}
         path.write_text(json.dumps(mine))
         assert (holder(path) is None) == dead
         with claimed(path) as ours:

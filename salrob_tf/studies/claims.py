@@ -6,15 +6,15 @@ import json
 import os
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+from salrob_tf.processes import is_alive, now, space, started
 
 BEAT = 15.0  # seconds between two heartbeats
 STALE = 120.0  # seconds without one, after which whoever made a claim on another host is taken for dead
@@ -33,7 +33,7 @@ def claimed(path: Path) -> Iterator[bool]:
     """
     process, token = os.getpid(), uuid.uuid4().hex
     mine = {
-        "host": socket.gethostname(), "space": _space(), "process": process, "started": _started(process),
+        "host": socket.gethostname(), "space": space(), "process": process, "started": started(process),
         "token": token,
     }  # fmt: skip
     if not _take(path, mine):
@@ -92,43 +92,10 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _is_dead(path: Path, claim: dict[str, Any]) -> bool:
     """Whether who made a claim is gone: by its process where that can be seen, elsewhere by its heartbeat."""
     process = claim.get("process")
-    if claim.get("space") == _space() and isinstance(process, int):
-        try:
-            os.kill(process, 0)
-        except (OSError, OverflowError) as error:
-            return not isinstance(error, PermissionError)
-        return claim.get("started") not in (None, _started(process))  # another process has its number now
+    if claim.get("space") == space() and isinstance(process, int):
+        same = claim.get("started") in (None, started(process))  # or another process has its number now
+        return not (is_alive(process) and same)
     try:
-        return _now(path.parent) - path.stat().st_mtime > STALE
+        return now(path.parent) - path.stat().st_mtime > STALE
     except FileNotFoundError:
         return True
-
-
-def _started(process: int) -> str | None:
-    """When a process of this space began, by its host's clock, or `None` where that cannot be seen."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, ValueError, IndexError):  # no Linux, or gone
-        return None
-
-
-@cache
-def _space() -> str:
-    """What this process shares with those whose numbers it can look up: a host since its start, or a container."""
-    try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux
-        return socket.gethostname()
-
-
-def _now(folder: Path) -> float:
-    """The time by the clock that times of files in a folder go by, which may be that of another host."""
-    probe = folder / f".{uuid.uuid4().hex}-now"
-    try:
-        probe.touch()
-        return probe.stat().st_mtime
-    except OSError:  # a folder that may only be read
-        return time.time()
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
