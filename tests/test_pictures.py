@@ -42,8 +42,11 @@ def test_curves_of_several_seeds_show_the_mean_and_each_seed_and_the_spread_of_t
     chosen = [results[0], results[1], results[0], results[1]][:seeds]
     figure = robustness_curves({"tiny": chosen})
     panel = figure.axes[1]
-    assert len(panel.lines) == seeds + 2
+    assert len(panel.lines) == 3
     accuracy = np.array([r.accuracy("pgd")[0] for r in chosen])
+    x, y = panel.lines[0].get_data()  # each seed between gaps
+    np.testing.assert_array_equal(y[x == 0.2], accuracy)
+    assert np.isnan(y).sum() == seeds and (np.isnan(x) == np.isnan(y)).all()
     np.testing.assert_allclose(panel.lines[-2].get_ydata()[2], accuracy.mean())
     band = [y for x, y in panel.collections[0].get_paths()[0].vertices if x == 0.2]
     expected, kind = [accuracy.min(), accuracy.max()], f"lowest and highest of {seeds} seeds"

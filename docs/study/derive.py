@@ -134,6 +134,11 @@ def figures_of(folder: Path) -> dict[str, Figure]:
     return found
 
 
+def shorter(svg: str) -> str:
+    """An SVG whose numbers have two decimals, a hundredth of a point, which is finer than what screens show."""
+    return re.sub(r"\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", svg)
+
+
 def main() -> None:
     """Write the figures that pages show beside the results, and tables into study.md.
 
@@ -145,6 +150,7 @@ def main() -> None:
         for name, figure in figures_of(folder).items():
             if f"(study/{folder.name}/{name})" in text:
                 sr.save_figure(figure, folder / name)
+                write_text(folder / name, shorter((folder / name).read_text(encoding="utf-8")))
     write_text(page, with_tables(text))
 
 
