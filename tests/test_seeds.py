@@ -20,6 +20,7 @@ from salrob_tf.reports.specification import specification_curve
 from salrob_tf.results.crossed import Components, components_of, mean_of
 from salrob_tf.results.flags import Flag
 from salrob_tf.results.planner import plan_of
+from salrob_tf.results.robustness import WORST
 
 EPSILONS = np.arange(1, 11) * 0.03
 
@@ -197,8 +198,26 @@ def test_no_verdict_rests_on_doubtful_accuracies_or_on_seeds_that_are_all_alike(
     doubted = sr.compare_methods(groups_of(first, second, flags=(flag,)))
     assert doubted.outcome == "not decided" and "the gradient was zero" in doubted.verdict
     assert doubted.verdict.count("the gradient was zero") == 1 and "guided-2" in doubted.verdict
+    assert doubted.doubt == "not to be believed"
     fine = sr.compare_methods(groups_of(first, second, flags=(Flag("x", "note", 1, 0, "m", "r", "pgd"),)))
     assert fine.outcome == "more robust" and not fine.doubts
+    grave = Flag("one step", "not to be believed", 1, 0.01, "one step breaks more", "Look at the gradient", "fgsm")
+    mild = replace(flag, severity="doubtful")
+    several = {
+        way: [
+            replace(
+                each,
+                correct={"fgsm": each.correct["pgd"], **each.correct},
+                attacks={"fgsm": {}, "pgd": {}},
+                flags=flags,
+            )
+            for each in group
+        ]
+        for (way, group), flags in zip(groups_of(first, second).items(), ((grave,), (grave, mild)), strict=True)
+    }
+    of_several = sr.compare_methods(several)
+    assert of_several.attack == WORST and of_several.doubt == "doubtful", "as the least doubtful attack of each network"
+    assert {name for name, _ in of_several.doubts} == {"guided-0", "guided-1", "guided-2"}
     for smallest in (0.0, 1.0):
         same = sr.compare_methods(groups_of(np.full((3, 50), smallest), np.full((3, 50), 0.12)))
         assert same.outcome == "not decided" and "the same in all seeds" in same.verdict

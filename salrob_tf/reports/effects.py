@@ -12,7 +12,7 @@ from salrob_tf.checks import epsilon_text
 from salrob_tf.reports.charts import Interval, Line, interval_chart, line_chart
 from salrob_tf.reports.parts import AXIS
 from salrob_tf.results.comparison import Comparison
-from salrob_tf.results.flags import SEVERITIES, mildest, worst
+from salrob_tf.results.flags import gravest, mildest, worst
 from salrob_tf.results.methods import LESS, MORE, MethodComparison
 from salrob_tf.results.robustness import WORST
 
@@ -41,7 +41,7 @@ def doubt_in(each: Comparison | MethodComparison) -> str:
     Of two networks the worst of all attacks is as doubtful as the least doubtful of them.
     """
     if isinstance(each, MethodComparison):
-        return worst(flag for _, flag in each.doubts) or ""
+        return each.doubt
     label, _ = points_of(each)
     attacks = dict.fromkeys(item.attack for item in each.differences if item.attack != WORST)
     found = []
@@ -49,7 +49,7 @@ def doubt_in(each: Comparison | MethodComparison) -> str:
         flags = [flag for name, flag in each.doubts if name == model]
         of = {attack: worst(flag for flag in flags if flag.attack in (None, attack)) for attack in attacks}
         found.append(mildest(of.values()) if label == WORST else of[label])
-    return max(filter(None, found), key=SEVERITIES.index, default="")
+    return gravest(found) or ""
 
 
 class Differing(NamedTuple):

@@ -17,7 +17,7 @@ from salrob_tf.reports.directions import isolated_text
 from salrob_tf.reports.sprites import mask, signed, sprite
 from salrob_tf.reports.tables import PAPER_TABLE_1, first_table, table1
 from salrob_tf.results.evidence import Evidence
-from salrob_tf.results.flags import SEVERITIES
+from salrob_tf.results.flags import gravest
 from salrob_tf.results.robustness import WORST, Robustness
 from salrob_tf.results.spread import spread
 
@@ -109,8 +109,7 @@ def unseen_of(
 
 def doubt_of(results: Sequence[Robustness], label: str) -> str:
     """The gravest doubt of any of some results, in words, or nothing."""
-    found = [doubt for result in results if (doubt := result.doubt(label))]
-    return max(found, key=SEVERITIES.index, default="")
+    return gravest(result.doubt(label) for result in results) or ""
 
 
 def curve_of(

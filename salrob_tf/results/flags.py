@@ -55,6 +55,11 @@ def mildest(severities: Iterable[str | None]) -> str | None:
     return min(severities, key=lambda severity: SEVERITIES.index(severity) if severity else -1)
 
 
+def gravest(severities: Iterable[str | None]) -> str | None:
+    """The gravest of some severities, `None` being none, and of none at all."""
+    return max(filter(None, severities), key=SEVERITIES.index, default=None)
+
+
 def worst(flags: Iterable[Flag]) -> str | None:
     """The gravest severity of some flags that withhold a verdict, `None` without any."""
-    return max((flag.severity for flag in flags if flag.withholds), key=SEVERITIES.index, default=None)
+    return gravest(flag.severity for flag in flags if flag.withholds)

@@ -20,7 +20,7 @@ from salrob_tf.checks import epsilon_text, shown
 from salrob_tf.results.alike import check_comparable, check_groups
 from salrob_tf.results.crossed import CONFIDENCE, Mean, mean_of
 from salrob_tf.results.families import EpsilonDifference, family_of
-from salrob_tf.results.flags import Flag
+from salrob_tf.results.flags import Flag, gravest
 from salrob_tf.results.planner import Plan, plan_of
 from salrob_tf.results.robustness import WORST, Robustness
 
@@ -47,6 +47,8 @@ class MethodComparison:
         areas: Robust accuracy of each image averaged over epsilon, for the first and the second, `(2, S, N)`.
         differences: At each epsilon, of each image in each seed, -1, 0 or 1, `(K, S, N)`.
         doubts: What speaks against the accuracies so gravely that no verdict rests on them, with names of networks.
+        doubt: How doubtful the most doubtful network is under `attack`, a severity, or nothing: what no attack broke is
+            as doubtful as the least doubtful of the attacks, however grave what speaks against the others.
     """
 
     first: str
@@ -56,6 +58,7 @@ class MethodComparison:
     areas: np.ndarray
     differences: np.ndarray
     doubts: tuple[tuple[str, Flag], ...] = ()
+    doubt: str = ""
 
     @property
     def seeds(self) -> int:
@@ -284,4 +287,5 @@ def compare_methods(groups: Mapping[str, Sequence[Robustness]]) -> MethodCompari
         for flag in result.flags
         if flag.withholds and (attack == WORST or flag.attack in (None, attack))
     )
-    return MethodComparison(first, second, attack, epsilons, areas, np.moveaxis(left[1] - left[0], 1, 0), doubts)
+    doubt = gravest(result.doubt(attack) for result in every) or ""
+    return MethodComparison(first, second, attack, epsilons, areas, np.moveaxis(left[1] - left[0], 1, 0), doubts, doubt)
