@@ -1,14 +1,36 @@
-"""Which processes live, and which numbers of processes mean something here: folders may be shared by hosts."""
+"""Which processes live, where their numbers mean something, as hosts may share folders, and this one's memory."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import socket
 import time
 import uuid
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+# Of glibc's malloc.h, in the order in which they are set: where it refuses the first, nothing is changed.
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD = -3, -1, -2
+KEEP = {M_MMAP_THRESHOLD: 2**31 - 1, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**28}
+
+
+def keep_memory() -> bool:
+    """Let this process keep what it frees for what it allocates next, where its C library is glibc.
+
+    By itself glibc gives large arrays back to the system and takes them anew, page by page, at each step of training.
+    Where the environment says how to allocate (`MALLOC_...`, `GLIBC_TUNABLES`), that stands.
+
+    Returns:
+        Whether it does now.
+    """
+    told = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if told or platform.libc_ver()[0] != "glibc":
+        return False
+    library = ctypes.CDLL(None)
+    return all(library.mallopt(option, value) for option, value in KEEP.items())
 
 
 @cache

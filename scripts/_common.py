@@ -144,9 +144,10 @@ def quiet_start() -> Iterator[None]:
         if not flags:  # where TensorFlow does not know one of the user's, it says so and ends the process
             os.dup2(held.fileno(), 2)
         try:
-            import salrob_tf  # noqa: F401, I001  before TensorFlow, which stumbles over settings of Keras
+            from salrob_tf.processes import keep_memory  # noqa: I001  first: TensorFlow stumbles over Keras' settings
             import tensorflow as tf
 
+            keep_memory()
             if "TF_CONFIG" not in os.environ:  # with one, the strategy must come before the devices
                 tf.config.list_logical_devices()
             tf.get_logger().setLevel("ERROR")

@@ -13,11 +13,15 @@ from PIL import Image
 import salrob_tf as sr
 from salrob_tf.attacks import autoattack
 from salrob_tf.evaluation.probes import Probes
+from salrob_tf.processes import keep_memory
 
 # Two devices, so that code for several is run; before TensorFlow starts.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+gc.set_threshold(200_000, 20, 100)  # tracing makes very many objects, most of which live on
+keep_memory()
 
 PROBE = Probes.run
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import runpy
 import signal
 import subprocess
@@ -319,3 +320,25 @@ def test_classes_and_places_whose_names_are_not_utf_8_are_refused_too(capsys, tm
     np.savez("rows.npz")
     assert run("evaluate.py", ".", "--data", "rows.npz", "--out", tmp_path / "out", check=False) == 2
     assert "names must be in UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc here")
+@pytest.mark.parametrize(("environment", "kept"), [({}, True), ({"MALLOC_TOP_PAD_": "65536"}, False)])
+def test_a_process_keeps_the_memory_that_it_frees_unless_the_environment_says_how(environment, kept):
+    code = """
+import resource
+import numpy as np
+from salrob_tf.processes import keep_memory
+said = keep_memory()
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**24)  # 128 MiB, which are 32,768 pages
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(said, faults < 4_000)
+"""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=own | environment, capture_output=True, text=True, check=True
+    )
+    said, few = (each == "True" for each in done.stdout.split())
+    assert said == kept and (few or not kept)
