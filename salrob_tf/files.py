@@ -185,10 +185,17 @@ def _here() -> str:
 
 
 def _is_left(path: Path, process: int, where: str | None) -> bool:
-    """Whether who wrote a file or folder beside another is gone: by its process, of another host's by its age."""
+    """Whether who wrote a file or folder beside another is gone: by its process, elsewhere by its age.
+
+    Elsewhere is another host or container, and this host before its last start.
+    """
     if where in (None, _here()):
         return process == os.getpid() or not is_alive(process)
-    return path.exists() and now(path.parent) - path.stat().st_mtime > LONG
+    try:
+        found = path.lstat()
+        return now(path.parent) - max(found.st_mtime, found.st_ctime) > LONG  # a folder put aside keeps its own time
+    except FileNotFoundError:  # its writer has just renamed it
+        return False
 
 
 def _flush(path: Path) -> None:

@@ -18,7 +18,7 @@ KEEP = {M_MMAP_THRESHOLD: 2**31 - 1, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**
 
 
 def keep_memory() -> bool:
-    """Let this process keep what it frees for what it allocates next, where its C library is glibc.
+    """Let this process keep what it frees for what it allocates next, where glibc takes these settings (2.36 does).
 
     By itself glibc gives large arrays back to the system and takes them anew, page by page, at each step of training.
     Where the environment says how to allocate (`MALLOC_...`, `GLIBC_TUNABLES`), that stands.

@@ -83,6 +83,11 @@ def test_p_values_are_corrected_as_statsmodels_does(p_values):
     np.testing.assert_allclose(holm(p_values), expected)
 
 
+def test_shorter_figures_say_the_same(derive):
+    svg = '<text x="47.109375">0.005</text>\n<path d="M 72.003918 -742.976383"/><text>0.0125</text>'
+    assert derive.shorter(svg) == '<text x="47.11">0.005</text>\n<path d="M 72.00 -742.98"/><text>0.0125</text>'
+
+
 def test_networks_of_a_second_implementation_are_summed_up_as_those_here(derive, tmp_path):
     groups = derive.outcomes.ways_of(sr.load_results(STUDY / "mnist"))
     means = load_means(STUDY / "mnist" / "measures.csv")

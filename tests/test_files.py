@@ -99,9 +99,19 @@ def test_what_another_host_writes_is_left_to_it_for_a_day(tmp_path, dead, monkey
     begun.write_text("half")
     remove_leftovers(tmp_path / "model.keras")
     assert names(tmp_path) == [begun.name]
-    os.utime(begun, (time.time() - 2 * 86_400,) * 2)
+    os.utime(begun, (time.time() - 2 * 86_400,) * 2)  # as of a folder, which keeps its time when it is put aside
     remove_leftovers(tmp_path / "model.keras")
+    assert names(tmp_path) == [begun.name]
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "now", lambda folder: time.time() + 2 * 86_400)
+        remove_leftovers(tmp_path / "model.keras")
     assert names(tmp_path) == []
+    gone = tmp_path / f".{dead}@0123abcd-model.keras"
+    gone.write_text("half")
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "now", lambda folder: gone.unlink() or time.time())  # while it is looked at
+        write_text(tmp_path / "model.keras", "ours")
+    assert names(tmp_path) == ["model.keras"]
     monkeypatch.setattr(files, "space", lambda: "another host")
     with written_beside(tmp_path / "model.keras") as beside:
         beside.write_text("theirs")

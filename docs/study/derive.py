@@ -135,8 +135,8 @@ def figures_of(folder: Path) -> dict[str, Figure]:
 
 
 def shorter(svg: str) -> str:
-    """An SVG whose numbers have two decimals, a hundredth of a point, which is finer than what screens show."""
-    return re.sub(r"\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", svg)
+    """An SVG whose numbers have two decimals, finer than what screens show; its texts stay as they are."""
+    return re.sub(r">[^<]*<|\d+\.\d{3,}", lambda it: it[0] if it[0][0] == ">" else f"{float(it[0]):.2f}", svg)
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ def mildest(severities: Iterable[str | None]) -> str | None:
 
 
 def gravest(severities: Iterable[str | None]) -> str | None:
-    """The gravest of some severities, `None` being none, and of none at all."""
+    """The gravest of some severities; `None` stands for none, and is what there is without any."""
     return max(filter(None, severities), key=SEVERITIES.index, default=None)
 
 

@@ -93,8 +93,9 @@ def _is_dead(path: Path, claim: dict[str, Any]) -> bool:
     """Whether who made a claim is gone: by its process where that can be seen, elsewhere by its heartbeat."""
     process = claim.get("process")
     if claim.get("space") == space() and isinstance(process, int):
-        same = claim.get("started") in (None, started(process))  # or another process has its number now
-        return not (is_alive(process) and same)
+        then, began = claim.get("started"), started(process)
+        another = None not in (then, began) and then != began  # has its number now; some hosts show nobody else's start
+        return another or not is_alive(process)
     try:
         return now(path.parent) - path.stat().st_mtime > STALE
     except FileNotFoundError:
