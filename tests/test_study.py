@@ -1,5 +1,6 @@
 """Studies: jobs that are done once, whoever does them, whatever interrupts them."""
 
+import gzip
 import importlib
 import json
 import os
@@ -528,8 +529,10 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     manifest, single = (tmp_path / path.name for path in (manifest, single))
     for path in out.glob("jobs/*/job.json"):  # by another version of the code, whose digests are others
         path.write_text(path.read_text().replace('"code": "', '"code": "of another day '))
+    monkeypatch.syspath_prepend(str(SCRIPTS.parent / "docs/study"))  # where a script finds the files beside it
     run("../docs/study/gather.py", manifest, out, kept)
-    found, data = sr.load_results(kept), sr.load_data(read_manifest(manifest).data)
+    keeping = importlib.import_module("kept")
+    found, data = keeping.results_of(kept), sr.load_data(read_manifest(manifest).data)
     assert [each.model for each in found] == ["regular-0", "regular-1", "guided-0", "guided-1"]
     for each, result in zip(found, sr.load_results(out), strict=True):
         for attack, correct in result.correct.items():
@@ -557,7 +560,6 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     alone.write_text(manifest.read_text().replace("[ways.guided]\nsaliency = true\n", ""))
     run("../docs/study/gather.py", alone, out, tmp_path / "first")
     run("../docs/study/gather.py", single, out, tmp_path / "pair")
-    monkeypatch.syspath_prepend(str(SCRIPTS.parent / "docs/study"))
     derive = importlib.import_module("derive")  # makes tables and figures of whatever was gathered
     several, one = derive.tables_of(kept), derive.tables_of(tmp_path / "pair")
     area = [np.trapezoid([each.clean.mean(), *each.curves["pgd"].mean(axis=1)], dx=0.5) for each in found]
@@ -589,12 +591,13 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     with pytest.raises(ValueError, match="other images or epsilons"):
         derive.outcomes.beside({"guided": again}, {"guided": [replace(found[2], sha256="0")]})
     assert "keeps a regular-1 that is none of" in run("../docs/study/gather.py", single, out, kept, check=False)
-    foreign = kept / "results.json"  # of networks that were trained on other data
-    mine = foreign.read_text()
-    foreign.write_text(mine.replace(f'"data":"{data.sha256}"', '"data":"0"'))
-    assert foreign.read_text() != mine
+    foreign, told = kept / keeping.RECORD, keeping.record_of(kept)  # of networks that were trained on other data
+    mine = foreign.read_bytes()
+    assert told["data"]["sha256"] == told["arguments"].pop("data") == data.sha256
+    told["arguments"]["data"] = "0"
+    foreign.write_bytes(gzip.compress(json.dumps(told).encode()))
     assert "keeps a regular-0 that is none of" in run("../docs/study/gather.py", manifest, out, kept, check=False)
-    foreign.write_text(mine)
+    foreign.write_bytes(mine)
     for (_, name), record in records(out).items():  # as if another machine had done no other network than this one
         if name != "guided-1":
             shutil.rmtree(folder_of(out, record))
@@ -602,8 +605,8 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     run("../docs/study/gather.py", manifest, out, tmp_path / "first")
     said = capsys.readouterr().out
     assert said.endswith("guided-1\nguided-1, without what compares it with regular-1\n")
-    assert len(sr.load_results(tmp_path / "first")) == 3
-    three, three_means = sr.load_results(tmp_path / "pair"), load_means(tmp_path / "pair" / "measures.csv")
+    assert len(keeping.results_of(tmp_path / "first")) == 3
+    three, three_means = keeping.results_of(tmp_path / "pair"), load_means(tmp_path / "pair" / "measures.csv")
     assert [each.model for each in three] == ["regular-0", "guided-0", "guided-1"]
     for each, result in zip(three, [found[0], *found[2:]], strict=True):
         for attack, correct in result.correct.items():

@@ -1,13 +1,12 @@
 """Derive the tables and figures of docs/study.md again from what is kept here: `python docs/study/derive.py`.
 
-Each folder beside this file holds `results.json` and `correct.npz` of a study, the images that each network still had
-right under each attack at each epsilon, `measures.csv`, each network's means of what was measured, and `training.csv`,
-where its last epoch ended, and which share of the bright pixels (above 0.5) of 1,000 test images its recipe then masks.
+Each folder beside this file holds the outcomes of a study's networks, the images that each still had right under each
+attack at each epsilon (kept.py), `measures.csv`, each network's means of what was measured, and `training.csv`, where
+its last epoch ended, and which share of the bright pixels (above 0.5) of 1,000 test images its recipe then masks.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from functools import cache
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import networks
 import outcomes
+from kept import RECORD, record_of, results_of
 from matplotlib.figure import Figure
 from outcomes import Groups, attacks_of, by_attack, compared
 
@@ -65,7 +65,7 @@ def tables_of_measures(path: Path) -> dict[str, str]:
     accuracy = next(row for row in rows if row.name == networks.TEST_ACCURACY)
     first, guided, *controls = accuracy.means
     others = [row for row in rows if row not in (accuracy, *maps)]
-    data = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))["data"]["name"]
+    data = record_of(path.parent)["data"]["name"]
     found: dict[str, str] = {"table1.md": networks.table_1(accuracy, data, path.parent.name)}
     for name, some in (("mechanism", others), ("maps", maps)):
         if not some:  # of a study without evidence
@@ -79,12 +79,12 @@ def tables_of_measures(path: Path) -> dict[str, str]:
 @cache
 def tables_of(folder: Path) -> dict[str, str]:
     """The tables of a study, by name."""
-    groups = outcomes.ways_of(sr.load_results(folder))
+    groups = outcomes.ways_of(results_of(folder))
     found = tables_of_outcomes(groups) | tables_of_measures(folder / "measures.csv")
     found["training.md"] = networks.training(folder / "training.csv")
     before = folder.with_name(folder.name.removesuffix(FURTHER))
     if before != folder:
-        found["beside.md"] = outcomes.beside(groups, outcomes.ways_of(sr.load_results(before)))
+        found["beside.md"] = outcomes.beside(groups, outcomes.ways_of(results_of(before)))
     if (folder / "independent.csv").exists():
         found["independent.md"] = networks.independent(
             groups, load_means(folder / "measures.csv"), folder / "independent.csv"
@@ -122,7 +122,7 @@ def title_of(folder: Path, groups: Groups) -> str:
 
 def figures_of(folder: Path) -> dict[str, Figure]:
     """The figures of a study, by name."""
-    groups = outcomes.ways_of(sr.load_results(folder))
+    groups = outcomes.ways_of(results_of(folder))
     pair = dict(list(groups.items())[:2])
     found = {"curves.svg": sr.robustness_curves(pair, title_of(folder, pair))}
     found["difference.svg"] = sr.difference_curves([outcomes.pair_compared(groups)], title_of(folder, pair))
@@ -146,7 +146,7 @@ def main() -> None:
     """
     page = HERE.parent / "study.md"
     text = page.read_text(encoding="utf-8")
-    for folder in sorted(path.parent for path in HERE.glob("*/results.json")):
+    for folder in sorted(path.parent for path in HERE.glob(f"*/{RECORD}")):
         for name, figure in figures_of(folder).items():
             if f"(study/{folder.name}/{name})" in text:
                 sr.save_figure(figure, folder / name)

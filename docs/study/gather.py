@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from kept import RECORD, keep_results, record_of, results_of
 
 import salrob_tf as sr
 from salrob_tf.data.datasets import Dataset
@@ -150,7 +151,7 @@ def networks_of(study: Study) -> list[tuple[str, int, str]]:
 
 def kept_in(folder: Path) -> Kept:
     """What a folder keeps of networks."""
-    if not (folder / "results.json").exists():
+    if not (folder / RECORD).exists():
         return Kept({}, {}, {})
     means = {
         f"{way}-{seed}": own
@@ -158,7 +159,7 @@ def kept_in(folder: Path) -> Kept:
         for seed, own in seeds.items()
     }
     _, *rows = (folder / "training.csv").read_text(encoding="utf-8").splitlines()
-    return Kept({each.model: each for each in sr.load_results(folder)}, means, {row.split(",")[0]: row for row in rows})
+    return Kept({each.model: each for each in results_of(folder)}, means, {row.split(",")[0]: row for row in rows})
 
 
 def settings_of(study: Study) -> dict[str, dict[str, Any]]:
@@ -172,7 +173,7 @@ def strange_in(folder: Path, before: Kept, study: Study, data: Dataset) -> str |
     """A network that a folder keeps and the study has not: of another name, trained otherwise, or on other data."""
     if not before.results:
         return None
-    arguments = json.loads((folder / "results.json").read_text(encoding="utf-8"))["arguments"]
+    arguments = record_of(folder)["arguments"]
     names, wanted, trained = study.runs().keys(), settings_of(study), arguments["ways"]
     for name in before.results:
         way = name.rpartition("-")[0]
@@ -191,24 +192,7 @@ def keep(folder: Path, kept: Kept, study: Study, data: Dataset, manifest: str) -
     write_text(folder / "measures.csv", means_csv(means))  # before the results, which say of what networks all speaks
     write_text(folder / "training.csv", "\n".join([HEAD, *(kept.rows[name] for *_, name in networks)]) + "\n")
     arguments = {"manifest": f"studies/{manifest}", "data": data.sha256, "ways": settings_of(study)}
-    sr.save_results(folder, [kept.results[name] for *_, name in networks], data_name=data.name, arguments=arguments)
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    write_text(folder / "results.json", compact(results))
-
-
-def compact(results: dict[str, Any]) -> str:
-    """What results.json says but for the worst case, which follows from correct.npz, with a line for each curve."""
-    told = {key: value for key, value in results.items() if key != "worst_case"}
-    told["curves"] = [{**each, "interval": np.round(each["interval"], 10).tolist()} for each in told["curves"]]
-
-    def line(value: object) -> str:
-        return json.dumps(value, separators=(",", ":"))
-
-    parts = {
-        key: "[\n" + ",\n".join(map(line, value)) + "\n]" if isinstance(value, list) else line(value)
-        for key, value in told.items()
-    }
-    return "{\n" + ",\n".join(f'"{key}":{value}' for key, value in parts.items()) + "\n}\n"
+    keep_results(folder, [kept.results[name] for *_, name in networks], data.name, arguments)
 
 
 def main() -> None:
