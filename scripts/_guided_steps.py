@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+STEPS_OF = {"cnn": ((28, 28, 1), 256), "resnet18": ((32, 32, 3), 64)}  # images and batches of the part kept-memory
+KEPT = {  # what `keep_memory` sets, for a process without salrob_tf
+    "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={2**31 - 1}:glibc.malloc.trim_threshold={2**31 - 1}"
+    f":glibc.malloc.top_pad={2**28}"
+}
 
 
 def peak_memory() -> float:
@@ -124,23 +133,71 @@ def torch(data: Any, model: Any, args: argparse.Namespace) -> None:
     ours = wrapped(cnn(data.input_shape, data.num_classes), RECIPES["ismail2021"])
     with tempfile.TemporaryDirectory() as folder:
         np.savez(f"{folder}/batch.npz", images=x, labels=y, num_classes=data.num_classes)
-        command = [sys.executable, str(Path(__file__).parent / "torch_loop.py"), f"{folder}/batch.npz"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as loop:
-            asked, answers = loop.stdin, loop.stdout
-            assert asked and answers
-            if answers.readline() != "ready\n":
+        loop = [str(Path(__file__).parent / "torch_loop.py"), f"{folder}/batch.npz"]
+        with stepping(loop, KEPT) as theirs:
+            if not theirs:
                 print(
                     "PyTorch with Captum does not run: pip install -e '.[bench]' to compare with the reference's loop"
                 )
                 return
-
-            def theirs() -> None:
-                print("step", file=asked, flush=True)
-                answers.readline()
-
             seconds = in_turn([partial(ours.train_on_batch, x, y), theirs], args.rounds * 3)
-            asked.close()
     print(f"\nguided step: times faster than the reference's loop in PyTorch: {ratio(seconds[1], seconds[0]):.2f}")
+
+
+def kept_memory(data: Any, model: Any, args: argparse.Namespace) -> None:
+    """Guided steps that keep the memory they free over steps that give it back, in processes that take turns."""
+    print("\nguided step that keeps memory over one that gives it back: time, peak memory, page faults")
+    for name, (shape, size) in STEPS_OF.items():
+        command = [sys.argv[0], "--steps-of", name]
+        with stepping(command) as kept, stepping(command, {"GLIBC_TUNABLES": ""}) as returned:
+            assert kept and returned
+            seconds = in_turn([kept, returned], args.rounds * 5)
+            (kept_peak, kept_faults), (peak, faults) = (map(float, ask().split()) for ask in (kept, returned))
+        last = f"{kept_peak / peak:.2f}  {kept_faults:,.0f} for {faults:,.0f}"
+        what = f"{name} at {shape[0]} x {shape[1]}, batch {size}"
+        print(f"  {what:32}{ratio(seconds[0], seconds[1]):.2f}  {last}", flush=True)
+
+
+def take_steps(name: str) -> None:
+    """A guided step for each line of standard input, answered with the peak of memory in MB and page faults so far."""
+    from salrob_tf import RECIPES
+    from salrob_tf.models.networks import NETWORKS
+
+    shape, size = STEPS_OF[name]
+    batch = np.random.default_rng(0).random((size, *shape), np.float32), np.arange(size) % 10
+    model = wrapped(NETWORKS[name](shape, 10), RECIPES["karkehabadi2023"])
+    print("ready", flush=True)
+    faults = 0
+    for _ in sys.stdin:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        model.train_on_batch(*batch)
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        print(peak_memory(), faults, flush=True)
+
+
+@contextmanager
+def stepping(command: list[str], settings: Mapping[str, str] | None = None) -> Iterator[Callable[[], str] | None]:
+    """Start a Python process that takes a step when it is sent a line, and answers with one.
+
+    Args:
+        command: Script and arguments.
+        settings: Added to its environment.
+
+    Yields:
+        What asks for a step and gives its answer, or `None` if the process did not say that it is ready.
+    """
+    environment = {**os.environ, **(settings or {})}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, *command], stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        asked, answers = process.stdin, process.stdout
+        assert asked and answers
+
+        def ask() -> str:
+            print("step", file=asked, flush=True)
+            return answers.readline()
+
+        yield ask if answers.readline() == "ready\n" else None
+        asked.close()
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:

@@ -2,7 +2,7 @@
 
 The sweep is compared with its floor, with a plain loop over CleverHans' functions and, where the extra `bench` is
 installed, with Foolbox on TensorFlow; guided training steps with regular ones. Rivals take turns, and ratios are
-medians over the rounds. Memory is measured in processes of their own.
+medians over the rounds. Memory is measured in processes of their own, as is what keeping it gains.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from typing import Any
 
 import numpy as np
 from _common import Parser, quiet_start, run_main
-from _guided_steps import peak_memory, peak_of_training, ratio, step, step_memory, torch
+from _guided_steps import (
+    STEPS_OF,
+    kept_memory,
+    peak_memory,
+    peak_of_training,
+    ratio,
+    step,
+    step_memory,
+    take_steps,
+    torch,
+)
 
 EPSILONS = np.linspace(0.02, 0.3, 10)
 STEPS = 40
@@ -35,7 +45,7 @@ def arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--data", default="mnist5k", metavar="SOURCE", help="mnist5k (default), mnist, or an .npz file like it")
-    parts = ["sweep", "floor", "memory", "step", "step-memory", "torch"]
+    parts = ["sweep", "floor", "memory", "step", "step-memory", "kept-memory", "torch"]
     add("--parts", nargs="+", default=parts, metavar="PART", help=f"default {' '.join(parts)}")
     add("--samples", type=int, default=1000, help="test images attacked (default %(default)s)")
     add("--epochs", type=int, default=4, help="training epochs of the network (default %(default)s)")
@@ -47,6 +57,7 @@ def arguments() -> argparse.Namespace:
     )
     add("--memory-of", type=int, help=argparse.SUPPRESS)
     add("--peak-of", help=argparse.SUPPRESS)
+    add("--steps-of", choices=STEPS_OF, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -65,8 +76,12 @@ def main() -> None:
     if args.peak_of:
         print(peak_of_training(args.peak_of))
         return
+    if args.steps_of:
+        take_steps(args.steps_of)
+        return
     parts: dict[str, Callable[..., None]] = {
-        "sweep": sweep, "floor": floor, "memory": memory, "step": step, "step-memory": step_memory, "torch": torch,
+        "sweep": sweep, "floor": floor, "memory": memory,
+        "step": step, "step-memory": step_memory, "kept-memory": kept_memory, "torch": torch,
     }  # fmt: skip
     unknown = [part for part in args.parts if part not in parts]
     if unknown:
