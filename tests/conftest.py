@@ -20,7 +20,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
-gc.set_threshold(200_000, 20, 100)  # tracing makes very many objects, most of which live on
+gc.disable()  # tracing makes very many objects, and taking apart those of graphs that are gone costs minutes
 keep_memory()
 
 PROBE = Probes.run
@@ -102,9 +102,8 @@ def write_tree(folder, **splits):
 
 @pytest.fixture(autouse=True, scope="module")
 def left_alone_by_the_garbage_collector():
-    """TensorFlow's graphs live long: what a module leaves is looked through once, and not again every few tests."""
+    """Libraries collect garbage by themselves; what a module leaves, they do not look through again."""
     yield
-    gc.collect()
     gc.freeze()
 
 

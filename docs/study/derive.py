@@ -34,12 +34,13 @@ def tables_of_outcomes(groups: Groups) -> dict[str, str]:
     """What tables say of outcomes, by name."""
     found = {
         "accuracy.md": outcomes.accuracies(groups),
-        "verdict.md": outcomes.verdict(groups),
         "flags.md": outcomes.flags(groups),
         "checks.md": outcomes.probes(groups),
     }
     first = next(iter(groups.values()))[0]
     found |= {f"audits_{attack}.md": outcomes.audits(groups, attack) for attack in first.audits}
+    if len(groups) > 1:
+        found["verdict.md"] = outcomes.verdict(groups)
     if not compared(groups):
         return found
     found |= {"effects.md": outcomes.effects(groups), "verdicts.md": outcomes.sentences(groups)}
@@ -63,13 +64,14 @@ def tables_of_measures(path: Path) -> dict[str, str]:
     start = names.index(FIRST_OF_MAPS) if FIRST_OF_MAPS in names else len(names)
     maps = [row for row in rows[start:] if row.means]
     accuracy = next(row for row in rows if row.name == networks.TEST_ACCURACY)
-    first, guided, *controls = accuracy.means
+    first, *ways = accuracy.means
     others = [row for row in rows if row not in (accuracy, *maps)]
     data = record_of(path.parent)["data"]["name"]
     found: dict[str, str] = {"table1.md": networks.table_1(accuracy, data, path.parent.name)}
     for name, some in (("mechanism", others), ("maps", maps)):
-        if not some:  # of a study without evidence
+        if not some or not ways:  # of a study without evidence, or of one way
             continue
+        guided, *controls = ways
         found[f"{name}.md"] = measures_table(networks.of_ways(some, (first, guided), (guided,)))
         if controls:
             found[f"{name}_controls.md"] = measures_table(networks.of_ways(some, (), tuple(controls)))
@@ -125,7 +127,8 @@ def figures_of(folder: Path) -> dict[str, Figure]:
     groups = outcomes.ways_of(results_of(folder))
     pair = dict(list(groups.items())[:2])
     found = {"curves.svg": sr.robustness_curves(pair, title_of(folder, pair))}
-    found["difference.svg"] = sr.difference_curves([outcomes.pair_compared(groups)], title_of(folder, pair))
+    if len(pair) > 1:
+        found["difference.svg"] = sr.difference_curves([outcomes.pair_compared(groups)], title_of(folder, pair))
     comparisons = compared(groups)
     if comparisons:
         found["specifications.svg"] = specifications(groups, title_of(folder, groups))
