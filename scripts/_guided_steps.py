@@ -19,10 +19,6 @@ from typing import Any
 import numpy as np
 
 STEPS_OF = {"cnn": ((28, 28, 1), 256), "resnet18": ((32, 32, 3), 64)}  # images and batches of the part kept-memory
-KEPT = {  # what `keep_memory` sets, for a process without salrob_tf
-    "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={2**31 - 1}:glibc.malloc.trim_threshold={2**31 - 1}"
-    f":glibc.malloc.top_pad={2**28}"
-}
 
 
 def peak_memory() -> float:
@@ -128,13 +124,16 @@ def peak_of_training(kind: str) -> float:
 def torch(data: Any, model: Any, args: argparse.Namespace) -> None:
     """Our guided step, of the recipe `ismail2021`, against the reference's loop in PyTorch with Captum."""
     from salrob_tf import RECIPES, cnn
+    from salrob_tf.processes import KEEP, M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD
 
     x, y = data.x_train[:256], data.y_train[:256]
     ours = wrapped(cnn(data.input_shape, data.num_classes), RECIPES["ismail2021"])
+    tunables = {"mmap_threshold": M_MMAP_THRESHOLD, "trim_threshold": M_TRIM_THRESHOLD, "top_pad": M_TOP_PAD}
+    as_here = ":".join(f"glibc.malloc.{name}={KEEP[option]}" for name, option in tunables.items())
     with tempfile.TemporaryDirectory() as folder:
         np.savez(f"{folder}/batch.npz", images=x, labels=y, num_classes=data.num_classes)
         loop = [str(Path(__file__).parent / "torch_loop.py"), f"{folder}/batch.npz"]
-        with stepping(loop, KEPT) as theirs:
+        with stepping(loop, {"GLIBC_TUNABLES": as_here}) as theirs:
             if not theirs:
                 print(
                     "PyTorch with Captum does not run: pip install -e '.[bench]' to compare with the reference's loop"
@@ -146,11 +145,18 @@ def torch(data: Any, model: Any, args: argparse.Namespace) -> None:
 
 def kept_memory(data: Any, model: Any, args: argparse.Namespace) -> None:
     """Guided steps that keep the memory they free over steps that give it back, in processes that take turns."""
-    print("\nguided step that keeps memory over one that gives it back: time, peak memory, page faults")
+    from salrob_tf.processes import keep_memory
+
+    if not keep_memory():
+        print("\nMemory cannot be kept here: no glibc that is told how, or MALLOC_... or GLIBC_TUNABLES say otherwise")
+        return
+    print("\nguided step that keeps memory over one that gives it back: time, peak memory, page faults of a step")
     for name, (shape, size) in STEPS_OF.items():
         command = [sys.argv[0], "--steps-of", name]
-        with stepping(command) as kept, stepping(command, {"GLIBC_TUNABLES": ""}) as returned:
-            assert kept and returned
+        told = {"GLIBC_TUNABLES": ""}  # where it is there, `keep_memory` changes nothing
+        with stepping(command) as kept, stepping(command, told) as returned:
+            if not kept or not returned:
+                raise RuntimeError(f"A process of benchmark.py did not start. Received: {name}")
             seconds = in_turn([kept, returned], args.rounds * 5)
             (kept_peak, kept_faults), (peak, faults) = (map(float, ask().split()) for ask in (kept, returned))
         last = f"{kept_peak / peak:.2f}  {kept_faults:,.0f} for {faults:,.0f}"
@@ -159,7 +165,7 @@ def kept_memory(data: Any, model: Any, args: argparse.Namespace) -> None:
 
 
 def take_steps(name: str) -> None:
-    """A guided step for each line of standard input, answered with the peak of memory in MB and page faults so far."""
+    """A guided step for each line of standard input, answered with peak memory in MB and the step's page faults."""
     from salrob_tf import RECIPES
     from salrob_tf.models.networks import NETWORKS
 
@@ -167,12 +173,10 @@ def take_steps(name: str) -> None:
     batch = np.random.default_rng(0).random((size, *shape), np.float32), np.arange(size) % 10
     model = wrapped(NETWORKS[name](shape, 10), RECIPES["karkehabadi2023"])
     print("ready", flush=True)
-    faults = 0
     for _ in sys.stdin:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         model.train_on_batch(*batch)
-        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-        print(peak_memory(), faults, flush=True)
+        print(peak_memory(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, flush=True)
 
 
 @contextmanager
@@ -194,10 +198,12 @@ def stepping(command: list[str], settings: Mapping[str, str] | None = None) -> I
 
         def ask() -> str:
             print("step", file=asked, flush=True)
-            return answers.readline()
+            answer = answers.readline()
+            if not answer:
+                raise RuntimeError(f"A process that took steps ended with {process.wait()}. Received: {command}")
+            return answer
 
         yield ask if answers.readline() == "ready\n" else None
-        asked.close()
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:

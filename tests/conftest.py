@@ -20,7 +20,9 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
-gc.disable()  # tracing makes very many objects, and taking apart those of graphs that are gone costs minutes
+# Tracing makes very many objects, and taking apart those of graphs that are gone costs minutes; left alone they take a
+# process of the whole suite, of two, to 5.5 GiB.
+gc.disable()
 keep_memory()
 
 PROBE = Probes.run

@@ -71,6 +71,8 @@ def test_intervals_in_prose_are_those_of_the_tables_beside_them(derive):
         tables += [derive.tables_of(STUDY / folder)[name] for folder, name in folders]
         prose = said(re.sub(table, "", section, flags=re.DOTALL))
         assert not prose - said("\n".join(tables)), section[:50]
+        p_values = re.findall(r"\bp\s(\d\.\d+)", re.sub(table, "", section, flags=re.DOTALL))
+        assert set(p_values) <= set(re.findall(r"\| (\d\.\d{3}) \|", "\n".join(tables))), section[:50]
         assert all(prose & said(each) for each in tables[len(tables) - len(named) :]), "from what nothing is"
         counts[section] = len(prose)
     assert min(counts[sections[0]], counts[answer]) >= 2 and sum(counts.values()) >= 30

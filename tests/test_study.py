@@ -568,7 +568,7 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     assert float(row[head.index("pgd")].split()[0]) == pytest.approx(by_hand, abs=0.051)
     assert "2 seeds" in several["verdict.md"] and "2 seeds" not in one["verdict.md"]
     of_one_way = derive.tables_of(tmp_path / "first")
-    assert "accuracy.md" in of_one_way and not {"effects.md", "mechanism.md"} & set(of_one_way)
+    assert "accuracy.md" in of_one_way and not {"effects.md", "mechanism.md", "verdict.md"} & set(of_one_way)
     assert list(derive.figures_of(tmp_path / "first")) == ["curves.svg"]
     assert "effects.md" not in one and "1 seed, " in derive.figures_of(tmp_path / "pair")["curves.svg"].get_suptitle()
     assert several["table1.md"].count("[") == 3 and "[" not in one["table1.md"]  # one has no interval
@@ -600,7 +600,12 @@ def test_what_is_published_of_a_study_is_gathered_from_its_jobs(whole, manifest,
     told["arguments"]["data"] = "0"
     foreign.write_bytes(gzip.compress(json.dumps(told).encode()))
     assert "keeps a regular-0 that is none of" in run("../docs/study/gather.py", manifest, out, kept, check=False)
+    foreign.write_bytes(mine[:99])
+    assert "damaged" in run("../docs/study/gather.py", manifest, out, kept, check=False)
     foreign.write_bytes(mine)
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "results.json").write_text("{}")  # as before it was compressed
+    assert "compress it" in run("../docs/study/gather.py", manifest, out, tmp_path / "earlier", check=False)
     for (_, name), record in records(out).items():  # as if another machine had done no other network than this one
         if name != "guided-1":
             shutil.rmtree(folder_of(out, record))

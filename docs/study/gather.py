@@ -152,6 +152,8 @@ def networks_of(study: Study) -> list[tuple[str, int, str]]:
 def kept_in(folder: Path) -> Kept:
     """What a folder keeps of networks."""
     if not (folder / RECORD).exists():
+        if (folder / "results.json").exists():
+            raise ValueError(f"{folder} holds a results.json: compress it (gzip), or give another folder")
         return Kept({}, {}, {})
     means = {
         f"{way}-{seed}": own
@@ -204,7 +206,10 @@ def main() -> None:
     study = read_manifest(given.manifest)
     data = sr.load_data(study.data, study.image_size)
     check_study(given.study, data)
-    before = kept_in(given.kept)
+    try:
+        before = kept_in(given.kept)
+    except ValueError as error:
+        sys.exit(f"gather.py: {error}")
     measures = next(iter(before.means.values()), {})
     if measures and (len(measures) > 1) != study.evidence:
         sys.exit(f"gather.py: {given.kept} keeps networks of a study with other `evidence`: give another folder")

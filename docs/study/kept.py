@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,16 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 
 def results_of(folder: Path) -> list[Robustness]:
-    """The outcomes of each network."""
+    """The outcomes of each network; `ValueError` where a file is missing or damaged."""
     with tempfile.TemporaryDirectory() as unpacked:
-        (Path(unpacked) / "results.json").write_bytes(gzip.decompress((folder / RECORD).read_bytes()))
-        (Path(unpacked) / "correct.npz").write_bytes((folder / "correct.npz").read_bytes())
-        return sr.load_results(unpacked)
+        try:
+            (Path(unpacked) / "results.json").write_bytes(gzip.decompress((folder / RECORD).read_bytes()))
+            (Path(unpacked) / "correct.npz").write_bytes((folder / "correct.npz").read_bytes())
+            return sr.load_results(unpacked)
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            raise ValueError(
+                f"{folder} keeps no results, or damaged ones: put back what was there ({error})"
+            ) from error
 
 
 def keep_results(folder: Path, results: list[Robustness], data_name: str, arguments: dict[str, Any]) -> None:
